@@ -1,0 +1,94 @@
+"""The default denoiser: plain 3x3 convolutions at one resolution."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from amd_restore.registry import ARCH_REGISTRY
+
+
+def time_features(t: Tensor, dim: int, max_frequency: float = 200.0) -> Tensor:
+    """Sinusoidal features (B, dim) of times (B,) in [0, 1], geometric frequencies from 1 to ``max_frequency``."""
+    frequencies = torch.exp(torch.linspace(0.0, math.log(max_frequency), dim // 2, device=t.device))
+    angles = t.float()[:, None] * frequencies[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimeBlock(nn.Module):
+    """Residual block of two 3x3 convolutions; the time enters as a bias between them."""
+
+    def __init__(self, num_feat: int, time_feat: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.time = nn.Linear(time_feat, num_feat)
+        self.act = nn.SiLU(inplace=True)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        hidden = self.act(self.conv1(x) + self.time(emb)[:, :, None, None])
+        return x + self.conv2(hidden)
+
+
+@ARCH_REGISTRY.register()
+class FlatDenoiser(nn.Module):
+    """Stack of residual blocks at the resolution of the latent grid, without normalisation.
+
+    No layer looks at global statistics, so the receptive field is finite and tiles agree exactly with the whole.
+    Zero-initialised ends make it start as the identity of its precondition.
+
+    Args:
+        in_channels: channels of x_t.
+        cond_channels: channels of the condition.
+        num_feat: width.
+        num_block: number of residual blocks; the receptive field is ``2 * num_block + 2`` cells to each side.
+        time_feat: size of the time embedding.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 48,
+        cond_channels: int = 3,
+        num_feat: int = 64,
+        num_block: int = 16,
+        time_feat: int = 64,
+    ) -> None:
+        super().__init__()
+        self.radius = 2 * num_block + 2
+        self.time_feat = time_feat
+        self.null_cond = nn.Parameter(torch.zeros(1, cond_channels, 1, 1))
+        self.time_mlp = nn.Sequential(nn.Linear(time_feat, time_feat), nn.SiLU(), nn.Linear(time_feat, time_feat))
+        self.conv_in = nn.Conv2d(in_channels + cond_channels, num_feat, 3, padding=1)
+        self.blocks = nn.ModuleList(TimeBlock(num_feat, time_feat) for _ in range(num_block))
+        self.conv_out = nn.Conv2d(num_feat, in_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+        """Raw prediction.
+
+        Args:
+            x_t: scaled state (B, C, h, w).
+            t: times in [0, 1], (B,).
+            cond: condition (B, K, h, w); None uses the learned null condition.
+            keep: bool (B,), False where the null condition replaces ``cond``.
+
+        Returns:
+            (B, C, h, w).
+        """
+        null = self.null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:]).to(x_t.dtype)
+        if cond is None:
+            cond = null
+        elif keep is not None:
+            cond = torch.where(keep[:, None, None, None], cond, null)
+        emb = self.time_mlp(time_features(t, self.time_feat))
+        hidden = self.conv_in(torch.cat([x_t, cond], dim=1))
+        for block in self.blocks:
+            hidden = block(hidden, emb)
+        return self.conv_out(hidden)

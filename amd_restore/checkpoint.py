@@ -1,0 +1,270 @@
+"""Weights as safetensors with a versioned JSON header that says how to build and run the network.
+
+Nothing here unpickles: a weights file cannot run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from amd_restore import archs
+from amd_restore.atomic import write_atomically
+from amd_restore.diffusion import PREDICTION_TYPES, Denoiser, ResidualCodec, build_codec, build_process
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import ARCH_REGISTRY, did_you_mean
+
+FORMAT_VERSION = 1
+METADATA_KEY = "amd_restore"  # key of the header among the safetensors metadata
+KINDS = ("student", "teacher")
+DEFAULT_MODEL = "x4-classical"
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weights file says about itself.
+
+    Args:
+        name: name of the model, as in ``x4-classical``.
+        kind: ``student`` (few steps) or ``teacher`` (many).
+        scale: upscaling factor.
+        network: ``type`` in ``ARCH_REGISTRY`` and its arguments.
+        codec: options of :func:`~amd_restore.diffusion.build_codec`.
+        process: options of :func:`~amd_restore.diffusion.build_process`.
+        prediction_type: what the network predicts, see :meth:`~amd_restore.diffusion.Process.to_x0`.
+        steps: numbers of steps it was trained for, or tried with.
+        default_steps: number of steps when the user names none.
+        degradation: what was done to the training images, in words.
+        training_data: what it was trained on, in words.
+        licence: licence of the weights.
+        rewards: metrics used as rewards or losses, hence no longer independent judges of this model.
+        commit: revision of the code that trained it.
+        numbers: measured results, ``{"Set14": {"psnr_y": ..}}``.
+
+    Raises:
+        AMDRestoreError: a value is out of range; the message names the key.
+    """
+
+    name: str
+    kind: str
+    scale: int
+    network: Mapping[str, Any]
+    codec: Mapping[str, Any]
+    process: Mapping[str, Any]
+    prediction_type: str
+    steps: tuple[int, ...]
+    default_steps: int
+    degradation: str = ""
+    training_data: str = ""
+    licence: str = ""
+    rewards: tuple[str, ...] = ()
+    commit: str = ""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Lists come from JSON and from option files.
+        object.__setattr__(self, "steps", _as_tuple("steps", self.steps))
+        object.__setattr__(self, "rewards", _as_tuple("rewards", self.rewards))
+        for key in ("network", "codec", "process", "numbers"):
+            _require(isinstance(getattr(self, key), Mapping), key, "must be a table")
+        _require(self.kind in KINDS, "kind", f"must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        _require(_positive(self.scale), "scale", f"must be a whole number of at least 1, not {self.scale!r}")
+        _require(isinstance(self.network.get("type"), str), "network", "needs a 'type'")
+        _require(self.codec.get("scale") == self.scale, "codec", f"has another scale than {self.scale}")
+        _require(
+            self.prediction_type in PREDICTION_TYPES,
+            "prediction_type",
+            f"must be one of {', '.join(PREDICTION_TYPES)}, not {self.prediction_type!r}",
+        )
+        _require(
+            any(self.steps) and all(map(_positive, self.steps)), "steps", "must be whole numbers, at least 1"
+        )
+        _require(_positive(self.default_steps), "default_steps", "must be a positive whole number")
+
+    def to_json(self) -> str:
+        """One line of JSON, with the version of the format."""
+        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Header:
+        """Inverse of :meth:`to_json`. Unknown keys are left out: they may only ever add information.
+
+        Raises:
+            AMDRestoreError: no JSON, another format version, a missing key or a bad value.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise AMDRestoreError(f"header: no valid JSON ({error})") from error
+        _require(isinstance(values, dict), "header", "must be a table")
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            raise AMDRestoreError(
+                f"header: format_version {version!r} is not the one known here ({FORMAT_VERSION}); "
+                "update amd-restore, or export the weights again"
+            )
+        fields = dataclasses.fields(cls)
+        required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise AMDRestoreError(f"header: missing {', '.join(missing)}; export the weights again")
+        return cls(**{f.name: values[f.name] for f in fields if f.name in values})
+
+
+def save_checkpoint(
+    path: str | Path, state_dict: Mapping[str, Tensor], header: Header, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write weights and header to ``path``, whole or not at all.
+
+    Args:
+        path: ends in ``.safetensors``; folders on the way are made.
+        state_dict: tensors on any device; floating ones are stored as ``dtype``, others as they are.
+        header: what the file says about itself.
+        dtype: storage type.
+
+    Raises:
+        AMDRestoreError: a tensor is not finite in ``dtype``, or the file cannot be written.
+    """
+    tensors = {}
+    for key, value in state_dict.items():
+        tensor = value.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+            if not torch.isfinite(tensor).all():
+                raise AMDRestoreError(f"{path}: '{key}' is not finite as {dtype}; nothing was written")
+        # Clones, because safetensors refuses tensors that share memory.
+        tensors[key] = tensor.contiguous().clone()
+    write_atomically(path, to_bytes(tensors, metadata={METADATA_KEY: header.to_json()}))
+
+
+def read_header(path: str | Path) -> Header:
+    """Header of a weights file, without its tensors; errors as :func:`load_checkpoint`."""
+    return _read(Path(path), with_tensors=False)[0]
+
+
+def load_checkpoint(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
+    """Header and tensors of a weights file; floating tensors come as float32 on the CPU.
+
+    Raises:
+        AMDRestoreError: the file is missing, truncated, no safetensors file, or has no valid header.
+    """
+    return _read(Path(path), with_tensors=True)
+
+
+def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """The network a header describes, in evaluation mode.
+
+    Args:
+        header: of a weights file.
+        state_dict: its tensors; None leaves the random initial weights.
+
+    Raises:
+        AMDRestoreError: unknown network, or arguments or tensors that do not fit it.
+    """
+    # Cheap: the networks import their third parties only when they are built.
+    for module in pkgutil.iter_modules(archs.__path__):
+        if module.name.endswith("_arch"):
+            importlib.import_module(f"{archs.__name__}.{module.name}")
+    options = dict(header.network)
+    kind = options.pop("type")
+    try:
+        net: nn.Module = ARCH_REGISTRY.get(kind)(**options)
+        if state_dict is not None:
+            net.load_state_dict(state_dict)
+    except (TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise AMDRestoreError(f"weights of '{header.name}' do not fit {kind}: {reason[:300]}") from error
+    return net.eval()
+
+
+def build_denoiser(header: Header, net: nn.Module) -> Denoiser:
+    """``net`` with the process and prediction type of ``header``: ``x0 = denoiser(x_t, t, cond)``."""
+    return Denoiser(net, build_process(header.process), header.prediction_type)
+
+
+def build_header_codec(header: Header) -> ResidualCodec:
+    """The codec between images and the latents of ``header``'s network."""
+    return build_codec(header.codec)
+
+
+def released_models() -> dict[str, Path]:
+    """Names of the models in the package, with their files."""
+    return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
+
+
+def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
+    """Weights file for a released name, a file, or a folder that holds exactly one ``.safetensors``.
+
+    Raises:
+        AMDRestoreError: nothing of that name; lists the released ones.
+    """
+    released = released_models()
+    if str(name_or_path) in released:
+        return released[str(name_or_path)]
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise AMDRestoreError(
+                f"{path}: holds {len(found)} .safetensors files where one is expected; name the file itself"
+            )
+        return found[0]
+    known = f"{did_you_mean(str(name_or_path), released)} (released: {', '.join(released) or 'none'})"
+    raise AMDRestoreError(f"{name_or_path}: neither a released model nor an existing weights file; {known}")
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, Tensor]]:
+    if not path.is_file():
+        released = ", ".join(released_models()) or "none"
+        raise AMDRestoreError(f"{path}: no such weights file; released models: {released}")
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if with_tensors:
+                tensors = {key: _to_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AMDRestoreError(
+            f"{path}: not a complete safetensors file ({error}); download or copy it again "
+            "(.pth and .ckpt files are not read: they could run code)"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise AMDRestoreError(
+            f"{path}: has no '{METADATA_KEY}' header; use weights exported by amd_restore's save_checkpoint"
+        )
+    try:
+        return Header.from_json(metadata[METADATA_KEY]), tensors
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{path}: {error}") from error
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _as_tuple(key: str, value: Any) -> tuple[Any, ...]:
+    _require(isinstance(value, list | tuple), key, "must be a list")
+    return tuple(value)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _require(condition: bool, key: str, problem: str) -> None:
+    if not condition:
+        raise AMDRestoreError(f"header: '{key}' {problem}")

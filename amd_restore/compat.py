@@ -1,0 +1,71 @@
+"""The only place that mends third parties, so that nobody else has to know.
+
+Two things are mended, and each only where it is needed:
+
+* BasicSR 1.4.2 imports ``torchvision.transforms.functional_tensor``, which newer torchvision no longer has.
+  Fixed in BasicSR's master branch, never released.
+* A CUDA build of torchvision beside a CPU build of torch cannot load its operators, and ``import torchvision``
+  stops with "operator torchvision::nms does not exist". The operators are declared (not implemented: nothing
+  here calls them), so that the import succeeds. **The real fix is a matching pair of builds**: torch and
+  torchvision both from PyTorch's CPU index, or both from the same CUDA index; then this module leaves
+  torchvision alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from typing import Any
+
+_FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
+_MISSING_OPERATOR = "operator torchvision::nms does not exist"
+_NMS_ARGUMENTS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+_declarations: list[Any] = []  # torch.library forgets a declaration when its Library object dies
+
+
+def patch() -> None:
+    """Mend what needs mending; call it before the first import of torchvision, BasicSR, lpips or pyiqa.
+
+    Safe to call any number of times. Without torchvision there is nothing to mend and nothing is imported.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    _import_torchvision()
+    _provide_functional_tensor()
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, declaring its two non-maximum-suppression operators if that is what stops it."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if _MISSING_OPERATOR not in str(error):
+            raise
+        # The failed import leaves submodules behind; start again from nothing.
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _declare_operators()
+        importlib.import_module("torchvision")
+
+
+def _declare_operators() -> None:
+    """Declare ``torchvision::nms`` and ``torchvision::qnms`` without an implementation."""
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(name + _NMS_ARGUMENTS)
+    _declarations.append(library)
+
+
+def _provide_functional_tensor() -> None:
+    """Provide the one function that BasicSR takes from the module that torchvision dropped."""
+    if _FUNCTIONAL_TENSOR in sys.modules or importlib.util.find_spec(_FUNCTIONAL_TENSOR) is not None:
+        return
+    functional = importlib.import_module("torchvision.transforms.functional")
+    module = types.ModuleType(_FUNCTIONAL_TENSOR, "Stand-in made by amd_restore.compat for BasicSR 1.4.2.")
+    module.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
+    sys.modules[_FUNCTIONAL_TENSOR] = module

@@ -1,0 +1,1 @@
+"""Datasets (BasicSR's option style) and degradations (batch in, batch out)."""

@@ -1,0 +1,104 @@
+"""Validation and test images from folders: pairs, or ground truth alone with ``lq`` made on the fly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import DATASET_REGISTRY  # mends and imports BasicSR: stands before it
+
+from basicsr.utils.matlab_functions import imresize  # isort: skip
+
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Image files directly in ``folder``, sorted by name. ``${VARIABLES}`` and ``~`` are expanded.
+
+    Raises:
+        AMDRestoreError: when the folder is missing or holds no image.
+    """
+    path = Path(os.path.expandvars(str(folder))).expanduser()
+    if not path.is_dir():
+        raise AMDRestoreError(f"{path}: no such folder; check dataroot_gt / dataroot_lq in the option file")
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+    if not files:
+        raise AMDRestoreError(f"{path}: no image in this folder")
+    return files
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """RGB float32 (H, W, 3) in [0, 1].
+
+    Raises:
+        AMDRestoreError: when OpenCV cannot read the file.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise AMDRestoreError(f"{path}: not a readable image")
+    return np.asarray(image[:, :, ::-1], dtype=np.float32) / 255.0
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+@DATASET_REGISTRY.register()
+class GTDataset(Dataset[dict[str, Any]]):
+    """Whole images; without ``dataroot_lq`` the low-quality side is BasicSR's MATLAB-like ``imresize`` at 8 bits.
+
+    Args:
+        opt: ``dataroot_gt``; optional ``dataroot_lq`` (same order of names), ``scale``, ``limit`` (use the first
+            so many), ``gt_size`` (centre crop, 0 for the whole image).
+
+    Raises:
+        AMDRestoreError: missing or empty folders, or different numbers of files on the two sides.
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt, self.scale = opt, int(opt["scale"])
+        limit = opt.get("limit") or None
+        self.gt_files = list_images(opt["dataroot_gt"])[:limit]
+        self.lq_files = list_images(opt["dataroot_lq"])[:limit] if opt.get("dataroot_lq") else None
+        if self.lq_files is not None and len(self.lq_files) != len(self.gt_files):
+            raise AMDRestoreError(
+                f"{opt['dataroot_gt']} has {len(self.gt_files)} images, {opt['dataroot_lq']} {len(self.lq_files)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.gt_files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``gt`` (3, sH, sW) and ``lq`` (3, H, W) in [0, 1], with their paths."""
+        gt = read_rgb(self.gt_files[index])
+        size, multiple = int(self.opt.get("gt_size") or 0), self.scale
+        if self.lq_files is not None:
+            lq = read_rgb(self.lq_files[index])
+            gt = gt[: lq.shape[0] * multiple, : lq.shape[1] * multiple]
+            return self._item(index, gt, lq, self.lq_files[index])
+        height, width = gt.shape[:2]
+        if size and min(height, width) >= size:
+            top, left = (height - size) // 2, (width - size) // 2
+            gt = gt[top : top + size, left : left + size]
+        # Sides that suit every scale and the space-to-depth factor.
+        multiple = 4 * self.scale
+        gt = gt[: gt.shape[0] // multiple * multiple, : gt.shape[1] // multiple * multiple]
+        lq = np.clip(imresize(gt, 1 / self.scale), 0, 1) if self.scale > 1 else gt
+        lq = (lq * 255.0).round() / 255.0
+        return self._item(index, gt, lq.astype(np.float32), self.gt_files[index])
+
+    def _item(self, index: int, gt: np.ndarray, lq: np.ndarray, lq_path: Path) -> dict[str, Any]:
+        return {
+            "gt": _tensor(gt),
+            "lq": _tensor(lq),
+            "gt_path": str(self.gt_files[index]),
+            "lq_path": str(lq_path),
+        }

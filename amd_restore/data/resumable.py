@@ -1,0 +1,70 @@
+"""Training data as a function of progress: the n-th sample of a run is the same after any number of resumes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+
+class PositionDataset(Dataset[Any]):
+    """Wraps any dataset so that it is indexed by position in the run instead of by item.
+
+    Position ``p`` shows item ``p mod N`` of a fresh permutation per pass, with Python's, NumPy's and torch's
+    generators seeded from ``(seed, p)`` while the item is made, so that random crops and flips repeat exactly.
+
+    Args:
+        dataset: the wrapped dataset.
+        seed: seed of the run.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.opt = getattr(dataset, "opt", {})
+        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, position: int) -> Any:
+        number, offset = divmod(position, len(self))
+        if number != self._pass:
+            self._pass = number
+            self._order = np.random.default_rng((self.seed, number)).permutation(len(self))
+        saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        item_seed = int(np.random.SeedSequence((self.seed, position)).generate_state(1)[0])
+        random.seed(item_seed)
+        np.random.seed(item_seed)
+        torch.manual_seed(item_seed)
+        try:
+            return self.dataset[int(self._order[offset])]
+        finally:
+            random.setstate(saved[0])
+            np.random.set_state(saved[1])
+            torch.set_rng_state(saved[2])
+
+
+class PositionSampler(Sampler[int]):
+    """Positions of one process, in order, from where the run stands.
+
+    Args:
+        start: samples already consumed by this process.
+        total: samples this process consumes in the whole run.
+        rank, world_size: position of this process among all; positions are interleaved.
+    """
+
+    def __init__(self, start: int, total: int, rank: int = 0, world_size: int = 1) -> None:
+        self.start, self.total, self.rank, self.world_size = start, total, rank, world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing to do: passes are counted by :class:`PositionDataset` (BasicSR's loop calls this)."""
+
+    def __iter__(self) -> Iterator[int]:
+        return (i * self.world_size + self.rank for i in range(self.start, self.total))
+
+    def __len__(self) -> int:
+        return self.total - self.start

@@ -1,0 +1,44 @@
+"""The one calling convention: ``x0 = denoiser(x_t, t, cond)``, whatever the network predicts."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from amd_restore.diffusion.process import Process
+
+
+class Denoiser:
+    """A network seen as an estimator of the clean image.
+
+    Args:
+        net: module called as ``net(x_t, t, cond, keep)``; answers with the shape of ``x_t``.
+        process: forward process it was trained on.
+        prediction_type: what it predicts, see :meth:`Process.to_x0`.
+    """
+
+    def __init__(self, net: nn.Module, process: Process, prediction_type: str = "v") -> None:
+        self.net, self.process, self.prediction_type = net, process, prediction_type
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+        """Estimate x0.
+
+        Args:
+            x_t: noised state (B, C, h, w).
+            t: times in [0, 1], (B,).
+            cond: condition (B, K, h, w), or None for the unconditional estimate.
+            keep: bool (B,), False where the condition is dropped; None keeps all.
+
+        Returns:
+            (B, C, h, w), float32 (the conversion runs in full precision under autocast too).
+        """
+        scale = self.process.input_scale(t).reshape(-1, 1, 1, 1)
+        output = self.net(x_t * scale, t, cond, keep)
+        return self.process.to_x0(output.float(), x_t.float(), t, self.prediction_type)
+
+    def guided(self, x_t: Tensor, t: Tensor, cond: Tensor, guidance_scale: float = 1.0) -> Tensor:
+        """Classifier-free guidance (2207.12598) in x0-space: ``uncond + w (cond - uncond)``; one call when w = 1."""
+        x0 = self(x_t, t, cond)
+        if guidance_scale == 1.0:
+            return x0
+        x0_uncond = self(x_t, t, None)
+        return x0_uncond + guidance_scale * (x0 - x0_uncond)

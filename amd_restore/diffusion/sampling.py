@@ -1,0 +1,65 @@
+"""From noise to image: the many-step sampler of the teacher and the few-step rollout of the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amd_restore.diffusion.denoiser import Denoiser
+
+
+def _batch_time(t: Tensor, like: Tensor) -> Tensor:
+    return t.expand(like.shape[0]).to(like.device)
+
+
+@torch.no_grad()
+def sample(denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, guidance_scale: float = 1.0) -> Tensor:
+    """Integrate from t = 1 to t = 0 in ``num_steps`` evenly spaced deterministic steps.
+
+    Args:
+        denoiser: teacher or student.
+        noise: standard normal (B, C, h, w).
+        cond: condition (B, K, h, w).
+        num_steps: network evaluations (twice as many with guidance).
+        guidance_scale: 1 is no guidance.
+
+    Returns:
+        x0 (B, C, h, w).
+
+    Raises:
+        AMDRestoreError: when ``num_steps`` is below 1.
+    """
+    times = denoiser.process.times(num_steps, noise.device)
+    x_t = noise * denoiser.process.sigma(times[0])
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x0 = denoiser.guided(x_t, _batch_time(t, x_t), cond, guidance_scale)
+        x_t = x0 if s == 0 else denoiser.process.step(x_t, x0, _batch_time(t, x_t), _batch_time(s, x_t))
+    return x_t
+
+
+def rollout(
+    denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, stop_step: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Backward simulation (DMD2, 2405.14867, section 4.5): the student meets its own intermediate states.
+
+    All calls but the last run without gradient; the last one carries it (if enabled outside).
+
+    Args:
+        denoiser: the student.
+        noise: standard normal (B, C, h, w).
+        cond: condition (B, K, h, w).
+        num_steps: length of the schedule, evenly spaced times.
+        stop_step: index in [0, num_steps) of the call whose estimate is returned; None is the last.
+
+    Returns:
+        The student's sample x0 (B, C, h, w) and the time (B,) at which it was asked.
+    """
+    times = denoiser.process.times(num_steps, noise.device)
+    last = num_steps - 1 if stop_step is None else stop_step
+    x_t = noise * denoiser.process.sigma(times[0])
+    with torch.no_grad():
+        for i in range(last):
+            t, s = _batch_time(times[i], x_t), _batch_time(times[i + 1], x_t)
+            x_t = denoiser.process.step(x_t, denoiser(x_t, t, cond), t, s)
+    t = _batch_time(times[last], x_t)
+    return denoiser(x_t, t, cond), t

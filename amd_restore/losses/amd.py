@@ -1,0 +1,94 @@
+"""Adaptive Matching Distillation (AMD, Bai et al. 2026, 2602.07345): from rewards to weights.
+
+The advantage (eq. 12) and the adaptation (eq. 13) are the paper's. The paper describes Repulsive Landscape
+Sharpening in words; its closed forms here are ours, and so are the floor of the group's deviation and the
+spatial case, where rewards are maps and every location has its own group statistics. A reward that does not
+vary over the image is the constant map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amd_restore.errors import AMDRestoreError
+
+SHARPENING_FORMS = ("exp", "linear")
+
+
+@torch.no_grad()
+def group_advantage(
+    rewards: Tensor, group_size: int, std_floor: float | Tensor = 0.0, eps: float = 1e-6
+) -> Tensor:
+    """How good each sample is within its condition, eq. 12: ``clip((R - mean) / (std + eps), -1, 1)``.
+
+    Args:
+        rewards: higher is better, (B,) or (B, 1, h, w); consecutive blocks of ``group_size`` share a
+            condition.
+        group_size: samples per condition. One sample has no peers: its advantage is 0 and AMD is DMD.
+        std_floor: lower bound of the group's standard deviation in units of the reward (ours). Without it, a
+            group of nearly equal rewards turns the clip into a sign function.
+        eps: the paper's guard against division by zero.
+
+    Returns:
+        Advantage in [-1, 1], the shape of ``rewards``; the deviation is the population's (divided by G).
+
+    Raises:
+        ValueError: when the batch does not divide into groups.
+    """
+    if group_size < 1 or rewards.shape[0] % group_size:
+        raise ValueError(f"a batch of {rewards.shape[0]} rewards does not divide into groups of {group_size}")
+    groups = rewards.float().reshape(-1, group_size, *rewards.shape[1:])
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    std = centred.square().mean(dim=1, keepdim=True).sqrt()
+    floor = torch.as_tensor(std_floor, dtype=std.dtype, device=std.device)
+    return (centred / (torch.maximum(std, floor) + eps)).clamp(-1.0, 1.0).reshape(rewards.shape)
+
+
+@torch.no_grad()
+def score_adaptation(advantage: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Dynamic Score Adaptation, eq. 13: ``alpha = 1 + s a``, ``beta = 1 - s a``.
+
+    A poor sample (a < 0) gets more matching and repulsion and less of the guidance that is unreliable there.
+
+    Args:
+        advantage: in [-1, 1], any shape.
+        strength: s in [0, 1); at 0 both weights are exactly one. Below 1 both stay positive, so no term of
+            eq. 10 ever changes its sign.
+
+    Returns:
+        ``(alpha, beta)`` in [1 - s, 1 + s], the shape of ``advantage``.
+
+    Raises:
+        AMDRestoreError: for a strength outside [0, 1).
+    """
+    if not 0.0 <= strength < 1.0:
+        raise AMDRestoreError(f"the AMD strength must be in [0, 1), got {strength}")
+    return 1.0 + strength * advantage, 1.0 - strength * advantage
+
+
+@torch.no_grad()
+def sharpening_weight(advantage: Tensor, tau: float, form: str = "exp") -> Tensor:
+    """Repulsive Landscape Sharpening: weight of each sample in the fake teacher's loss, lower for good ones.
+
+    The paper says "reward-weighted"; both forms are ours: ``exp`` is ``exp(-tau a)``, ``linear`` is ``1 - tau
+    a``, each divided by its mean over the batch, so that the fake teacher's learning rate keeps its meaning.
+
+    Args:
+        advantage: in [-1, 1], (B,) or (B, 1, h, w).
+        tau: sharpness, at least 0 (and below 1 for ``linear``); at 0 the weights are exactly one.
+        form: ``exp`` or ``linear``.
+
+    Returns:
+        Positive weights with mean 1, the shape of ``advantage``.
+
+    Raises:
+        AMDRestoreError: for an unknown form or a tau out of range.
+    """
+    if form not in SHARPENING_FORMS:
+        raise AMDRestoreError(f"unknown sharpening form '{form}'; use {' or '.join(SHARPENING_FORMS)}")
+    if not tau >= 0.0 or (form == "linear" and tau >= 1.0):
+        bounds = "in [0, 1) for the linear form" if form == "linear" else "at least 0"
+        raise AMDRestoreError(f"the sharpening tau must be {bounds}, got {tau}")
+    weight = torch.exp(-tau * advantage) if form == "exp" else 1.0 - tau * advantage
+    return weight / weight.mean()

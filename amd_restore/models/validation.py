@@ -1,0 +1,100 @@
+"""Validation inside training: metrics at several numbers of steps, and panels that one can look at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amd_restore.registry import import_basicsr
+from amd_restore.rewards.fidelity_reward import build_lpips
+
+import_basicsr()
+
+from basicsr.metrics import calculate_metric  # noqa: E402
+from basicsr.utils import get_root_logger, imwrite, tensor2img  # noqa: E402
+
+LOWER_IS_BETTER = ("lpips", "niqe")
+
+
+def validate(model: Any, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> dict[str, float]:
+    """Mean metrics over a loader, logged and returned as ``{"psnr@1": ...}`` (metric @ number of steps).
+
+    ``val.metrics`` maps names to BasicSR metric options; ``type: lpips`` (with ``net``) is ours, on RGB in [0, 1]
+    after rounding to 8 bits.
+
+    Args:
+        model: a :class:`~amd_restore.models.restoration_model.RestorationModel`.
+        dataloader: batches of one image with ``lq``, ``gt`` and ``lq_path``.
+        current_iter: iteration, for file names and curves.
+        tb_logger: TensorBoard writer or None.
+        save_img: write every restored image.
+    """
+    val = model.opt["val"]
+    metrics = {name: dict(options) for name, options in (val.get("metrics") or {}).items()}
+    name = dataloader.dataset.opt.get("name", "val")
+    folder = Path(model.opt["path"]["visualization"]) / name
+    sums: dict[str, list[float]] = defaultdict(list)
+    rows: list[np.ndarray] = []
+    for index, data in enumerate(dataloader):
+        model.feed_data(data)
+        gt = tensor2img([data["gt"]])
+        outputs = []
+        for steps in val.get("num_steps") or [1]:
+            restored = model.restore(model.lq, steps, seed=index, guidance_scale=val.get("guidance_scale") or 1.0)
+            sr = tensor2img([restored.cpu()])
+            outputs.append(sr)
+            for metric, options in metrics.items():
+                sums[f"{metric}@{steps}"].append(_measure(sr, gt, options, model.device))
+            if save_img:
+                stem = Path(data["lq_path"][0]).stem
+                imwrite(sr, str(folder / f"iter{current_iter}" / f"{stem}_{steps}step.png"))
+        if index < (val.get("panels") or 0):
+            base = tensor2img([model.codec.upsample(model.lq).clamp(0, 1).cpu()])
+            rows.append(np.concatenate([_crop(image) for image in (base, *outputs, gt)], axis=1))
+    results = {key: float(np.mean(values)) for key, values in sums.items()}
+    if rows:
+        panel = np.concatenate(rows, axis=0)
+        imwrite(panel, str(folder / f"panel_{current_iter:07d}.png"))
+        if tb_logger:
+            tb_logger.add_image(f"panel/{name}", panel[:, :, ::-1], current_iter, dataformats="HWC")
+    _report(model, name, results, current_iter, tb_logger)
+    return results
+
+
+def _measure(sr: np.ndarray, gt: np.ndarray, options: dict[str, Any], device: torch.device) -> float:
+    options = {k: v for k, v in options.items() if k != "better"}
+    if options["type"] == "lpips":
+        with torch.no_grad():
+            return float(build_lpips(options.get("net", "alex"), device)(_rgb(sr, device), _rgb(gt, device)))
+    return float(calculate_metric({"img": sr, "img2": gt}, options))
+
+
+def _rgb(image: np.ndarray, device: torch.device) -> Tensor:
+    """BGR uint8 (H, W, 3) -> RGB (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)[None].float().div(255).to(device)
+
+
+def _crop(image: np.ndarray, size: int = 256) -> np.ndarray:
+    top, left = max(0, (image.shape[0] - size) // 2), max(0, (image.shape[1] - size) // 2)
+    out = np.zeros((size, size, 3), np.uint8)
+    crop = image[top : top + size, left : left + size]
+    out[: crop.shape[0], : crop.shape[1]] = crop
+    return out
+
+
+def _report(model: Any, name: str, results: dict[str, float], current_iter: int, tb_logger: Any) -> None:
+    best = model.__dict__.setdefault("best_results", {}).setdefault(name, {})
+    parts = []
+    for key, value in results.items():
+        sign = -1.0 if key.split("@")[0].startswith(LOWER_IS_BETTER) else 1.0
+        if key not in best or sign * value > sign * best[key][0]:
+            best[key] = (value, current_iter)
+        parts.append(f"{key} {value:.4f} (best {best[key][0]:.4f} at {best[key][1]})")
+        if tb_logger:
+            tb_logger.add_scalar(f"metrics/{name}/{key}", value, current_iter)
+    get_root_logger().info(f"Validation {name}, iteration {current_iter}: " + "; ".join(parts))

@@ -1,0 +1,177 @@
+"""Blocks of an option file that BasicSR reads, as it reads them, with the few keys that our code adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from amd_restore.options.fields import PathText, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class IoBackendOptions:
+    """``datasets.X.io_backend``."""
+
+    type: Literal["disk", "lmdb"] = option("disk", "files, or LMDB databases made by the preparation scripts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """``datasets.X``: keys of BasicSR's ``PairedImageDataset`` and of our datasets."""
+
+    name: str = option(doc="name in logs, folders and weight headers")
+    type: str = option(doc="registered dataset class")
+    dataroot_gt: PathText | None = option(None, "folder (or .lmdb) of clean images")
+    dataroot_lq: PathText | None = option(None, "folder (or .lmdb) of low-quality images")
+    io_backend: IoBackendOptions | None = option(None, "how images are read")
+    meta_info_file: PathText | None = option(None, "list of image names")
+    crops_file: PathText | None = option(None, "array of crops made by the preparation scripts")
+    filename_tmpl: str = option("{}", "name of the low-quality file, from the clean one's")
+    gt_size: int | None = option(None, "side of a training crop in output pixels", low=0)
+    limit: int | None = option(None, "use only the first so many images", low=1)
+    use_hflip: bool = option(True, "flip training crops")
+    use_rot: bool = option(True, "rotate training crops by multiples of 90 degrees")
+    color: Literal["y"] | None = option(None, "'y' to train on luminance only")
+    mean: list[float] | None = option(None, "subtracted from the images, per channel")
+    std: list[float] | None = option(None, "divides the images, per channel", above=0)
+    use_shuffle: bool = option(True, "shuffle the training set")
+    num_worker_per_gpu: int = option(0, "processes that load data", low=0)
+    batch_size_per_gpu: int = option(1, "images per step", low=1)
+    dataset_enlarge_ratio: float = option(1, "repeats of the data in an epoch", above=0)
+    prefetch_mode: Literal["cpu", "cuda"] | None = option(None, "BasicSR's prefetchers")
+    num_prefetch_queue: int = option(1, "length of the CPU prefetcher's queue", low=1)
+    pin_memory: bool = option(False, "page-locked memory, for GPUs")
+    persistent_workers: bool = option(False, "keep loading processes between epochs")
+    scale: int | None = option(None, "set by the program: the file's scale", low=1)
+    phase: str | None = option(None, "set by the program: train, val or test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """``train.optim_X``."""
+
+    type: Literal["Adam", "AdamW"] = option(doc="optimizer")
+    lr: float = option(doc="learning rate", above=0)
+    weight_decay: float = option(0.0, "weight decay", low=0)
+    betas: list[float] = option([0.9, 0.999], "decay of the two moments", low=0, below=1)
+    eps: float = option(1e-8, "added to the denominator", above=0)
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ValueError(f"betas needs two numbers, got {len(self.betas)}")
+
+
+_SCHEDULER_KEYS = {
+    "MultiStepLR": ("milestones", "gamma", "restarts", "restart_weights"),
+    "MultiStepRestartLR": ("milestones", "gamma", "restarts", "restart_weights"),
+    "CosineAnnealingRestartLR": ("periods", "restart_weights", "eta_min"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerOptions:
+    """``train.scheduler``, one for all optimizers. Counts are iterations."""
+
+    type: Literal["MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR"] = option(doc="schedule")
+    milestones: list[int] | None = option(None, "iterations at which the rate is multiplied by gamma", low=0)
+    gamma: float | None = option(None, "factor at milestones", above=0)
+    restarts: list[int] | None = option(None, "iterations at which the rate starts anew", low=0)
+    restart_weights: list[float] | None = option(None, "factor of the rate after each restart", low=0)
+    periods: list[int] | None = option(None, "lengths of the cosine cycles", low=1)
+    eta_min: float | None = option(None, "final learning rate of a cosine cycle", low=0)
+
+    def __post_init__(self) -> None:
+        allowed = _SCHEDULER_KEYS[self.type]
+        for key in {key for keys in _SCHEDULER_KEYS.values() for key in keys}:
+            if getattr(self, key) is not None and key not in allowed:
+                raise ValueError(f"{self.type} has no {key}; it takes {', '.join(allowed)}")
+        if getattr(self, allowed[0]) is None:
+            raise ValueError(f"{self.type} needs {allowed[0]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """``train``."""
+
+    total_iter: int = option(doc="iterations of the whole run", low=1)
+    optim_g: OptimizerOptions = option(doc="optimizer of network_g")
+    optim_fake: OptimizerOptions | None = option(None, "optimizer of network_fake")
+    scheduler: SchedulerOptions = option(doc="learning rate over iterations")
+    warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
+    objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
+    ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
+    grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
+    weight_schedule: dict[str, Any] | str | None = option(None, "how loss weights change over the run")
+    time_limit_s: float | None = option(None, "stop after so many seconds, saved so that it can be resumed", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricOptions:
+    """``val.metrics.X``: a BasicSR metric, or ``lpips``."""
+
+    type: str = option(doc="calculate_psnr, calculate_ssim, calculate_niqe or lpips")
+    crop_border: int = option(0, "pixels left out at each side", low=0)
+    test_y_channel: bool = option(False, "measure on Y of YCbCr")
+    input_order: Literal["HWC", "CHW", "HW"] = option("HWC", "layout of the arrays")
+    convert_to: Literal["y", "gray"] = option("y", "channel that NIQE sees")
+    net: Literal["alex", "squeeze", "vgg"] = option("alex", "backbone of LPIPS")
+    better: Literal["higher", "lower"] = option("higher", "which direction is better, for the best value in the log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValOptions:
+    """``val``."""
+
+    val_freq: int = option(1000, "iterations between validations", low=1)
+    save_img: bool = option(False, "write every restored image")
+    suffix: str | None = option(None, "appended to the names of written images")
+    pbar: bool = option(True, "progress bar")
+    metrics: dict[str, MetricOptions] | None = option(None, "metrics by name")
+    num_steps: list[int] = option([1], "schedule lengths that are validated", low=1, high=1000)
+    guidance_scale: float = option(1.0, "guidance while sampling; 1 is none", low=0)
+    ema: bool = option(True, "validate the averaged weights, where there are any")
+    panels: int = option(0, "images in the sample panel; 0: no panel", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbOptions:
+    """``logger.wandb``."""
+
+    project: str | None = option(None, "project; null: off")
+    resume_id: str | None = option(None, "run to go on with")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggerOptions:
+    """``logger``."""
+
+    print_freq: int = option(100, "iterations between log lines", low=1)
+    save_checkpoint_freq: int = option(1000, "iterations between saved states", low=1)
+    keep_checkpoints: int | None = option(None, "how many saved states are kept; null or 0: all", low=0)
+    use_tb_logger: bool = option(False, "write TensorBoard files")
+    wandb: WandbOptions | None = option(None, "Weights & Biases")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathOptions:
+    """``path``: weights to start from, and what BasicSR adds while running."""
+
+    pretrain_network_g: PathText | None = option(None, "weights of network_g")
+    pretrain_network_teacher: PathText | None = option(None, "weights of network_teacher")
+    pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
+    strict_load_g: bool = option(True, "every weight of network_g must be in its file")
+    strict_load_teacher: bool = option(True, "likewise for network_teacher")
+    strict_load_fake: bool = option(True, "likewise for network_fake")
+    param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
+    param_key_teacher: Literal["params", "params_ema"] = option("params_ema", "likewise for network_teacher")
+    param_key_fake: Literal["params", "params_ema"] = option("params", "likewise for network_fake")
+    resume_state: PathText | None = option(None, "training state to go on from")
+    ignore_resume_networks: list[str] | None = option(None, "networks that a resume does not load")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistOptions:
+    """``dist_params``: distributed training."""
+
+    backend: Literal["nccl", "gloo"] = option("nccl", "communication library")
+    port: int = option(29500, "port of the first process", low=1, high=65535)

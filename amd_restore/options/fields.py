@@ -1,0 +1,300 @@
+"""The checking engine: a value from yml against a type annotation.
+
+Blocks are frozen dataclasses whose fields are made by :func:`option`; :func:`check` walks a raw value along the
+annotations, and :func:`build` turns the checked value into dataclass instances.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import did_you_mean
+
+ASSETS_VARIABLE = "AMD_RESTORE_ASSETS"
+ASSETS_DEFAULT = "~/.cache/amd_restore"
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+class OptionError(AMDRestoreError):
+    """A wrong option: ``where`` is its dotted key, ``problem`` what is wrong with it."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}" if where else problem)
+        self.where, self.problem = where, problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """Annotation of a block ``{type: NAME, ...}`` whose other keys are arguments of a registered class.
+
+    Attributes:
+        find: class by name, raising :class:`AMDRestoreError` for an unknown one.
+        given: arguments that the program supplies, hence neither expected nor allowed in a file.
+        extra: keys of the block that are not arguments of the class, with their annotations.
+    """
+
+    find: Callable[[str], type]
+    given: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+
+class _ExpandedPath:
+    """Annotation of text that is a path: ``~`` and ``${VARIABLES}`` are expanded."""
+
+
+PathText = Annotated[str, _ExpandedPath()]
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of an option block.
+
+    Args:
+        default: value where the file says nothing; left out for a required key. Lists are copied.
+        doc: meaning, unit and range in a few words.
+        low: least allowed value, checked on the items of lists too.
+        high: greatest allowed value.
+        above: the value must be greater than this.
+        below: the value must be less than this.
+    """
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"doc": doc, "limits": {name: value for name, value in limits.items() if value is not None}}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] | None = None) -> Any:
+    """``value`` as a plain value of the annotated type: text like ``1e-4`` becomes a number, paths are expanded.
+
+    Args:
+        value: what the yml parser gave.
+        annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list[X]``, ``dict[str, X]``,
+            :data:`PathText`, ``Annotated[..., Plugin]`` or an option dataclass. Anything else lets the value pass.
+        where: dotted key, for messages.
+        limits: bounds on numbers, as in :func:`option`.
+
+    Raises:
+        OptionError: for an unknown key, a wrong type or a value out of range.
+    """
+    limits = limits or {}
+    origin, args = get_origin(annotation), get_args(annotation)
+    if dataclasses.is_dataclass(annotation):
+        return _check_block(value, annotation, where)
+    if origin is Annotated:
+        if isinstance(args[1], Plugin):
+            return _check_plugin(value, args[1], where)
+        text = check(value, args[0], where, limits)
+        return _expand(text, where) if isinstance(args[1], _ExpandedPath) else text
+    if origin in (Union, types.UnionType):
+        return _check_union(value, annotation, args, where, limits)
+    if origin is Literal:
+        return _check_choice(value, args, where)
+    if origin in (list, tuple, Sequence) and (origin is not tuple or args[1:] in ((), (...,))):
+        if not isinstance(value, (list, tuple)):
+            raise OptionError(where, f"expected a list, got {_show(value)}")
+        return [check(item, args[0], f"{where}.{index}", limits) for index, item in enumerate(value)]
+    if origin is dict:
+        return {key: check(item, args[1], f"{where}.{key}", limits) for key, item in _mapping(value, where).items()}
+    if annotation in _NAMES:
+        return _check_scalar(value, annotation, where, limits)
+    return value
+
+
+def build(value: Any, annotation: Any, where: str = "") -> Any:
+    """Checked ``value`` with its blocks turned into instances of their dataclasses.
+
+    Raises:
+        OptionError: when values contradict each other (a ``ValueError`` of the dataclass's ``__post_init__``).
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if value is None or origin is Annotated:
+        return value
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        fields = {key: build(item, hints[key], _join(where, key)) for key, item in value.items()}
+        try:
+            return annotation(**fields)
+        except ValueError as error:
+            raise OptionError(where, str(error)) from error
+    if origin in (Union, types.UnionType):
+        blocks = [arg for arg in args if arg is not type(None)]
+        return build(value, blocks[0], where) if len(blocks) == 1 else value
+    if origin is list:
+        return [build(item, args[0], f"{where}.{index}") for index, item in enumerate(value)]
+    if origin is dict:
+        return {key: build(item, args[1], f"{where}.{key}") for key, item in value.items()}
+    return value
+
+
+def defaults(block: type) -> dict[str, Any]:
+    """Default values of an option dataclass, required keys left out."""
+    found = {}
+    for field in dataclasses.fields(block):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _show(value: Any) -> str:
+    kind = "null" if value is None else f"{type(value).__name__} {value!r}"
+    return kind if len(kind) <= 60 else kind[:57] + "..."
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise OptionError(where, f"expected keys and values, got {_show(value)}")
+    for key in value:
+        if not isinstance(key, str):
+            raise OptionError(where, f"expected a name as key, got {_show(key)}")
+    return value
+
+
+def _check_block(value: Any, block: Any, where: str) -> dict[str, Any]:
+    """A mapping against an option dataclass."""
+    fields = {field.name: field for field in dataclasses.fields(block)}
+    hints = typing.get_type_hints(block, include_extras=True)
+    checked = {}
+    for key, item in _mapping(value, where).items():
+        if key not in fields:
+            raise OptionError(_join(where, key), f"unknown key; {did_you_mean(key, fields)}")
+        checked[key] = check(item, hints[key], _join(where, key), fields[key].metadata.get("limits"))
+    given_by_default = defaults(block)
+    for key in fields:
+        if key not in checked and key not in given_by_default:
+            raise OptionError(_join(where, key), "missing")
+    return checked
+
+
+def _check_plugin(value: Any, plugin: Plugin, where: str) -> dict[str, Any]:
+    """``{type: NAME, ...}`` against the signature of the class registered as NAME."""
+    value = _mapping(value, where)
+    if not isinstance(value.get("type"), str):
+        raise OptionError(_join(where, "type"), "missing; it names the class to build")
+    try:
+        cls = plugin.find(value["type"])
+    except AMDRestoreError as error:
+        raise OptionError(_join(where, "type"), str(error)) from error
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if name not in plugin.given and name not in plugin.extra
+    }
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    hints = {**_init_hints(cls), **plugin.extra}
+    checked = {"type": value["type"]}
+    for key, item in value.items():
+        if key == "type":
+            continue
+        if key not in named and key not in plugin.extra and not takes_any:
+            known = [*named, *plugin.extra, "type"]
+            raise OptionError(_join(where, key), f"{value['type']} has no such argument; {did_you_mean(key, known)}")
+        checked[key] = check(item, hints.get(key, Any), _join(where, key))
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in checked:
+            raise OptionError(_join(where, name), f"missing; {value['type']} needs it")
+    return checked
+
+
+def _init_hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    except NameError:
+        return {}  # annotations that exist for type checkers only: names are checked, types are not
+
+
+def _check_union(value: Any, annotation: Any, args: tuple[Any, ...], where: str, limits: Mapping[str, float]) -> Any:
+    if value is None and type(None) in args:
+        return None
+    choices = [arg for arg in args if arg is not type(None)]
+    if len(choices) == 1:
+        return check(value, choices[0], where, limits)
+    for choice in choices:
+        try:
+            return check(value, choice, where, limits)
+        except OptionError as error:
+            # Right type, wrong value: that message is the useful one.
+            if isinstance(value, (int, float)) and choice in (int, float) and "expected" not in error.problem:
+                raise
+    expected = " or ".join(_describe(choice) for choice in choices)
+    raise OptionError(where, f"expected {expected}, got {_show(value)}")
+
+
+def _describe(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        return "a list"
+    return _NAMES.get(annotation, str(annotation))
+
+
+def _check_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    if value in choices and type(value) in {type(choice) for choice in choices}:
+        return value
+    hint = did_you_mean(str(value), [str(choice) for choice in choices])
+    raise OptionError(where, f"unknown value {_show(value)}; {hint}")
+
+
+def _check_scalar(value: Any, kind: type, where: str, limits: Mapping[str, float]) -> Any:
+    result = value
+    if kind in (int, float) and not isinstance(value, bool):
+        # YAML 1.1 reads 1e-4 as text.
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number) and kind is float:
+            result = number
+        elif math.isfinite(number) and number.is_integer():
+            result = value if isinstance(value, int) else int(number)
+    if type(result) is not kind:
+        raise OptionError(where, f"expected {_NAMES[kind]}, got {_show(value)}")
+    if isinstance(result, (int, float)) and kind is not bool:
+        _check_limits(result, limits, where)
+    return result
+
+
+def _check_limits(value: float, limits: Mapping[str, float], where: str) -> None:
+    tests: dict[str, tuple[Callable[[float], bool], str]] = {
+        "low": (lambda limit: value >= limit, "at least"),
+        "high": (lambda limit: value <= limit, "at most"),
+        "above": (lambda limit: value > limit, "greater than"),
+        "below": (lambda limit: value < limit, "less than"),
+    }
+    wanted = [f"{words} {limits[name]:g}" for name, (_, words) in tests.items() if name in limits]
+    if not all(tests[name][0](limit) for name, limit in limits.items()):
+        raise OptionError(where, f"must be {' and '.join(wanted)}, got {value:g}")
+
+
+def _expand(text: str, where: str) -> str:
+    with_assets = {ASSETS_VARIABLE: os.environ.get(ASSETS_VARIABLE) or ASSETS_DEFAULT}
+    expanded = text
+    for variable, folder in with_assets.items():
+        expanded = expanded.replace(f"${{{variable}}}", folder).replace(f"${variable}", folder)
+    expanded = os.path.expandvars(expanded)
+    if "$" in expanded:
+        raise OptionError(where, f"{text}: the environment variable in it is not set")
+    return os.path.expanduser(expanded)

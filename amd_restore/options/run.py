@@ -1,0 +1,150 @@
+"""A whole option file as one typed object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options.basicsr import (
+    DatasetOptions,
+    DistOptions,
+    LoggerOptions,
+    PathOptions,
+    TrainOptions,
+    ValOptions,
+)
+from amd_restore.options.blocks import (
+    CodecOptions,
+    DegradationOptions,
+    DiffusionOptions,
+    DistillOptions,
+    RewardOptions,
+)
+from amd_restore.options.fields import OptionError, Plugin, build, check, defaults, option
+from amd_restore.registry import ARCH_REGISTRY, REWARD_REGISTRY, did_you_mean, import_basicsr, register_all
+
+# What BasicSR's pipelines and ours write into the options while running; no file may set it.
+RUNTIME_KEYS = {
+    "": {"is_train", "rank", "world_size", "dist", "auto_resume", "root_path", "opt_path"},
+    "path": {"experiments_root", "models", "training_states", "log", "visualization", "results_root"},
+}
+PHASES = ("train", "val", "test")
+
+
+def _find_network(name: str) -> type:
+    register_all()
+    return ARCH_REGISTRY.get(name)
+
+
+def _find_reward(name: str) -> type:
+    register_all()
+    return REWARD_REGISTRY.get(name)
+
+
+Network = Annotated[dict[str, Any], Plugin(_find_network)]
+Reward = Annotated[dict[str, Any], Plugin(_find_reward, given=("device",), extra={"weight": float})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """An option file for ``train.py`` or ``test.py``.
+
+    ``network_*`` and ``rewards`` stay plain mappings ``{type, ...}`` inside the file; here ``rewards`` is a list of
+    :class:`RewardOptions`.
+
+    Raises:
+        ValueError: blocks that contradict each other.
+    """
+
+    name: str = option(doc="name of the run, of its folder and of its weights")
+    model_type: str = option(doc="registered model class")
+    scale: int = option(doc="upscaling factor", low=1)
+    num_gpu: int | Literal["auto"] = option("auto", "GPUs to use; auto: all there are", low=0)
+    num_threads: int | None = option(None, "threads of a CPU run; null: torch decides", low=1)
+    manual_seed: int | None = option(None, "seed of the run", low=0)
+    amp: Literal["none", "bf16"] = option("none", "autocast")
+    licence: str = option("", "licence written into the header of exported weights")
+    find_unused_parameters: bool = option(False, "for distributed training")
+    datasets: dict[str, DatasetOptions] = option({}, "by phase: train, val, val_2, test_set5, ...")
+    codec: CodecOptions = option(CodecOptions(), "space in which diffusion runs")
+    degradation: DegradationOptions = option(DegradationOptions(), "how low-quality images are made")
+    diffusion: DiffusionOptions = option(DiffusionOptions(), "forward process and times")
+    distill: DistillOptions = option(DistillOptions(), "distillation")
+    rewards: list[Reward] = option([], "rewards of AMD")
+    network_g: Network = option(doc="the network being trained")
+    network_teacher: Network | None = option(None, "real score, frozen")
+    network_fake: Network | None = option(None, "fake score, follows the student")
+    path: PathOptions = option(PathOptions(), "weights to start from")
+    train: TrainOptions | None = option(None, "training")
+    val: ValOptions | None = option(None, "validation")
+    logger: LoggerOptions = option(LoggerOptions(), "logs and saved states")
+    dist_params: DistOptions | None = option(None, "distributed training")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rewards", [RewardOptions.from_block(block) for block in self.rewards])
+        if self.codec.patch % self.scale:
+            raise ValueError(f"codec.patch: must be a multiple of scale ({self.scale}), got {self.codec.patch}")
+        for phase, dataset in self.datasets.items():
+            if phase.split("_")[0] not in PHASES:
+                raise ValueError(f"datasets.{phase}: unknown phase; {did_you_mean(phase, PHASES)}")
+            if dataset.gt_size and dataset.gt_size % self.codec.patch:
+                raise ValueError(
+                    f"datasets.{phase}.gt_size: must be a multiple of codec.patch ({self.codec.patch}), "
+                    f"got {dataset.gt_size}"
+                )
+
+    @classmethod
+    def check(cls, opt: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+        """The options as plain values, each of its declared type.
+
+        Keys that were not given stay absent, except in ``logger`` and ``val``: BasicSR reads those without defaults.
+
+        Args:
+            opt: options as parsed from yml.
+            file: where they came from, for messages.
+
+        Raises:
+            AMDRestoreError: one line with file, dotted key, problem and nearest known name.
+        """
+        try:
+            checked: dict[str, Any] = check(opt, cls, "")
+            build(checked, cls)
+            _check_plugin_names(checked)
+        except OptionError as error:
+            raise AMDRestoreError(f"{file}: {error}") from error
+        checked["logger"] = {**defaults(LoggerOptions), **checked.get("logger", {})}
+        if checked.get("val") is not None:
+            checked["val"] = {**defaults(ValOptions), **checked["val"]}
+        return checked
+
+    @classmethod
+    def from_dict(cls, opt: Mapping[str, Any], file: str | Path) -> RunOptions:
+        """Typed options; what the program added to ``opt`` while running is left aside.
+
+        Raises:
+            AMDRestoreError: as :meth:`check`.
+        """
+        own = {key: value for key, value in opt.items() if key not in RUNTIME_KEYS[""]}
+        if isinstance(own.get("path"), Mapping):
+            own["path"] = {key: value for key, value in own["path"].items() if key not in RUNTIME_KEYS["path"]}
+        try:
+            run = build(check(own, cls, ""), cls)
+        except OptionError as error:
+            raise AMDRestoreError(f"{file}: {error}") from error
+        assert isinstance(run, cls)
+        return run
+
+
+def _check_plugin_names(opt: Mapping[str, Any]) -> None:
+    """``model_type`` and dataset types against BasicSR's registries, whose own message is a traceback."""
+    register_all(training=True)
+    registries = import_basicsr()
+    wanted = [("model_type", opt["model_type"], registries.MODEL_REGISTRY)]
+    for phase, dataset in opt.get("datasets", {}).items():
+        wanted.append((f"datasets.{phase}.type", dataset["type"], registries.DATASET_REGISTRY))
+    for where, name, registry in wanted:
+        if name not in registry:
+            raise OptionError(where, f"unknown {registry._name} {name!r}; {did_you_mean(name, registry.keys())}")

@@ -1,0 +1,136 @@
+"""LPIPS (1801.03924, version 0.1) with backbone weights found on disk, never downloaded in silence."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from amd_restore import compat
+from amd_restore.errors import AMDRestoreError
+
+MIN_SIZE = 32  # pixels per side; below it the backbones pool their features away
+
+# backbone -> (our file in the asset folder, torchvision's model, the checkpoint file torchvision caches)
+BACKBONES = {
+    "alex": ("alexnet_features.safetensors", "alexnet", "alexnet-owt-7be5be79.pth"),
+    "squeeze": ("squeezenet1_1_features.safetensors", "squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
+    "vgg": ("vgg16_features.safetensors", "vgg16", "vgg16-397923af.pth"),
+}
+
+
+def assets_folder() -> Path:
+    """Folder of weights and benchmark images: ``$AMD_RESTORE_ASSETS``, else ``~/.cache/amd_restore``."""
+    return Path(os.environ.get("AMD_RESTORE_ASSETS") or Path.home() / ".cache" / "amd_restore").expanduser()
+
+
+def backbone_file(net: str) -> Path:
+    """The file with the ImageNet weights of an LPIPS backbone: in the asset folder, else torchvision's cache.
+
+    Raises:
+        AMDRestoreError: for an unknown backbone, or when neither file is there; the message says how to get
+            one.
+    """
+    if net not in BACKBONES:
+        raise AMDRestoreError(f"unknown LPIPS backbone '{net}'; use one of {', '.join(BACKBONES)}")
+    ours, model, cached = BACKBONES[net]
+    places = (assets_folder() / "weights" / ours, Path(torch.hub.get_dir()) / "checkpoints" / cached)
+    for place in places:
+        if place.is_file():
+            return place
+    raise AMDRestoreError(
+        f"LPIPS-{net} needs the ImageNet weights of {model}: "
+        f"looked for {places[0]} (set AMD_RESTORE_ASSETS to the folder that holds weights/) "
+        f"and {places[1]}; torchvision downloads the latter with: "
+        f"python -c \"import torchvision; torchvision.models.{model}(weights='DEFAULT')\""
+    )
+
+
+def _load_features(path: Path) -> dict[str, Tensor]:
+    """Parameters of the feature layers by torchvision's names without ``features.``: ``3.squeeze.bias``."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "features."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+class LPIPSDistance(nn.Module):
+    """LPIPS between images in [0, 1]; frozen, always in evaluation mode, differentiable in its inputs.
+
+    Runs in the precision of the surrounding autocast, if any.
+
+    Args:
+        net: backbone: ``alex`` (for reporting), ``squeeze`` (the cheapest) or ``vgg``.
+
+    Raises:
+        AMDRestoreError: without the lpips package or the backbone's weights.
+    """
+
+    def __init__(self, net: str = "alex") -> None:
+        super().__init__()
+        path = backbone_file(net)
+        compat.patch()
+        try:
+            import lpips
+        except ModuleNotFoundError as error:
+            if error.name != "lpips":
+                raise
+            raise AMDRestoreError(
+                'LPIPS needs the package lpips: pip install "amd-restore[train]"'
+            ) from error
+        # lpips initialises a whole random classifier first; that must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision's notes on the old `pretrained=` argument
+            self.metric = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        self.net = net
+        self._fill_backbone(path)
+        self.requires_grad_(False)
+        self.eval()
+
+    def _fill_backbone(self, path: Path) -> None:
+        """Copy the weights into lpips' slices, which keep torchvision's numbers: ``slice2.3.bias``."""
+        features = _load_features(path)
+        backbone = self.metric.net
+        renamed = {}
+        for key in backbone.state_dict():
+            name = key.split(".", 1)[1]
+            if name not in features:
+                raise AMDRestoreError(f"{path}: no 'features.{name}'; not the weights of LPIPS-{self.net}")
+            renamed[key] = features[name]
+        backbone.load_state_dict(renamed)
+
+    def train(self, mode: bool = True) -> LPIPSDistance:
+        """Stays in evaluation mode: lpips' linear layers hold a dropout that must never act."""
+        return super().train(False)
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Distance of each pair, (B,), 0 for equal images.
+
+        Args:
+            sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
+            gt: same shape.
+
+        Raises:
+            AMDRestoreError: for images below 32 pixels.
+        """
+        if min(sr.shape[-2:]) < MIN_SIZE:
+            size = f"{sr.shape[-1]}x{sr.shape[-2]}"
+            raise AMDRestoreError(f"LPIPS needs at least {MIN_SIZE} pixels a side, got {size}")
+        return self.metric(2.0 * sr.float() - 1.0, 2.0 * gt.float() - 1.0).float().flatten()
+
+
+def lpips_distance(net: str = "alex") -> LPIPSDistance:
+    """LPIPS as a module; see :class:`LPIPSDistance`."""
+    return LPIPSDistance(net)
+
+
+def build_lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPSDistance:
+    """LPIPS on ``device``, called with ``(sr, gt)`` in [0, 1] for distances (B,), as a loss or a metric."""
+    return LPIPSDistance(net).to(device)

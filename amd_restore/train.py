@@ -1,0 +1,13 @@
+"""``python amd_restore/train.py -opt options/train/....yml [--auto_resume] [--force_yml a:b=value] [--debug]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run as a script, this folder would come first on the path and shadow packages; the repository should.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from amd_restore.training import run_pipeline
+
+    sys.exit(run_pipeline(is_train=True))

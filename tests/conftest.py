@@ -1,0 +1,45 @@
+"""Fixtures shared by all tests: assets, small images, and two threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Folder of perceptual weights and benchmark images; see the README for how to get them.
+
+    Without it a test is skipped, except in CI, where a skipped test would look like a passed one.
+    """
+    folder = Path(os.environ.get("AMD_RESTORE_ASSETS") or "~/.cache/amd_restore").expanduser()
+    if not folder.is_dir():
+        reason = f"no assets in {folder} (set AMD_RESTORE_ASSETS to the folder that has them)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture
+def tiny_image() -> np.ndarray:
+    """RGB uint8 (48, 64, 3): smooth colours with an edge and some grain, the same in every run."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:48, 0:64]
+    image = np.stack([x * 4, y * 5, (x + y) * 2], axis=2).astype(np.float64)
+    image[:, 32:] *= 0.6
+    return np.clip(image + rng.normal(0.0, 6.0, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def tiny_tensor(tiny_image: np.ndarray) -> torch.Tensor:
+    """The same picture as RGB float32 (1, 3, 48, 64) in [0, 1]."""
+    return torch.from_numpy(tiny_image).permute(2, 0, 1)[None].float() / 255.0

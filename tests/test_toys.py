@@ -1,0 +1,135 @@
+"""Distillation where everything is known: a Gaussian teacher, a Gaussian student, a perfect fake teacher.
+
+The optimal denoiser of a Gaussian is a line, so teacher and fake need no network and no fitting, and what the student
+converges to is a property of the equations alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from amd_restore.diffusion import RectifiedFlow
+from amd_restore.losses import (
+    group_advantage,
+    matching_direction,
+    normalizer,
+    score_adaptation,
+    sharpening_weight,
+    surrogate_loss,
+)
+
+PROCESS = RectifiedFlow()
+GROUP = 4
+BATCH = 4096
+TEACHER = (0.7, 1.3)  # mean and standard deviation
+Direction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (x0, x0_real, x0_fake, x_t, t) -> H
+
+
+def denoise(x_t: Tensor, t: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:
+    """E[x0 | x_t] when x0 is Gaussian."""
+    alpha, sigma = (c(t).reshape(-1, 1, 1, 1) for c in (PROCESS.alpha, PROCESS.sigma))
+    gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
+    return mean + gain * (x_t - alpha * mean)
+
+
+def distil(direction: Direction, teacher: tuple[float, float], normalised: bool, seed: int) -> tuple[float, float]:
+    """Mean and deviation of the student ``x = mean + std z`` after distillation, averaged over the last third."""
+    generator = torch.Generator().manual_seed(seed)
+    mean, log_std = torch.tensor(-0.5, requires_grad=True), torch.tensor(-0.7, requires_grad=True)
+    optimizer = torch.optim.Adam([mean, log_std], lr=0.03, betas=(0.0, 0.99))
+    # Stratified noise and times: far less Monte Carlo error than independent draws.
+    grid = (torch.arange(BATCH) + 0.5) / BATCH
+    tail: list[tuple[float, float]] = []
+    num_updates = 600
+    for update in range(num_updates):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - update / num_updates)
+        z, times, noise = (grid[torch.randperm(BATCH, generator=generator)] for _ in range(3))
+        x0 = (mean + log_std.exp() * _normal(z)).reshape(-1, 1, 1, 1)
+        with torch.no_grad():
+            x_t = PROCESS.add_noise(x0, _normal(noise).reshape(-1, 1, 1, 1), times)
+            x0_real = denoise(x_t, times, *teacher)
+            x0_fake = denoise(x_t, times, mean, log_std.exp())
+            step = direction(x0.detach(), x0_real, x0_fake, x_t, times)
+            # The normaliser of a batch of single numbers would be |x0 - x0_real| of one draw, which correlates with
+            # the step; real images average it over thousands of pixels. Averaging over the batch does the same here.
+            norm = normalizer(x0, x0_real).mean() if normalised else 1.0
+        optimizer.zero_grad()
+        surrogate_loss(x0, step, norm).backward()
+        optimizer.step()
+        if update >= 2 * num_updates // 3:
+            tail.append((mean.item(), log_std.exp().item()))
+    return sum(m for m, _ in tail) / len(tail), sum(s for _, s in tail) / len(tail)
+
+
+def _normal(uniform: Tensor) -> Tensor:
+    return math.sqrt(2.0) * torch.erfinv(2.0 * uniform - 1.0)
+
+
+def amd(strength: float) -> Direction:
+    """Eq. 10, 12 and 13 at w = 1 with a reward that dislikes the distance from 2."""
+
+    def direction(x0: Tensor, x0_real: Tensor, x0_fake: Tensor, *_: Tensor) -> Tensor:
+        advantage = group_advantage(-(x0.flatten() - 2.0).abs(), GROUP)
+        alpha, beta = score_adaptation(advantage, strength)
+        return matching_direction(x0_real, x0_fake, None, 1.0, alpha, beta)
+
+    return direction
+
+
+def test_dmd_recovers_the_teacher() -> None:
+    mean, std = distil(lambda _, real, fake, *__: matching_direction(real, fake), TEACHER, True, seed=0)
+    assert mean == pytest.approx(TEACHER[0], rel=0.01) and std == pytest.approx(TEACHER[1], rel=0.01)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.9])
+def test_amd_keeps_the_teacher_for_every_strength(strength: float, normalised: bool) -> None:
+    mean, std = distil(amd(strength), TEACHER, normalised, seed=1)
+    assert mean == pytest.approx(TEACHER[0], rel=0.01) and std == pytest.approx(TEACHER[1], rel=0.01)
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.1, 1.24), (0.3, 1.73)])
+def test_separate_weights_on_pull_and_push_move_the_fixed_point(strength: float, expected: float) -> None:
+    """The tempting other operator: pull ``x0_real - x`` and push ``x - x0_fake`` with weights 1 and 1 + s."""
+    mean, std = distil(
+        lambda x0, real, fake, *_: (real - x0) + (1.0 + strength) * (x0 - fake), (0.0, 1.0), False, seed=2
+    )
+    assert std == pytest.approx(expected, rel=0.02)
+    assert mean == pytest.approx(0.0, abs=0.02)
+
+
+def test_guidance_tilts_by_alpha() -> None:
+    """Conditional N(0.7, 1), unconditional N(0, 1): the mean moves on by alpha (w - 1) times their difference."""
+
+    def direction(x0: Tensor, x0_real: Tensor, x0_fake: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha = torch.full_like(t, 0.5)
+        return matching_direction(x0_real, x0_fake, denoise(x_t, t, 0.0, 1.0), 3.0, alpha, torch.ones_like(t))
+
+    mean, std = distil(direction, (0.7, 1.0), False, seed=3)
+    assert mean == pytest.approx(0.7 + 0.5 * 2.0 * 0.7, rel=0.01)
+    assert std == pytest.approx(1.0, rel=0.01)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.4])
+def test_sharpening_makes_the_fake_teacher_one_of_the_tilted_density(tau: float) -> None:
+    """A fake teacher trained with weights exp(-tau a) learns the density p exp(-tau a), here with a = x.
+
+    That is what Repulsive Landscape Sharpening does in the limit of a perfect fake: the balance p exp(-tau a) =
+    p_teacher leaves the student at p_teacher exp(tau a), tilted towards the reward.
+    """
+    torch.manual_seed(4)
+    x0 = torch.randn(400_000, dtype=torch.float64)
+    t = torch.full_like(x0, 0.5)
+    x_t = PROCESS.add_noise(x0, torch.randn_like(x0), t)
+    weight = sharpening_weight(x0, tau)
+    # Weighted least squares: the minimiser of denoising_loss over lines.
+    design = torch.stack([torch.ones_like(x_t), x_t], dim=1) * weight.sqrt()[:, None]
+    offset, slope = torch.linalg.lstsq(design, (x0 * weight.sqrt())[:, None]).solution.flatten().tolist()
+    tilted = denoise(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), torch.tensor([0.5, 0.5]), -tau, 1.0).flatten()
+    assert offset == pytest.approx(tilted[0].item(), abs=0.01)
+    assert slope == pytest.approx((tilted[1] - tilted[0]).item(), abs=0.01)
