@@ -31,7 +31,7 @@ _FORMATS = {
     ".bmp": "BMP",
 }
 SUFFIXES = tuple(_FORMATS)
-_READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")  # MPO: a phone's JPEG with extras
+_READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 _ENCODING: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 4},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -103,18 +103,15 @@ def decode(data: bytes) -> Picture:
     """Picture from the bytes of a file; errors as :func:`read_image`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata, and sizes that are large but allowed
-        Image.init()  # open() with a list of formats does not load them itself
         try:
             image = Image.open(io.BytesIO(data), formats=_READABLE)
-        except Exception as error:
-            reason = (
-                str(error)
-                if isinstance(error, Image.DecompressionBombError)
-                else "no image file, or a broken one"
-            )
-            raise AMDRestoreError(f"{reason}; PNG, JPEG, WebP, TIFF and BMP can be read") from error
+        except Image.DecompressionBombError as error:
+            raise AMDRestoreError(f"{error}; cut it into smaller images") from error
+        except Exception as error:  # each decoder has its own kinds of errors
+            reason = "no image file, or a broken one; PNG, JPEG, WebP, TIFF and BMP can be read"
+            raise AMDRestoreError(reason) from error
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":
+        if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
             raise AMDRestoreError(f"holds {frames} pages or frames; split it into single images first")
         try:
             image.load()
@@ -155,6 +152,8 @@ def encode(picture: Picture, suffix: str) -> bytes:
         # WebP knows no gray, so a gray profile would describe pixels that are not there.
         options["icc_profile"] = None if kind == "WEBP" and channels < 3 else picture.icc
         options["exif"] = _resized_exif(picture) or b""
+    if kind == "TIFF" and picture.exif:
+        del options["compression"]  # libtiff, which compresses, cannot write EXIF tables through Pillow
     out = io.BytesIO()
     try:
         Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels, _MODES[channels]).save(
@@ -207,7 +206,8 @@ def _pixels(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[:, :, None]
     if deep and image.mode in ("LA", "RGB", "RGBA"):
-        return _decode_cv2(data, image.mode)
+        gray = image.format == "PNG" and data[25] == 4  # gray and alpha, which Pillow shows as RGBA
+        return _decode_cv2(data, "LA" if gray else image.mode)
     if image.mode in ("F", "I"):
         raise AMDRestoreError(
             f"pixels of {image.mode} type (32 bits) are not supported; convert to 8 or 16 bits"

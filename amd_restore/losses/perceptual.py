@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MIN_SIDE = 48  # pixels; perceptual networks need some room, so smaller images are not downscaled below it
+
 
 def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The same random flip, transpose, shift, downscaling and colour gain of two images.
@@ -32,9 +34,10 @@ def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Ten
         both = both.flip(2)
     if flips & 4:
         both = both.transpose(2, 3)
-    if scale_draw == 0:
+    side = min(both.shape[2:])
+    if scale_draw == 0 and side >= 2 * MIN_SIDE:
         both = F.interpolate(both, scale_factor=0.5, mode="area")
-    elif scale_draw == 1:
+    elif scale_draw == 1 and side >= 2 * MIN_SIDE:
         both = F.interpolate(both, scale_factor=0.75, mode="bilinear", antialias=True)
     gain = 0.8 + 0.2 * torch.rand(1, 3, 1, 1, generator=generator, device=sr.device)
     both = both * gain

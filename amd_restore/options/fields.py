@@ -259,22 +259,27 @@ def _check_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
 
 
 def _check_scalar(value: Any, kind: type, where: str, limits: Mapping[str, float]) -> Any:
-    result = value
-    if kind in (int, float) and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-4 as text.
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number) and kind is float:
-            result = number
-        elif math.isfinite(number) and number.is_integer():
-            result = value if isinstance(value, int) else int(number)
+    result = _as_number(value, kind) if kind in (int, float) else value
     if type(result) is not kind:
         raise OptionError(where, f"expected {_NAMES[kind]}, got {_show(value)}")
     if isinstance(result, (int, float)) and kind is not bool:
         _check_limits(result, limits, where)
     return result
+
+
+def _as_number(value: Any, kind: type) -> int | float | None:
+    """``value`` as ``kind`` (int or float), text too: YAML 1.1 reads 1e-4 as text. None if it is no such number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return kind(value) if abs(value) < 2**63 else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if kind is float:
+        return number if math.isfinite(number) else None
+    return int(number) if number.is_integer() else None
 
 
 def _check_limits(value: float, limits: Mapping[str, float], where: str) -> None:

@@ -1,0 +1,250 @@
+"""options: every slip in an option file is one line that names file, key and the nearest known key."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options import RunOptions, check_devices, load_options, read_yaml
+from amd_restore.options.__main__ import reference
+
+OPTIONS = {
+    "name": "toy",
+    "model_type": "AMDModel",
+    "scale": 4,
+    "num_gpu": 0,
+    "datasets": {"train": {"name": "toy", "type": "CropsDataset", "crops_file": "crops.npy", "gt_size": 32}},
+    "codec": {"patch": 4, "std": 0.07},
+    "diffusion": {"process": "rectified_flow"},
+    "distill": {"num_steps": [1, 2], "step_weights": [0.5, 0.5]},
+    "rewards": [{"type": "PSNRReward", "weight": 2}],
+    "network_g": {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1},
+    "train": {
+        "total_iter": 4,
+        "optim_g": {"type": "Adam", "lr": 0.001},
+        "scheduler": {"type": "MultiStepLR", "milestones": [2]},
+    },
+    "val": {"val_freq": 2, "metrics": {"psnr": {"type": "calculate_psnr"}}},
+}
+
+
+def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """The options above as a file, with values at dotted keys replaced (None removes)."""
+    content: Any = copy.deepcopy(OPTIONS)
+    for dotted, value in (changes or {}).items():
+        *parents, last = dotted.split(".")
+        node = content
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = value
+        if value is None:
+            del node[last]
+    file = folder / "toy.yml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def problem(file: Path, force: tuple[str, ...] = ()) -> str:
+    """The one line with which a file is refused."""
+    with pytest.raises(AMDRestoreError) as caught:
+        load_options(file, force)
+    message = str(caught.value)
+    assert "\n" not in message and str(file) in message
+    return message
+
+
+def test_good_file(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    opt = load_options(file)
+    run = RunOptions.from_dict(opt, file)
+    assert opt["codec"] == {"patch": 4, "std": 0.07} and run.codec.type == "residual"
+    assert run.distill.num_steps == [1, 2] and run.distill.group_size == 4
+    assert run.datasets["train"].gt_size == 32
+    assert [(r.type, r.weight, r.arguments) for r in run.rewards] == [("PSNRReward", 2.0, {})]
+    assert run.train is not None and run.train.optim_g.betas == [0.9, 0.999]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("distil", {}, "distil: unknown key; did you mean 'distill'?"),
+        ("distill.group_sise", 4, "distill.group_sise: unknown key; did you mean 'group_size'?"),
+        ("train.optim_g.learning_rate", 1.0, "train.optim_g.learning_rate: unknown key"),
+        ("datasets.train.gt_sise", 32, "datasets.train.gt_sise: unknown key; did you mean 'gt_size'?"),
+        ("val.metrics.psnr.crop_boarder", 4, "did you mean 'crop_border'?"),
+        ("network_g.num_feats", 8, "network_g.num_feats: FlatDenoiser has no such argument; did you mean 'num_feat'?"),
+        ("network_g.type", "FlatDenoisr", "network_g.type: unknown architecture 'FlatDenoisr'; did you mean"),
+        ("rewards", [{"type": "PSNRReward", "net": "alex"}], "rewards.0.net: PSNRReward has no such argument"),
+        ("rewards", [{"type": "PSNRReward", "device": "cuda"}], "rewards.0.device: PSNRReward has no such argument"),
+        ("rewards", [{"weight": 1.0}], "rewards.0.type: missing"),
+        ("model_type", "AMDModle", "model_type: unknown model 'AMDModle'; did you mean 'AMDModel'?"),
+        ("datasets.train.type", "CropDataset", "unknown dataset 'CropDataset'; did you mean 'CropsDataset'?"),
+        ("datasets.trian", {"name": "a", "type": "GTDataset"}, "datasets.trian: unknown phase; did you mean 'train'?"),
+        ("name", None, "name: missing"),
+        ("train.total_iter", None, "train.total_iter: missing"),
+        ("train.total_iter", "soon", "train.total_iter: expected a whole number, got str 'soon'"),
+        ("train.total_iter", 2.5, "train.total_iter: expected a whole number, got float 2.5"),
+        ("train.optim_g.lr", "fast", "train.optim_g.lr: expected a number, got str 'fast'"),
+        ("train.optim_g.lr", 0, "train.optim_g.lr: must be greater than 0, got 0"),
+        ("train.optim_g.lr", float("nan"), "train.optim_g.lr: expected a number"),
+        ("train.optim_g", [1], "train.optim_g: expected keys and values, got list [1]"),
+        ("train.optim_g.betas", [0.9], "train.optim_g: betas needs two numbers, got 1"),
+        ("train.scheduler.gamma", -1, "must be greater than 0, got -1"),
+        ("train.scheduler.periods", [4], "MultiStepLR has no periods"),
+        ("train.objective", "denoise", "train.objective: unknown value str 'denoise'; did you mean 'denoising'?"),
+        ("codec.patch", 6, "codec.patch: must be a multiple of scale (4), got 6"),
+        ("codec.std", 0, "codec.std: must be greater than 0"),
+        ("datasets.train.gt_size", 30, "datasets.train.gt_size: must be a multiple of codec.patch (4), got 30"),
+        ("diffusion.share_t1", 1.5, "diffusion.share_t1: must be at least 0 and at most 1, got 1.5"),
+        ("diffusion.process", "ddpm", "diffusion.process: unknown value str 'ddpm'"),
+        ("distill.adaptation_strength", 1, "must be at least 0 and less than 1, got 1"),
+        ("distill.num_steps", 4, "distill.num_steps: expected a list, got int 4"),
+        ("distill.num_steps", [1, 0], "distill.num_steps.1: must be at least 1 and at most 1000, got 0"),
+        ("distill.num_steps", [], "num_steps needs at least one"),
+        ("distill.step_weights", [1.0], "step_weights has 1 entries, num_steps 2"),
+        ("distill.t_min", 0.99, "t_min (0.99) must be less than t_max (0.98)"),
+        ("distill.normalize", "yes please", "distill.normalize: expected true or false"),
+        ("num_gpu", "all", "num_gpu: expected a whole number or 'auto', got str 'all'"),
+        ("num_gpu", -1, "num_gpu: must be at least 0, got -1"),
+        ("amp", "fp16", "amp: unknown value str 'fp16'"),
+        ("path", {"pretrain_network_g": "${NO_SUCH_VARIABLE_X}/a.pth"}, "path.pretrain_network_g: ${NO_SUCH"),
+        ("rank", 0, "rank: unknown key"),
+    ],
+)
+def test_slips_are_named(tmp_path: Path, key: str, value: Any, expected: str) -> None:
+    file = write(tmp_path, {key: value})
+    message = problem(file)
+    assert message.startswith(f"{file}: ") and expected in message
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.yml"
+    file.write_text(
+        yaml.safe_dump(OPTIONS).replace("lr: 0.001", "lr: 1e-4").replace("total_iter: 4", "total_iter: 1e5")
+    )
+    train = load_options(file)["train"]
+    assert train["optim_g"]["lr"] == 1e-4 and train["total_iter"] == 100_000
+    assert type(train["total_iter"]) is int
+    assert type(load_options(write(tmp_path, {"codec.std": "7e-2"}))["codec"]["std"]) is float
+
+
+def test_force_yml(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    force = ("train:optim_g:lr=1e-5", "train:warmup_iter=-1", "rewards:0:weight=3", "distill:num_steps=[1, 4]")
+    opt = load_options(file, [*force, "logger:print_freq=7", "name=other"])
+    assert opt["train"]["optim_g"]["lr"] == 1e-5 and opt["train"]["warmup_iter"] == -1
+    assert opt["rewards"][0]["weight"] == 3.0 and opt["distill"]["num_steps"] == [1, 4]
+    assert opt["logger"]["print_freq"] == 7 and opt["name"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("train:optim_g:lr=__import__('os')", "expected a number"),
+        ("train:optim:lr=1", "train.optim: unknown key"),
+        ("distill:group_size=two", "distill.group_size: expected a whole number"),
+    ],
+)
+def test_force_yml_is_checked_like_the_file(tmp_path: Path, entry: str, expected: str) -> None:
+    message = problem(write(tmp_path), (entry,))
+    assert expected in message and "--force_yml" in message
+
+
+@pytest.mark.parametrize(
+    "entry", ["name", "=1", "name:x=1", "rewards:1:weight=2", "rewards:x=2", "a=[1", "a=!!python/x 1"]
+)
+def test_malformed_force_yml(tmp_path: Path, entry: str) -> None:
+    with pytest.raises(AMDRestoreError, match="--force_yml"):
+        load_options(write(tmp_path), [entry])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [1, 2", "line 1: not valid YAML"),
+        ("name: a\nscale: 4\nname: b\n", "line 3: not valid YAML: 'name' is given twice"),
+        ("- a\n- b\n", "expected keys and values, got list"),
+        ("", "expected keys and values, got NoneType"),
+        ("name: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("a: &x [*x]", "not valid YAML"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "broken.yml"
+    file.write_text(text)
+    assert expected in problem(file)
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    assert "no such option file" in problem(tmp_path / "nowhere.yml")
+    (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00\x81")
+    assert "cannot be read as a text file" in problem(tmp_path / "binary.yml")
+
+
+def test_an_alias_is_a_value_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "alias.yml"
+    file.write_text(
+        yaml.safe_dump({k: v for k, v in OPTIONS.items() if k != "network_g"})
+        + "network_g: &net {type: FlatDenoiser, num_feat: 8}\nnetwork_fake: *net\n"
+    )
+    opt = load_options(file, ["network_g:num_feat=16"])
+    assert opt["network_g"]["num_feat"] == 16 and opt["network_fake"]["num_feat"] == 8
+
+
+def test_asset_folder_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, {"datasets.train.dataroot_gt": "${AMD_RESTORE_ASSETS}/Set5"})
+    monkeypatch.setenv("AMD_RESTORE_ASSETS", "/somewhere")
+    assert load_options(file)["datasets"]["train"]["dataroot_gt"] == "/somewhere/Set5"
+    monkeypatch.delenv("AMD_RESTORE_ASSETS")
+    assert load_options(file)["datasets"]["train"]["dataroot_gt"] == str(Path.home() / ".cache/amd_restore/Set5")
+
+
+def test_what_basicsr_reads_without_default_is_filled_in(tmp_path: Path) -> None:
+    opt = load_options(write(tmp_path))
+    assert opt["logger"]["print_freq"] == 100 and opt["val"]["save_img"] is False
+    assert "val" not in load_options(write(tmp_path, {"val": None}))
+
+
+def test_what_the_program_adds_is_left_aside(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    opt = load_options(file)
+    opt.update(is_train=True, rank=0, world_size=1, dist=False, auto_resume=False, root_path=".")
+    opt.setdefault("path", {}).update(models="m", experiments_root="e", log="l")
+    opt["datasets"]["train"].update(phase="train", scale=4)
+    assert RunOptions.from_dict(opt, file).name == "toy"
+
+
+def test_blocks_a_command_needs(tmp_path: Path) -> None:
+    file = write(tmp_path, {"train": None})
+    load_options(file)
+    with pytest.raises(AMDRestoreError, match="train: missing; this command needs it"):
+        load_options(file, required=("train",))
+
+
+def test_more_gpus_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    file = write(tmp_path, {"num_gpu": 4})
+    with pytest.raises(AMDRestoreError) as caught:
+        check_devices(load_options(file), file)
+    assert str(caught.value) == f"num_gpu: 4 in {file} but this machine has 0 GPUs; set num_gpu: 0 or auto"
+    check_devices({"num_gpu": "auto"}, file)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    check_devices(load_options(file), file)
+
+
+def test_read_yaml_keeps_text_that_looks_almost_like_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "plain.yml"
+    file.write_text("a: 1e4x\nb: 1.5e3\nc: e5\nd: -2E-3\n")
+    assert read_yaml(file) == {"a": "1e4x", "b": 1500.0, "c": "e5", "d": -0.002}
+
+
+def test_every_option_is_described() -> None:
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert all(row.split("|")[3].strip() for row in rows)

@@ -1,0 +1,69 @@
+"""Miniature training runs for the tests: tiny networks, tiny crops, the real option files and the real pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY_NETWORK = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "time_feat": 8}
+
+
+def make_data(folder: Path) -> None:
+    """Eight crops of 64 pixels and two validation images of 112 x 208, smooth colours plus texture."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    crops = np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_CUBIC) for image in coarse])
+    np.save(folder / "crops.npy", crops)
+    (folder / "val").mkdir()
+    for index in range(2):
+        small = generator.integers(0, 256, (28, 52, 3), dtype=np.uint8)
+        image = cv2.resize(small, (208, 112), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / "val" / f"{index}.png"), image)
+
+
+def shrink(options: dict[str, Any], folder: Path, teacher: str | None, iterations: int) -> dict[str, Any]:
+    """An option file of the project in miniature: everything stays but sizes, paths and lengths."""
+    tiny = dict(TINY_NETWORK)
+    if options["network_g"]["type"] != "FlatDenoiser":
+        tiny = {"type": options["network_g"]["type"], "channels": [32, 32], "layers_per_block": 1}
+    for key in [key for key in options if key.startswith("network_")]:
+        options[key] = dict(tiny)
+    options["num_threads"] = 1
+    for phase, dataset in options["datasets"].items():
+        if phase == "train":
+            dataset.update(crops_file=str(folder / "crops.npy"), gt_size=48, batch_size_per_gpu=2)
+        else:
+            dataset.update(dataroot_gt=str(folder / "val"), gt_size=0, limit=1)
+    for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
+        options["path"][key] = teacher
+    for reward in options.get("rewards") or []:
+        if reward["type"] == "NIQEReward":  # needs 96 pixels
+            options["rewards"] = [{"type": "LPIPSReward", "net": "squeeze"}, {"type": "PSNRReward"}]
+            break
+    options["train"]["total_iter"] = iterations
+    options["val"].update(val_freq=iterations, panels=1)
+    options["logger"].update(print_freq=1, save_checkpoint_freq=2, use_tb_logger=False)
+    return options
+
+
+def load_miniature(name: str, folder: Path, teacher: str | None = None, iterations: int = 4) -> dict[str, Any]:
+    """``options/train/NAME.yml`` shrunk."""
+    text = (REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8")
+    return shrink(yaml.safe_load(text), folder, teacher, iterations)
+
+
+def run_training(options: dict[str, Any], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Write the options to ``folder`` and run the real command there."""
+    file = folder / f"{options['name']}.yml"
+    file.write_text(yaml.safe_dump(options), encoding="utf-8")
+    command = [sys.executable, str(REPOSITORY / "amd_restore" / "train.py"), "-opt", str(file), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
