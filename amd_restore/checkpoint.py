@@ -23,7 +23,7 @@ from amd_restore import archs
 from amd_restore.atomic import write_atomically
 from amd_restore.diffusion import PREDICTION_TYPES, Denoiser, ResidualCodec, build_codec, build_process
 from amd_restore.errors import AMDRestoreError
-from amd_restore.registry import ARCH_REGISTRY, did_you_mean
+from amd_restore.registry import ARCH_REGISTRY
 
 FORMAT_VERSION = 1
 METADATA_KEY = "amd_restore"  # key of the header among the safetensors metadata
@@ -88,9 +88,7 @@ class Header:
             "prediction_type",
             f"must be one of {', '.join(PREDICTION_TYPES)}, not {self.prediction_type!r}",
         )
-        _require(
-            any(self.steps) and all(map(_positive, self.steps)), "steps", "must be whole numbers, at least 1"
-        )
+        _require(any(self.steps) and all(map(_positive, self.steps)), "steps", "must be whole numbers, at least 1")
         _require(_positive(self.default_steps), "default_steps", "must be a positive whole number")
 
     def to_json(self) -> str:
@@ -223,8 +221,8 @@ def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
                 f"{path}: holds {len(found)} .safetensors files where one is expected; name the file itself"
             )
         return found[0]
-    known = f"{did_you_mean(str(name_or_path), released)} (released: {', '.join(released) or 'none'})"
-    raise AMDRestoreError(f"{name_or_path}: neither a released model nor an existing weights file; {known}")
+    names = ", ".join(released) or "none"
+    raise AMDRestoreError(f"{name_or_path}: neither a released model nor a weights file; released models: {names}")
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, Tensor]]:

@@ -130,9 +130,7 @@ class Job:
     target: Path
 
 
-def plan_jobs(
-    source: Path, output: Path, suffix: str = "", ext: str = "auto", recursive: bool = False
-) -> list[Job]:
+def plan_jobs(source: Path, output: Path, suffix: str = "", ext: str = "auto", recursive: bool = False) -> list[Job]:
     """Inputs with their outputs; no two outputs share a name and none is an input, letter case aside.
 
     ``a.jpg`` and ``a.png`` that would both become ``a.png`` are written as ``a_jpg.png`` and ``a_png.png``;
@@ -169,9 +167,7 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except AMDRestoreError as error:
         reason = str(error).removeprefix(f"cannot write {probe}: ").split(";")[0]
-        raise AMDRestoreError(
-            f"{folder}: cannot write there ({reason}); name another folder with -o"
-        ) from error
+        raise AMDRestoreError(f"{folder}: cannot write there ({reason}); name another folder with -o") from error
 
 
 def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, list[Path]]:
@@ -185,9 +181,7 @@ def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, li
     try:
         files = sorted(source.rglob("*") if recursive else source.iterdir())
     except OSError as error:
-        raise AMDRestoreError(
-            f"{source}: cannot be listed ({error.strerror}); check its permissions"
-        ) from error
+        raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
     skipped = output.resolve()
     found = [
         path
@@ -200,9 +194,7 @@ def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, li
     ]
     if not found:
         names = " ".join(SUFFIXES)
-        advice = (
-            "name another folder" if recursive else "name another folder, or look deeper with --recursive"
-        )
+        advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
         raise AMDRestoreError(f"{source}: no image in this folder ({names}); {advice}")
     return source, found
 
@@ -233,9 +225,7 @@ def _load(options: argparse.Namespace) -> RestorationPipeline:
     header = pipeline.header
     if options.steps and options.steps not in header.steps:
         trained = ", ".join(map(str, header.steps))
-        _report(
-            f"note: {header.name} was made for {trained} steps, not {options.steps}; expect lesser quality"
-        )
+        _report(f"note: {header.name} was made for {trained} steps, not {options.steps}; expect lesser quality")
     return pipeline
 
 

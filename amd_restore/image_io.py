@@ -116,9 +116,7 @@ def decode(data: bytes) -> Picture:
         try:
             image.load()
         except Exception as error:  # each decoder has its own kinds of errors
-            raise AMDRestoreError(
-                f"the image data are truncated or damaged ({error}); copy it again"
-            ) from error
+            raise AMDRestoreError(f"the image data are truncated or damaged ({error}); copy it again") from error
         pixels = _pixels(image, data)
         exif, orientation = _kept_exif(image)
     profile = image.info.get("icc_profile") or b""
@@ -156,14 +154,10 @@ def encode(picture: Picture, suffix: str) -> bytes:
         del options["compression"]  # libtiff, which compresses, cannot write EXIF tables through Pillow
     out = io.BytesIO()
     try:
-        Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels, _MODES[channels]).save(
-            out, kind, **options
-        )
+        Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels, _MODES[channels]).save(out, kind, **options)
     except (OSError, ValueError, struct.error) as error:
         height, width = pixels.shape[:2]
-        raise AMDRestoreError(
-            f"{kind} cannot hold {width}x{height} pixels ({error}); write png or tiff"
-        ) from error
+        raise AMDRestoreError(f"{kind} cannot hold {width}x{height} pixels ({error}); write png or tiff") from error
     return out.getvalue()
 
 
@@ -209,9 +203,7 @@ def _pixels(image: Image.Image, data: bytes) -> np.ndarray[Any, Any]:
         gray = image.format == "PNG" and data[25] == 4  # gray and alpha, which Pillow shows as RGBA
         return _decode_cv2(data, "LA" if gray else image.mode)
     if image.mode in ("F", "I"):
-        raise AMDRestoreError(
-            f"pixels of {image.mode} type (32 bits) are not supported; convert to 8 or 16 bits"
-        )
+        raise AMDRestoreError(f"pixels of {image.mode} type (32 bits) are not supported; convert to 8 or 16 bits")
     if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         mode = "LA" if image.mode in ("1", "L", "La") else "RGBA"
     else:

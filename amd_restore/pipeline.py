@@ -93,7 +93,7 @@ class RestorationPipeline:
         radius = getattr(self.denoiser.net, "radius", None)
         return None if radius is None else radius * num_steps * self.codec.lq_patch
 
-    @torch.inference_mode()
+    @torch.no_grad()  # what comes out is an ordinary tensor; inside, inference_mode
     def __call__(
         self,
         lq: Tensor,
@@ -147,9 +147,7 @@ class RestorationPipeline:
             sr = restore_tiled(restore, padded, self.scale, rows, columns, blend, progress)
         sr = sr[:, :, : height * self.scale, : width * self.scale]
         if not torch.isfinite(sr).all():
-            raise AMDRestoreError(
-                "the network's answer is not finite; try dtype float32, else the weights are damaged"
-            )
+            raise AMDRestoreError("the network's answer is not finite; try dtype float32, else the weights are damaged")
         return sr.clamp_(0, 1)
 
     def restore_image(self, image: np.ndarray[Any, Any], **options: Any) -> np.ndarray[Any, Any]:
@@ -188,15 +186,14 @@ class RestorationPipeline:
         if gray:
             sr = (sr * sr.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         if alpha is not None:
-            upsampled = self.codec.upsample(
-                torch.from_numpy(np.ascontiguousarray(alpha)).permute(2, 0, 1)[None]
-            )
+            upsampled = self.codec.upsample(torch.from_numpy(np.ascontiguousarray(alpha)).permute(2, 0, 1)[None])
             sr = torch.cat([sr, upsampled.clamp(0, 1)], dim=1)
-        out: np.ndarray[Any, Any] = sr[0].permute(1, 2, 0).numpy()
         if highest > 1:
-            out = np.rint(out * highest)
+            sr = sr.mul_(highest).round_()  # in place: a large photograph takes gigabytes here
+        out: np.ndarray[Any, Any] = sr[0].permute(1, 2, 0).numpy()
         return out.astype(image.dtype).reshape(*out.shape[:2], *image.shape[2:])
 
+    @torch.inference_mode()
     def _restore_window(self, window: Tensor, top: int, left: int, num_steps: int, seed: int) -> Tensor:
         """Restore (B, 3, h, w) that lies at (top, left) of the whole image; not clamped."""
         window = window.to(self.device)
@@ -204,8 +201,7 @@ class RestorationPipeline:
         top, left = top // self.codec.lq_patch, left // self.codec.lq_patch
         noise = torch.cat([field_noise(seed + i, channels, top, left, height, width) for i in range(count)])
         noise, cond = (
-            x.to(self.device, memory_format=torch.channels_last)
-            for x in (noise, self.codec.condition(window))
+            x.to(self.device, memory_format=torch.channels_last) for x in (noise, self.codec.condition(window))
         )
         # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -257,9 +253,7 @@ def _has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     # Emulated bfloat16 is slower than float32. These two are private names, hence the care.
-    probes = (
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(probe is not None and probe() for probe in probes)
 
 

@@ -81,8 +81,7 @@ def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
 
     ramps = [ramp(spans[0].start)] + [ramp(span.stop) for span in spans]
     return [
-        (ramps[i] - ramps[i + 1])[span.outer_start * scale : span.outer_stop * scale]
-        for i, span in enumerate(spans)
+        (ramps[i] - ramps[i + 1])[span.outer_start * scale : span.outer_stop * scale] for i, span in enumerate(spans)
     ]
 
 

@@ -135,7 +135,9 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
             drop_last=True,
         )
         passes = total_iters * batch * opt["world_size"] / len(dataset)
-        logger.info(f"{len(dataset)} training samples, {total_iters} iterations of {batch}: {passes:.1f} passes ({phase})")
+        logger.info(
+            f"{len(dataset)} training samples, {total_iters} iterations of {batch}: {passes:.1f} passes ({phase})"
+        )
     if train_loader is None:
         raise AMDRestoreError(f"{opt['opt_path']}: datasets has no 'train' entry")
     return train_loader, sampler, val_loaders, 0, total_iters
@@ -171,4 +173,3 @@ def _patched_pipeline(args: argparse.Namespace, is_train: bool) -> None:
         module.train_pipeline(str(Path.cwd()))
     else:
         module.test_pipeline(str(Path.cwd()))
-

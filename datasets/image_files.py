@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from amd_restore.errors import AMDRestoreError
 
@@ -41,10 +43,22 @@ def decode(content: bytes, name: str) -> np.ndarray:
     Raises:
         AMDRestoreError: Not an image, or a damaged one.
     """
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        # OpenCV 4 takes a truncated JPEG for a half grey picture; Pillow does not.
+        with Image.open(io.BytesIO(content)) as check:
+            check.load()
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = _first_line(error)
+        raise AMDRestoreError(f"{name}: not a readable image ({reason}); replace or remove it") from error
     if image is None:
-        raise AMDRestoreError(f"{name}: not a readable image; replace or remove the file")
+        raise AMDRestoreError(f"{name}: not an image that OpenCV can read; convert or remove it")
     return image
+
+
+def _first_line(error: Exception) -> str:
+    # Pillow names the buffer it read from, which tells a user nothing.
+    return (str(error).splitlines() or ["damaged"])[0].split(" <_io")[0].removesuffix(" file")
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.out.resolve().is_relative_to(args.input.resolve()):
             raise AMDRestoreError(f"--out {args.out} lies inside --input: it would be read back as input")
-        sources = find_sources(args.input)
+        sources, clashes = find_sources(args.input)
         if args.scale or args.lmdb:
             require_basicsr()
         ledger = Ledger(args.out)
@@ -122,13 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"error: {error}\n")
         return 1
-    return report(outcomes, args.out)
+    return report(outcomes, clashes, args.out)
 
 
-def report(outcomes: Sequence[Outcome], out: Path) -> int:
+def report(outcomes: Sequence[Outcome], clashes: Sequence[str], out: Path) -> int:
     """Print what happened; returns the exit code."""
     records = [outcome.record for outcome in outcomes if outcome.record is not None]
-    failures = [outcome.failure for outcome in outcomes if outcome.failure]
+    failures = [*clashes, *(outcome.failure for outcome in outcomes if outcome.failure)]
     for record in records:
         if record["too_small"]:
             sys.stderr.write(f"skipped: {record['source']}: {record['too_small']} is smaller than a crop\n")
@@ -138,10 +138,10 @@ def report(outcomes: Sequence[Outcome], out: Path) -> int:
     flat = sum(int(record["flat"]) for record in records)
     kept = sum(outcome.kept for outcome in outcomes)
     sys.stdout.write(
-        f"{len(outcomes)} images: {crops} crops, {flat} flat ones dropped, {kept} images were already done, "
-        f"{len(failures)} failed; manifest: {out / 'manifest.tsv'}\n"
+        f"{len(outcomes) + len(clashes)} images: {crops} crops, {flat} flat ones dropped, "
+        f"{kept} images were already done, {len(failures)} failed; manifest: {out / 'manifest.tsv'}\n"
     )
-    if not crops:
+    if not crops and not failures:
         sys.stderr.write("error: no crop came out; lower --crop-size, --min-std or --min-gradient\n")
     return 1 if failures or not crops else 0
 

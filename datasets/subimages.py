@@ -72,22 +72,27 @@ class Outcome:
     kept: bool = False
 
 
-def find_sources(folder: Path) -> list[Source]:
+def find_sources(folder: Path) -> tuple[list[Source], list[str]]:
     """The images of a folder, with stems that are safe as LMDB keys (BasicSR cuts a key at its first dot).
 
+    Returns:
+        The images, and one line for each that would get the name of an earlier one.
+
     Raises:
-        AMDRestoreError: Missing or empty folder, or two images that would get the same name.
+        AMDRestoreError: Missing or empty folder.
     """
     sources: list[Source] = []
+    clashes: list[str] = []
     taken: dict[str, Path] = {}
     for path in list_images(folder):
         relative = path.relative_to(folder)
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(relative.with_suffix("").parts))
         if stem in taken:
-            raise AMDRestoreError(f"{path} and {taken[stem]} would both become {stem}*.png; rename one of them")
+            clashes.append(f"{path}: like {taken[stem]} it would become {stem}*.png; rename one of them")
+            continue
         taken[stem] = path
         sources.append(Source(path, f"{folder.resolve().name}/{relative.as_posix()}", stem))
-    return sources
+    return sources, clashes
 
 
 def crop_boxes(height: int, width: int, recipe: Recipe) -> list[tuple[int, int, int, int]]:

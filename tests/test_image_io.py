@@ -93,7 +93,9 @@ def test_content_decides_not_the_name(tmp_path: Path) -> None:
 )
 def test_modes_of_png(mode: str, channels: int) -> None:
     rgb = Image.fromarray(smooth_pixels(3))
-    image = rgb.convert("L").convert("I").point(lambda v: v * 257).convert(mode) if mode == "I;16" else rgb.convert(mode)
+    image = (
+        rgb.convert("L").convert("I").point(lambda v: v * 257).convert(mode) if mode == "I;16" else rgb.convert(mode)
+    )
     out = io.BytesIO()
     image.save(out, "PNG")
     pixels = decode(out.getvalue()).pixels
@@ -176,7 +178,8 @@ def test_profile_of_16_bit_files(channels: int, suffix: str) -> None:
     back = decode(data)
     assert back.icc == SRGB
     assert np.array_equal(back.pixels, pixels)
-    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 2], pixels[..., 0])
+    others_view: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(others_view[..., 2], pixels[..., 0])
     if suffix == ".png":
         with Image.open(io.BytesIO(data)) as written:
             assert written.getexif()[0x010F] == "Camera maker"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_model import save_tiny, tiny_header
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,7 +18,6 @@ from amd_restore.checkpoint import build_network, load_checkpoint, released_mode
 from amd_restore.diffusion import field_noise, sample
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline, resolve_device, resolve_dtype
-from tiny_model import save_tiny, tiny_header
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -82,7 +82,10 @@ def test_input_is_left_alone_and_may_be_strided(pipeline: RestorationPipeline) -
     assert torch.equal(lq, before)
     turned = lq.transpose(2, 3).contiguous().transpose(2, 3)
     assert torch.equal(pipeline(turned), sr)
-    assert not sr.requires_grad
+    # An ordinary tensor: it may be changed, and be an input of something that learns.
+    weight = torch.ones(1, requires_grad=True)
+    (sr.mul_(2) * weight).sum().backward()
+    assert weight.grad is not None
 
 
 def test_bfloat16_stays_close(weights: Path, pipeline: RestorationPipeline) -> None:
@@ -159,7 +162,7 @@ def test_devices_and_dtypes() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_images_come_out_as_they_went_in(pipeline: RestorationPipeline, shape: tuple[int, ...], dtype: type) -> None:
     high = 1.0 if dtype is np.float32 else np.iinfo(dtype).max
-    image = (np.random.default_rng(0).random(shape) * high).astype(dtype)
+    image: np.ndarray[Any, Any] = (np.random.default_rng(0).random(shape) * high).astype(dtype)
     out = pipeline.restore_image(image)
     assert out.shape == (36, 28, *shape[2:])
     assert out.dtype == dtype
@@ -197,12 +200,15 @@ def test_alpha_is_upsampled_and_hides_what_it_hides(pipeline: RestorationPipelin
     other[:, 8:, :3] = rng.integers(0, 256, (16, 8, 3), np.uint8)
     out = pipeline.restore_image(image)
     assert np.array_equal(out, pipeline.restore_image(other))
-    alpha = F.interpolate(torch.from_numpy(image[..., 3] / 255.0)[None, None], scale_factor=4, mode="bicubic", antialias=True)
+    alpha = F.interpolate(
+        torch.from_numpy(image[..., 3] / 255.0)[None, None], scale_factor=4, mode="bicubic", antialias=True
+    )
     assert np.abs(out[..., 3] - alpha[0, 0].clamp(0, 1).numpy() * 255).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4, 5), np.uint8), np.zeros(4, np.uint8), np.zeros((4, 4), np.int32), np.zeros((0, 4), np.uint8)]
+    "image",
+    [np.zeros((4, 4, 5), np.uint8), np.zeros(4, np.uint8), np.zeros((4, 4), np.int32), np.zeros((0, 4), np.uint8)],
 )
 def test_bad_arrays(pipeline: RestorationPipeline, image: np.ndarray[Any, Any]) -> None:
     with pytest.raises(AMDRestoreError, match="image"):

@@ -100,7 +100,7 @@ def test_lpips_reward_falls_with_blur_and_noise(squeeze: LPIPSReward, photo: Ten
     ):
         values = squeeze(torch.cat(worse), gt=photo.expand(4, -1, -1, -1))
         assert values.shape == (4,)
-        assert values[0] == 0.0 and (values.diff() < 0).all()
+        assert values[0].item() == pytest.approx(0.0, abs=1e-6) and (values.diff() < 0).all()
 
 
 def test_lpips_loss_has_gradients_to_sr_only(assets: Path, photo: Tensor) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_model import save_tiny
 from torch import Tensor
 from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import DEFAULT_HALO, RestorationPipeline
 from amd_restore.tiling import blend_weights, blend_width, plan_axis, restore_tiled
-from tiny_model import save_tiny
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 31, 64, 100])

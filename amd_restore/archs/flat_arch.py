@@ -17,6 +17,12 @@ def time_features(t: Tensor, dim: int, max_frequency: float = 200.0) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def zero_(layer: nn.Module) -> None:
+    """Set all parameters of ``layer`` to zero, so that a residual branch starts as nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class TimeBlock(nn.Module):
     """Residual block of two 3x3 convolutions; the time enters as a bias between them."""
 
@@ -26,10 +32,8 @@ class TimeBlock(nn.Module):
         self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
         self.time = nn.Linear(time_feat, num_feat)
         self.act = nn.SiLU(inplace=True)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
-        nn.init.zeros_(self.time.weight)
-        nn.init.zeros_(self.time.bias)
+        zero_(self.conv2)
+        zero_(self.time)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         hidden = self.act(self.conv1(x) + self.time(emb)[:, :, None, None])
@@ -67,8 +71,7 @@ class FlatDenoiser(nn.Module):
         self.conv_in = nn.Conv2d(in_channels + cond_channels, num_feat, 3, padding=1)
         self.blocks = nn.ModuleList(TimeBlock(num_feat, time_feat) for _ in range(num_block))
         self.conv_out = nn.Conv2d(num_feat, in_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        zero_(self.conv_out)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
         """Raw prediction.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from amd_restore.archs.flat_arch import zero_
 from amd_restore.registry import ARCH_REGISTRY
 
 
@@ -42,7 +44,7 @@ class CondUNet(nn.Module):
         self.null_cond = nn.Parameter(torch.zeros(1, cond_channels, 1, 1))
         last = "AttnDownBlock2D" if attention else "DownBlock2D"
         first = "AttnUpBlock2D" if attention else "UpBlock2D"
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             in_channels=in_channels + cond_channels,
             out_channels=in_channels,
             block_out_channels=tuple(channels),
@@ -52,8 +54,7 @@ class CondUNet(nn.Module):
             add_attention=attention,
             norm_num_groups=min(32, channels[0]),
         )
-        nn.init.zeros_(self.unet.conv_out.weight)
-        nn.init.zeros_(self.unet.conv_out.bias)
+        zero_(self.unet.conv_out)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
         """Raw prediction; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`."""

@@ -33,9 +33,13 @@ class CropsDataset(Dataset[dict[str, Any]]):
         try:
             self.crops = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
-            raise AMDRestoreError(f"{path}: not a NumPy array ({error}); make it with datasets/pack_crops.py") from error
+            raise AMDRestoreError(
+                f"{path}: not a NumPy array ({error}); make it with datasets/pack_crops.py"
+            ) from error
         if self.crops.ndim != 4 or self.crops.shape[3] != 3 or self.crops.dtype != np.uint8:
-            raise AMDRestoreError(f"{path}: expected uint8 crops (N, S, S, 3), found {self.crops.dtype} {self.crops.shape}")
+            raise AMDRestoreError(
+                f"{path}: expected uint8 crops (N, S, S, 3), found {self.crops.dtype} {self.crops.shape}"
+            )
         self.size = int(opt["gt_size"])
         if self.size > min(self.crops.shape[1:3]):
             raise AMDRestoreError(f"{path}: crops of {self.crops.shape[1]} pixels are smaller than gt_size {self.size}")

@@ -16,7 +16,7 @@ from amd_restore.losses.dmd import (
     surrogate_loss,
 )
 from amd_restore.losses.perceptual import random_view
-from amd_restore.models.restoration_model import RestorationModel, build_network
+from amd_restore.models.restoration_model import RestorationModel, build_network, channels_last
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards.fidelity_reward import build_lpips
 
@@ -34,8 +34,7 @@ class DMDModel(RestorationModel):
     def init_training_settings(self) -> None:
         """Build teacher and fake teacher, both from ``path.pretrain_network_teacher`` unless the fake has its own."""
         paths = self.opt["path"]
-        teacher = build_network(self.opt["network_teacher"])
-        self.net_teacher = teacher.to(self.device, memory_format=torch.channels_last)
+        self.net_teacher = channels_last(build_network(self.opt["network_teacher"])).to(self.device)
         self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
         self.net_teacher.eval().requires_grad_(False)
         self.net_fake = self.model_to_device(build_network(self.opt["network_fake"]))
@@ -115,9 +114,7 @@ class DMDModel(RestorationModel):
         """Weights of the fake teacher's loss."""
         return None
 
-    def student_losses(
-        self, x0: Tensor, image: Tensor, cond: Tensor, advantage: Tensor | None
-    ) -> dict[str, Tensor]:
+    def student_losses(self, x0: Tensor, image: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
         """Matching loss and anchoring losses, each times its weight."""
         options = self.run.distill
         losses: dict[str, Tensor] = {}

@@ -27,6 +27,14 @@ from basicsr.models.sr_model import SRModel  # noqa: E402
 from basicsr.utils import get_root_logger  # noqa: E402
 
 
+def channels_last(net: nn.Module) -> nn.Module:
+    """``net`` with its convolutions in channels-last layout: 15% faster training on CPUs, the same numbers."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
 def atomic_torch_save(state: Mapping[str, Any], path: str | Path) -> None:
     """``torch.save`` that leaves either the old file or the whole new one, and raises when it cannot write."""
     path = Path(path)
@@ -47,6 +55,8 @@ class RestorationModel(SRModel):
     """
 
     kind = "teacher"
+    gt: Tensor
+    lq: Tensor
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.run = RunOptions.from_dict(opt, opt.get("opt_path", "options"))
@@ -72,8 +82,7 @@ class RestorationModel(SRModel):
         train = self.opt["train"]
         self.ema_decay = float(train.get("ema_decay", 0))
         if self.ema_decay > 0:
-            self.net_g_ema = build_network(self.opt["network_g"]).to(self.device, memory_format=torch.channels_last)
-            self.net_g_ema.eval()
+            self.net_g_ema = channels_last(build_network(self.opt["network_g"])).to(self.device).eval()
             path = self.opt["path"].get("pretrain_network_g")
             if path is None:
                 self.model_ema(0)
@@ -101,8 +110,8 @@ class RestorationModel(SRModel):
         get_root_logger().info(f"Loaded {path}")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """BasicSR's, in channels-last layout (15% faster training of plain convolutions on CPUs)."""
-        wrapped: nn.Module = super().model_to_device(net.to(memory_format=torch.channels_last))
+        """BasicSR's, in channels-last layout."""
+        wrapped: nn.Module = super().model_to_device(channels_last(net))
         return wrapped
 
     def denoiser(self, net: nn.Module) -> Denoiser:
@@ -166,8 +175,8 @@ class RestorationModel(SRModel):
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
         """EMA as BasicSR's, in two fused calls."""
-        source = list(self.get_bare_model(self.net_g).parameters())
-        target = list(self.net_g_ema.parameters())
+        source: list[Tensor] = list(self.get_bare_model(self.net_g).parameters())
+        target: list[Tensor] = list(self.net_g_ema.parameters())
         torch._foreach_mul_(target, decay)
         torch._foreach_add_(target, source, alpha=1.0 - decay)
 
@@ -176,7 +185,7 @@ class RestorationModel(SRModel):
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
         """Restored images (B, 3, sH, sW), clamped to [0, 1], with the EMA network if there is one."""
-        net = getattr(self, "net_g_ema", self.net_g)
+        net: Any = getattr(self, "net_g_ema", self.net_g)
         was_training = net.training
         net.eval()
         n, channels, height, width = self.codec.latent_shape(lq)
@@ -247,7 +256,7 @@ class RestorationModel(SRModel):
         keep = int(self.opt["logger"].get("keep_checkpoints") or 0)
         if keep:
             root = Path(self.opt["path"]["training_states"])
-            for old in sorted((int(p.stem) for p in root.glob("*.state")))[:-keep]:
+            for old in sorted(int(p.stem) for p in root.glob("*.state"))[:-keep]:
                 (root / f"{old}.state").unlink()
                 for file in Path(self.opt["path"]["models"]).glob(f"net_*_{old}.*"):
                     file.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img  # noqa: E402
 LOWER_IS_BETTER = ("lpips", "niqe")
 
 
-def validate(model: Any, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> dict[str, float]:
+def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> dict[str, float]:
     """Mean metrics over a loader, logged and returned as ``{"psnr@1": ...}`` (metric @ number of steps).
 
     ``val.metrics`` maps names to BasicSR metric options; ``type: lpips`` (with ``net``) is ours, on RGB in [0, 1]
@@ -30,7 +31,7 @@ def validate(model: Any, dataloader: Any, current_iter: int, tb_logger: Any, sav
     Args:
         model: a :class:`~amd_restore.models.restoration_model.RestorationModel`.
         dataloader: batches of one image with ``lq``, ``gt`` and ``lq_path``.
-        current_iter: iteration, for file names and curves.
+        current_iter: iteration, for file names and curves; a test run's name instead.
         tb_logger: TensorBoard writer or None.
         save_img: write every restored image.
     """
@@ -52,14 +53,15 @@ def validate(model: Any, dataloader: Any, current_iter: int, tb_logger: Any, sav
                 sums[f"{metric}@{steps}"].append(_measure(sr, gt, options, model.device))
             if save_img:
                 stem = Path(data["lq_path"][0]).stem
-                imwrite(sr, str(folder / f"iter{current_iter}" / f"{stem}_{steps}step.png"))
+                imwrite(sr, str(folder / f"{current_iter}" / f"{stem}_{steps}step.png"))
         if index < (val.get("panels") or 0):
             base = tensor2img([model.codec.upsample(model.lq).clamp(0, 1).cpu()])
             rows.append(np.concatenate([_crop(image) for image in (base, *outputs, gt)], axis=1))
     results = {key: float(np.mean(values)) for key, values in sums.items()}
     if rows:
         panel = np.concatenate(rows, axis=0)
-        imwrite(panel, str(folder / f"panel_{current_iter:07d}.png"))
+        label = f"{current_iter:07d}" if isinstance(current_iter, int) else str(current_iter)
+        imwrite(panel, str(folder / f"panel_{label}.png"))
         if tb_logger:
             tb_logger.add_image(f"panel/{name}", panel[:, :, ::-1], current_iter, dataformats="HWC")
     _report(model, name, results, current_iter, tb_logger)
@@ -70,8 +72,13 @@ def _measure(sr: np.ndarray, gt: np.ndarray, options: dict[str, Any], device: to
     options = {k: v for k, v in options.items() if k != "better"}
     if options["type"] == "lpips":
         with torch.no_grad():
-            return float(build_lpips(options.get("net", "alex"), device)(_rgb(sr, device), _rgb(gt, device)))
+            return float(_lpips(options.get("net", "alex"), str(device))(_rgb(sr, device), _rgb(gt, device)))
     return float(calculate_metric({"img": sr, "img2": gt}, options))
+
+
+@functools.lru_cache
+def _lpips(net: str, device: str) -> torch.nn.Module:
+    return build_lpips(net, device)
 
 
 def _rgb(image: np.ndarray, device: torch.device) -> Tensor:
@@ -87,7 +94,7 @@ def _crop(image: np.ndarray, size: int = 256) -> np.ndarray:
     return out
 
 
-def _report(model: Any, name: str, results: dict[str, float], current_iter: int, tb_logger: Any) -> None:
+def _report(model: Any, name: str, results: dict[str, float], current_iter: int | str, tb_logger: Any) -> None:
     best = model.__dict__.setdefault("best_results", {}).setdefault(name, {})
     parts = []
     for key, value in results.items():

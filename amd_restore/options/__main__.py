@@ -14,12 +14,14 @@ def blocks_in(annotation: Any) -> list[type]:
     """Option dataclasses inside an annotation such as ``dict[str, DatasetOptions] | None``."""
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return [annotation]
+    if typing.get_origin(annotation) is typing.Annotated:
+        return []  # a path, or a block whose keys are those of a registered class
     return [block for argument in get_args(annotation) for block in blocks_in(argument)]
 
 
 def describe(block: type) -> str:
     """Markdown of a block and of the blocks inside it."""
-    hints = typing.get_type_hints(block)
+    hints = typing.get_type_hints(block, include_extras=True)
     lines = [
         f"## {(block.__doc__ or '').splitlines()[0]}",
         "",

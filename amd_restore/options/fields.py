@@ -40,11 +40,13 @@ class Plugin:
         find: class by name, raising :class:`AMDRestoreError` for an unknown one.
         given: arguments that the program supplies, hence neither expected nor allowed in a file.
         extra: keys of the block that are not arguments of the class, with their annotations.
+        wrap: turns a checked block into what :func:`build` returns; None leaves it as it is.
     """
 
     find: Callable[[str], type]
     given: tuple[str, ...] = ()
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    wrap: Callable[[dict[str, Any]], Any] | None = None
 
 
 class _ExpandedPath:
@@ -124,8 +126,10 @@ def build(value: Any, annotation: Any, where: str = "") -> Any:
         OptionError: when values contradict each other (a ``ValueError`` of the dataclass's ``__post_init__``).
     """
     origin, args = get_origin(annotation), get_args(annotation)
-    if value is None or origin is Annotated:
-        return value
+    if value is None:
+        return None
+    if origin is Annotated:
+        return args[1].wrap(value) if isinstance(args[1], Plugin) and args[1].wrap else value
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         hints = typing.get_type_hints(annotation, include_extras=True)
         fields = {key: build(item, hints[key], _join(where, key)) for key, item in value.items()}

@@ -45,15 +45,17 @@ def _find_reward(name: str) -> type:
 
 
 Network = Annotated[dict[str, Any], Plugin(_find_network)]
-Reward = Annotated[dict[str, Any], Plugin(_find_reward, given=("device",), extra={"weight": float})]
+Reward = Annotated[
+    RewardOptions,
+    Plugin(_find_reward, given=("device",), extra={"weight": float}, wrap=RewardOptions.from_block),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """An option file for ``train.py`` or ``test.py``.
 
-    ``network_*`` and ``rewards`` stay plain mappings ``{type, ...}`` inside the file; here ``rewards`` is a list of
-    :class:`RewardOptions`.
+    ``network_*`` stay plain mappings ``{type, ...}``: their keys are those of the network.
 
     Raises:
         ValueError: blocks that contradict each other.
@@ -84,7 +86,6 @@ class RunOptions:
     dist_params: DistOptions | None = option(None, "distributed training")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rewards", [RewardOptions.from_block(block) for block in self.rewards])
         if self.codec.patch % self.scale:
             raise ValueError(f"codec.patch: must be a multiple of scale ({self.scale}), got {self.codec.patch}")
         for phase, dataset in self.datasets.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -132,5 +133,15 @@ def lpips_distance(net: str = "alex") -> LPIPSDistance:
 
 
 def build_lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPSDistance:
-    """LPIPS on ``device``, called with ``(sr, gt)`` in [0, 1] for distances (B,), as a loss or a metric."""
-    return LPIPSDistance(net).to(device)
+    """LPIPS on ``device``, called with ``(sr, gt)`` in [0, 1] for distances (B,), as a loss or a metric.
+
+    Frozen and without state, so every caller gets the same module; errors as :class:`LPIPSDistance`.
+    """
+    return _shared(net, str(device), backbone_file(net))
+
+
+@functools.cache
+def _shared(net: str, device: str, weights: Path) -> LPIPSDistance:
+    # The weights' place is part of the key: another asset folder is another network.
+    distance = LPIPSDistance(net)
+    return distance.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

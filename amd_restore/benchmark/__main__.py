@@ -1,0 +1,81 @@
+"""``python -m amd_restore.benchmark -opt options/benchmark/NAME.yml [--out FOLDER]``.
+
+Exit codes: 0 done, 2 the benchmark could not be run, 130 interrupted (finished runs are kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from amd_restore.benchmark.evaluate import Evaluator
+from amd_restore.benchmark.images import TestSet
+from amd_restore.benchmark.methods import build_methods
+from amd_restore.benchmark.options import load_benchmark_options
+from amd_restore.benchmark.provenance import protocol
+from amd_restore.benchmark.report import compare, write_report
+from amd_restore.errors import AMDRestoreError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark", description=__doc__)
+    add = parser.add_argument
+    add("-opt", required=True, type=Path, help="option file (.yml)")
+    add("--out", type=Path, help="folder for tables and kept results (default: benchmarks/NAME)")
+    add("--fresh", action="store_true", help="measure again what is kept from earlier")
+    add("--save_images", action="store_true", help="write every restored image below the output folder")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        run(args)
+    except AMDRestoreError as error:
+        if args.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; finished runs are kept, the same command goes on from there\n")
+        return 130
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure everything the option file names and write the report.
+
+    Raises:
+        AMDRestoreError: anything that stops it, before the first measurement where that can be known.
+    """
+    options = load_benchmark_options(args.opt)
+    folder = args.out or Path("benchmarks") / options.name
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    test_sets = [TestSet(name, dataset, options.scale) for name, dataset in options.datasets.items()]
+    methods = list(build_methods(options))
+    total = sum(len(method.runs(options)) for method in methods) * sum(map(len, test_sets))
+    with tqdm(total=total, unit="image", disable=None) as bar:
+
+        def progress(name: str) -> None:
+            bar.update()
+            bar.set_postfix_str(name)
+
+        results = Evaluator(options, folder, args.fresh, args.save_images)(methods, test_sets, progress)
+    weights = {name: digest for method in methods for name, digest in method.describe().items()}
+    header = protocol(weights, {test_set.name: test_set.fingerprint() for test_set in test_sets})
+    text = write_report(folder, options, header, results, compare(options, results))
+    sys.stdout.write(text)
+    sys.stdout.write(f"\nwritten to {folder}/{options.name}.md, .csv and .json\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Restore and measure, with results of finished runs kept on disk so that a benchmark can be stopped and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amd_restore.atomic import write_atomically
+from amd_restore.benchmark.images import TestSet
+from amd_restore.benchmark.methods import Method, Run
+from amd_restore.benchmark.metrics import Measure
+from amd_restore.benchmark.options import BenchmarkOptions
+from amd_restore.benchmark.provenance import code_fingerprint
+from amd_restore.image_io import Picture, write_image
+
+
+@dataclass(frozen=True)
+class Result:
+    """Measurements of one method on one dataset.
+
+    Attributes:
+        method: row.
+        dataset: name of the test set.
+        images: names of the images.
+        values: metric -> (runs, images).
+        seconds: (runs, images), time of one restoration.
+    """
+
+    method: Method
+    dataset: str
+    images: tuple[str, ...]
+    values: dict[str, NDArray[np.float64]]
+    seconds: NDArray[np.float64]
+
+
+class Evaluator:
+    """Measures methods on test sets.
+
+    Args:
+        options: the benchmark.
+        folder: where results are kept (``cache/``) and images written (``images/``).
+        fresh: measure again what is kept.
+        save_images: write every restored image.
+    """
+
+    def __init__(self, options: BenchmarkOptions, folder: Path, fresh: bool = False, save_images: bool = False) -> None:
+        self.options, self.folder, self.fresh, self.save_images = options, folder, fresh, save_images
+        self._measure: Measure | None = None
+
+    def __call__(
+        self, methods: Sequence[Method], test_sets: Sequence[TestSet], progress: Callable[[str], None]
+    ) -> list[Result]:
+        """Results, method by method; ``progress`` is told the name of each image that is done."""
+        results = []
+        for method in methods:
+            for test_set in test_sets:
+                kept = [self._run(run, test_set, progress) for run in method.runs(self.options)]
+                names = tuple(kept[0]["images"])
+                values = {
+                    metric: np.array([one["values"][metric] for one in kept], dtype=np.float64)
+                    for metric in self.options.metrics
+                }
+                seconds = np.array([one["seconds"] for one in kept], dtype=np.float64)
+                results.append(Result(method, test_set.name, names, values, seconds))
+            method.release()
+        return results
+
+    def _run(self, run: Run, test_set: TestSet, progress: Callable[[str], None]) -> dict:  # type: ignore[type-arg]
+        identity = {
+            **run.identity,
+            "test_set": test_set.fingerprint(),
+            "metrics": self.options.metrics,
+            "crop_border": self.options.crop_border,
+            "code": code_fingerprint(),
+        }
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+        file = self.folder / "cache" / f"{key}.json"
+        if file.is_file() and not self.fresh and not self.save_images:
+            kept: dict = json.loads(file.read_text(encoding="utf-8"))  # type: ignore[type-arg]
+            for name in kept["images"]:
+                progress(name)
+            return kept
+        measured: dict = {"identity": identity, "images": [], "values": {}, "seconds": []}  # type: ignore[type-arg]
+        for pair in test_set:
+            sr = run.restore(pair, test_set.name)
+            measured["seconds"].append(run.seconds[-1])
+            measured["images"].append(pair.name)
+            for metric, value in self.measure(sr, pair).items():
+                measured["values"].setdefault(metric, []).append(value)
+            if self.save_images:
+                row = run.method.name.replace("/", "_")
+                place = f"images/{test_set.name}/{row}/{run.weights}_{run.seed}/{pair.name}.png"
+                write_image(self.folder / place, Picture(sr))
+            progress(pair.name)
+        write_atomically(file, json.dumps(measured).encode())
+        return measured
+
+    @property
+    def measure(self) -> Measure:
+        """Built at first need: with everything kept, no metric network is loaded."""
+        if self._measure is None:
+            self._measure = Measure(self.options.metrics, self.options.crop_border, self.options.device)
+        return self._measure

@@ -1,0 +1,143 @@
+"""Test sets as uint8 RGB arrays, read as the tables need them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import SUFFIXES, read_image
+from amd_restore.registry import import_basicsr
+
+if TYPE_CHECKING:
+    from amd_restore.benchmark.options import DatasetOptions
+
+Image = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A test image: its name without suffix, ground truth (sH, sW, 3) and input (H, W, 3)."""
+
+    name: str
+    gt: Image
+    lq: Image
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Image files of a folder, by name.
+
+    Raises:
+        AMDRestoreError: no such folder, or no image in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise AMDRestoreError(f"{root}: no such folder of images (AMD_RESTORE_ASSETS names the asset folder)")
+    files = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise AMDRestoreError(f"{root}: no images in it ({', '.join(SUFFIXES)})")
+    return files
+
+
+def read_rgb(path: Path) -> Image:
+    """RGB uint8 (H, W, 3); gray is repeated.
+
+    Raises:
+        AMDRestoreError: unreadable, or with alpha or 16 bits, which no metric here is defined for.
+    """
+    pixels = read_image(path).pixels
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+        raise AMDRestoreError(f"{path}: benchmarks need 8-bit gray or RGB images without alpha")
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def resize(image: Image, height: int) -> NDArray[np.float32]:
+    """BasicSR's MATLAB-like ``imresize`` to ``height`` at the same aspect, antialiased; [0, 1], not clipped."""
+    import_basicsr()
+    from basicsr.utils.matlab_functions import imresize
+
+    factor = height / image.shape[0]
+    if math.ceil(image.shape[0] * factor) != height:
+        factor *= 1 - 1e-12  # imresize rounds the size up, and 1/3 of 258 may come out as 86.00000000000001
+    result: NDArray[np.float32] = imresize(image.astype(np.float64) / 255.0, factor)
+    return result
+
+
+def to_uint8(image: NDArray[np.floating]) -> Image:
+    """Round [0, 1] to bytes, as saving does."""
+    return (np.clip(image, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+class TestSet:
+    """Pairs of a dataset, read one at a time.
+
+    Args:
+        name: its name in the tables.
+        options: folders and limits.
+        scale: upscaling factor.
+
+    Raises:
+        AMDRestoreError: missing folders, or inputs that miss for some ground truth.
+    """
+
+    __test__ = False  # not a pytest class
+
+    def __init__(self, name: str, options: DatasetOptions, scale: int) -> None:
+        self.name, self.options, self.scale = name, options, scale
+        self.files = list_images(options.gt)[: options.limit]
+        self.inputs: list[Path | None] = [None] * len(self.files)
+        if options.lq is not None:
+            by_name = {path.stem: path for path in list_images(options.lq)}
+            missing = [path.stem for path in self.files if path.stem not in by_name]
+            if missing:
+                raise AMDRestoreError(f"{options.lq}: no input for {', '.join(missing[:3])} of {options.gt}")
+            self.inputs = [by_name[path.stem] for path in self.files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Pairs by name.
+
+        Raises:
+            AMDRestoreError: an input that is not 1 / scale of its ground truth.
+        """
+        for gt_path, lq_path in zip(self.files, self.inputs, strict=True):
+            gt = read_rgb(gt_path)
+            if lq_path is None:
+                height, width = (side // self.scale * self.scale for side in gt.shape[:2])
+                gt = self._crop(gt[:height, :width], 1)
+                lq = to_uint8(resize(gt, gt.shape[0] // self.scale))
+            else:
+                lq = read_rgb(lq_path)
+                if gt.shape[:2] != tuple(self.scale * side for side in lq.shape[:2]):
+                    raise AMDRestoreError(
+                        f"{lq_path}: {lq.shape[1]}x{lq.shape[0]} is not 1/{self.scale} of {gt_path} "
+                        f"({gt.shape[1]}x{gt.shape[0]})"
+                    )
+                lq, gt = self._crop(lq, self.scale), self._crop(gt, 1)
+            yield Pair(gt_path.stem, gt, lq)
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides the pairs: file contents, names, scale and crop."""
+        digest = hashlib.sha256(repr((self.scale, self.options.crop)).encode())
+        for path in (*self.files, *self.inputs):
+            if path is not None:
+                digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    def _crop(self, image: Image, divisor: int) -> Image:
+        """Central square; ``divisor`` is 1 for ground truth and ``scale`` for inputs."""
+        if self.options.crop is None:
+            return image
+        side = self.options.crop // self.scale * self.scale // divisor
+        unit = self.scale // divisor
+        top, left = (max(0, (length - side) // 2 // unit * unit) for length in image.shape[:2])
+        return image[top : top + side, left : left + side]

@@ -1,0 +1,205 @@
+"""What makes the images of a row: bicubic, weights at a number of steps, or a folder of somebody's results."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amd_restore.benchmark.images import Image, Pair, read_rgb, resize, to_uint8
+from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
+from amd_restore.checkpoint import read_header, resolve_weights
+from amd_restore.diffusion import Denoiser
+from amd_restore.errors import AMDRestoreError
+from amd_restore.pipeline import RestorationPipeline
+
+
+class GuidedDenoiser(Denoiser):
+    """A denoiser whose every estimate is guided, so that any sampler is, too.
+
+    Args:
+        denoiser: the plain one.
+        guidance_scale: w of ``uncond + w (cond - uncond)``.
+    """
+
+    def __init__(self, denoiser: Denoiser, guidance_scale: float) -> None:
+        super().__init__(denoiser.net, denoiser.process, denoiser.prediction_type)
+        self.plain, self.guidance_scale = denoiser, guidance_scale
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+        if cond is None:
+            return self.plain(x_t, t, None)
+        return self.plain.guided(x_t, t, cond, self.guidance_scale)
+
+
+class Method:
+    """A row of the tables. Without noise and without weights: one run."""
+
+    def __init__(self, name: str, rewards: Sequence[str] = ()) -> None:
+        self.name, self.rewards = name, tuple(rewards)
+
+    def runs(self, options: BenchmarkOptions) -> list[Run]:
+        """Everything this row is averaged over."""
+        return [Run(self, {"method": type(self).__name__})]
+
+    def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
+        """The image (sH, sW, 3) as it would be saved."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, str]:
+        """What belongs into the protocol."""
+        return {}
+
+    def release(self) -> None:
+        """Forget what takes memory."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the repetitions of a method.
+
+    Attributes:
+        method: whose.
+        identity: all that decides the result, for the cache; the dataset excepted.
+        weights: which of several weights files.
+        seed: noise.
+    """
+
+    method: Method
+    identity: dict[str, object]
+    weights: int = 0
+    seed: int | None = None
+    seconds: list[float] = field(default_factory=list, compare=False)
+
+    def restore(self, pair: Pair, dataset: str) -> Image:
+        """Restore one image and note the time it took.
+
+        Raises:
+            AMDRestoreError: when the result has another size than the ground truth.
+        """
+        start = time.perf_counter()
+        sr = self.method.restore(pair, dataset, self)
+        self.seconds.append(time.perf_counter() - start)
+        if sr.shape != pair.gt.shape:
+            raise AMDRestoreError(
+                f"{self.method.name}: {dataset}/{pair.name} is {sr.shape[1]}x{sr.shape[0]}, "
+                f"the ground truth {pair.gt.shape[1]}x{pair.gt.shape[0]}"
+            )
+        return sr
+
+
+class Bicubic(Method):
+    """BasicSR's MATLAB-like enlargement."""
+
+    def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
+        return to_uint8(resize(pair.lq, pair.gt.shape[0]))
+
+
+class Folder(Method):
+    """Result images of another program, ``path/DATASET/NAME*.png``, or ``path/NAME*.png`` without such a folder.
+
+    The file may carry a suffix after the image's name, as restoration programs add one.
+    """
+
+    def __init__(self, name: str, path: str, rewards: Sequence[str]) -> None:
+        super().__init__(name, rewards)
+        self.path = Path(path)
+
+    def runs(self, options: BenchmarkOptions) -> list[Run]:
+        if not self.path.is_dir():
+            raise AMDRestoreError(f"{self.name}: no such folder of results: {self.path}")
+        digest = hashlib.sha256()
+        for file in sorted(path for path in self.path.rglob("*") if path.is_file()):
+            digest.update(str(file.relative_to(self.path)).encode() + file.read_bytes())
+        return [Run(self, {"folder": digest.hexdigest()})]
+
+    def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
+        folder = self.path / dataset if (self.path / dataset).is_dir() else self.path
+        found = [path for path in folder.glob(f"{pair.name}*") if path.stem == pair.name]
+        found = found or sorted(folder.glob(f"{pair.name}[_-]*"))
+        if len(found) != 1:
+            raise AMDRestoreError(f"{self.name}: {len(found)} files for {pair.name} in {folder}, expected one")
+        return read_rgb(found[0])
+
+
+class Weights(Method):
+    """A weights file (or several training seeds of one method) at one number of steps."""
+
+    def __init__(self, options: MethodOptions, steps: int | None, run_options: BenchmarkOptions) -> None:
+        self.files = [resolve_weights(name) for name in options.weights]
+        headers = [read_header(file) for file in self.files]
+        self.steps = headers[0].default_steps if steps is None else steps
+        self.guidance_scale, self.options = options.guidance_scale, run_options
+        suffix = f", {self.steps} step{'s' if self.steps > 1 else ''}"
+        super().__init__(options.name + suffix, sorted({name for header in headers for name in header.rewards}))
+        for file, header in zip(self.files, headers, strict=True):
+            if header.scale != run_options.scale:
+                raise AMDRestoreError(f"{file}: enlarges by {header.scale}, the benchmark by {run_options.scale}")
+        self.hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
+        self._loaded: tuple[int, RestorationPipeline] | None = None
+
+    def runs(self, options: BenchmarkOptions) -> list[Run]:
+        return [
+            Run(
+                self,
+                {
+                    "weights": digest,
+                    "steps": self.steps,
+                    "guidance_scale": self.guidance_scale,
+                    "dtype": options.dtype,
+                    "device": options.device,
+                    "seed": seed,
+                },
+                index,
+                seed,
+            )
+            for index, digest in enumerate(self.hashes)
+            for seed in options.seeds
+        ]
+
+    def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
+        pipeline = self._pipeline(run.weights)
+        lq = torch.from_numpy(pair.lq.transpose(2, 0, 1).copy())[None].float() / 255.0
+        assert run.seed is not None
+        sr = pipeline(lq, num_steps=self.steps, seed=run.seed)
+        return to_uint8(sr[0].permute(1, 2, 0).numpy())
+
+    def describe(self) -> dict[str, str]:
+        return {file.name: digest for file, digest in zip(self.files, self.hashes, strict=True)}
+
+    def release(self) -> None:
+        self._loaded = None
+
+    def _pipeline(self, index: int) -> RestorationPipeline:
+        if self._loaded is None or self._loaded[0] != index:
+            dtype = getattr(torch, self.options.dtype)
+            pipeline = RestorationPipeline.from_pretrained(self.files[index], self.options.device, dtype)
+            if self.guidance_scale != 1.0:
+                pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
+            # The first call allocates and chooses kernels; that is not the time of an image.
+            pipeline(torch.zeros(1, 3, 32, 32), num_steps=1)
+            self._loaded = (index, pipeline)
+        return self._loaded[1]
+
+
+def build_methods(options: BenchmarkOptions) -> Iterator[Method]:
+    """Rows in the order of the option file; weights give one per number of steps.
+
+    Raises:
+        AMDRestoreError: missing or unfit weights.
+    """
+    for method in options.methods:
+        if method.type == "bicubic":
+            yield Bicubic(method.name)
+        elif method.type == "folder":
+            assert method.path is not None
+            yield Folder(method.name, method.path, method.rewards)
+        else:
+            choices: list[int | None] = [*method.steps] or [None]
+            for steps in choices:
+                yield Weights(method, steps, options)

@@ -1,0 +1,128 @@
+"""The columns of the tables: each metric's exact protocol, and which rewards spoil it as a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amd_restore.benchmark.images import Image, Pair, resize
+from amd_restore.registry import import_basicsr
+from amd_restore.rewards import build_lpips
+
+USED, RELATED = "†", "‡"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column.
+
+    Attributes:
+        title: heading.
+        protocol: how it is computed, for the table's notes.
+        higher_is_better: direction.
+        digits: decimals shown.
+        family: metrics of one family share their idea; a method trained on one is suspect on the others.
+        needs_gt: False for no-reference metrics.
+    """
+
+    title: str
+    protocol: str
+    higher_is_better: bool
+    digits: int
+    family: str
+    needs_gt: bool = True
+
+
+METRICS: dict[str, Metric] = {
+    "psnr_y": Metric("PSNR-Y", "BasicSR calculate_psnr on Y of YCbCr, border cut, dB", True, 2, "pixel"),
+    "ssim_y": Metric("SSIM-Y", "BasicSR calculate_ssim on Y of YCbCr, border cut", True, 4, "ssim"),
+    "lpips_alex": Metric("LPIPS-Alex", "lpips 0.1 AlexNet, RGB, whole image", False, 3, "lpips"),
+    "lpips_squeeze": Metric("LPIPS-Squeeze", "lpips 0.1 SqueezeNet, RGB, whole image", False, 3, "lpips"),
+    "niqe": Metric("NIQE", "BasicSR calculate_niqe on Y, border cut", False, 2, "niqe", needs_gt=False),
+    "consistency": Metric(
+        "LQ-PSNR",
+        "PSNR over RGB of the output, scaled down by BasicSR's imresize, against the input, dB, at most 100",
+        True,
+        2,
+        "consistency",
+        needs_gt=False,
+    ),
+}
+# names of rewards and losses in weight headers -> the column they are
+_REWARD_COLUMNS = {"psnr": "psnr_y", "ssim": "ssim_y", "lpips": "lpips_alex"}
+
+
+def marks(rewards: Iterable[str]) -> dict[str, str]:
+    """``†`` for each metric that was a reward or loss, ``‡`` for others of its family.
+
+    Args:
+        rewards: names from a weights header; ``lpips-squeeze`` and ``lpips_squeeze`` are the same.
+    """
+    names = [name.lower().replace("-", "_") for name in rewards]
+    used = {_REWARD_COLUMNS.get(name, name) for name in names}
+    families = {METRICS[name].family for name in used if name in METRICS}
+    # A backbone that is no column here (lpips_vgg) still makes its family suspect.
+    families |= {metric.family for metric in METRICS.values() for name in used if name.startswith(metric.family)}
+    return {
+        name: USED if name in used else RELATED
+        for name, metric in METRICS.items()
+        if name in used or metric.family in families
+    }
+
+
+class Measure:
+    """Computes the wanted metrics of 8-bit images.
+
+    Args:
+        names: keys of :data:`METRICS`.
+        crop_border: pixels cut from each side for PSNR, SSIM and NIQE.
+        device: where LPIPS runs.
+
+    Raises:
+        AMDRestoreError: when BasicSR, lpips or the weights of a backbone are missing.
+    """
+
+    def __init__(self, names: Iterable[str], crop_border: int, device: torch.device | str = "cpu") -> None:
+        self.names, self.crop_border, self.device = tuple(names), crop_border, torch.device(device)
+        import_basicsr()
+        from basicsr.metrics import calculate_niqe, calculate_psnr, calculate_ssim
+
+        self._basicsr: dict[str, Callable[..., float]] = {
+            "psnr_y": calculate_psnr,
+            "ssim_y": calculate_ssim,
+            "niqe": calculate_niqe,
+        }
+        self._lpips = {
+            name: build_lpips(name.removeprefix("lpips_"), device) for name in self.names if name.startswith("lpips_")
+        }
+
+    def __call__(self, sr: Image, pair: Pair) -> dict[str, float]:
+        """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined (NIQE below two blocks of 96)."""
+        return {name: self._one(name, sr, pair) for name in self.names}
+
+    def _one(self, name: str, sr: Image, pair: Pair) -> float:
+        if name in self._lpips:
+            with torch.no_grad():
+                return float(self._lpips[name](self._tensor(sr), self._tensor(pair.gt)))
+        if name == "consistency":
+            return consistency(sr, pair.lq)
+        # BasicSR expects BGR.
+        bgr, options = sr[:, :, ::-1], {"crop_border": self.crop_border}
+        if name == "niqe":
+            rows, cols = ((side - 2 * self.crop_border) // 96 for side in sr.shape[:2])
+            return float(self._basicsr[name](bgr, **options)) if rows * cols >= 2 else float("nan")
+        return float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
+
+    def _tensor(self, image: Image) -> Tensor:
+        return torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float().div(255).to(self.device)
+
+
+def consistency(sr: Image, lq: Image) -> float:
+    """PSNR in dB between the input and the output scaled down to it, at most 100."""
+    small = np.clip(resize(sr, lq.shape[0]), 0.0, 1.0)
+    mse = float(np.mean((small - lq / 255.0) ** 2))
+    return -10.0 * float(np.log10(max(mse, 1e-10)))

@@ -1,0 +1,98 @@
+"""Option file of a benchmark -> checked dataclasses; an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from amd_restore.benchmark.metrics import METRICS
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options import read_yaml
+from amd_restore.options.fields import OptionError, PathText, build, check, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """One entry of ``datasets``: a folder of ground truth, and its low-quality side."""
+
+    gt: PathText = option(doc="folder of ground-truth images")
+    lq: PathText | None = option(None, "folder of inputs of the same names; null: MATLAB-like bicubic from gt")
+    limit: int | None = option(None, "use the first images only", low=1)
+    crop: int | None = option(None, "use the central square of this many ground-truth pixels", low=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """One entry of ``methods``.
+
+    Raises:
+        ValueError: keys that contradict each other.
+    """
+
+    name: str = option(doc="name in the tables")
+    type: Literal["bicubic", "weights", "folder"] = option("weights", "what makes the images")
+    weights: list[PathText] = option([], "weights files or released names; several are training seeds of one method")
+    steps: list[int] = option([], "numbers of steps, each a row; empty: the weights' default", low=1, high=1000)
+    guidance_scale: float = option(1.0, "guidance at inference; 1 is none", low=0)
+    path: PathText | None = option(None, "folder of result images, one sub-folder per dataset")
+    rewards: list[str] = option([], "metrics that a folder's method was trained on")
+
+    def __post_init__(self) -> None:
+        if (self.type == "weights") != bool(self.weights):
+            raise ValueError("'weights' goes with type weights, and only with it")
+        if (self.type == "folder") != (self.path is not None):
+            raise ValueError("'path' goes with type folder, and only with it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """One entry of ``compare``: the difference a - b with a confidence interval."""
+
+    a: str = option(doc="name of a row")
+    b: str = option(doc="name of another row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """A benchmark file.
+
+    Raises:
+        ValueError: for an unknown metric, or names given twice.
+    """
+
+    name: str = option(doc="names the output files")
+    scale: int = option(4, "upscaling factor", low=1)
+    crop_border: int = option(4, "pixels cut from each side for PSNR, SSIM and NIQE", low=0)
+    seeds: list[int] = option([0, 1, 2], "noise seeds; the spread between them is reported", low=0)
+    metrics: list[str] = option(list(METRICS), "columns")
+    dtype: Literal["float32", "bfloat16"] = option("float32", "arithmetic of the networks")
+    device: str = option("cpu", "where the networks run")
+    threads: int | None = option(None, "CPU threads; null: torch's choice", low=1)
+    datasets: dict[str, DatasetOptions] = option(doc="test sets by name")
+    methods: list[MethodOptions] = option(doc="what is compared")
+    compare: list[CompareOptions] = option([], "pairs of rows whose difference is tested")
+
+    def __post_init__(self) -> None:
+        unknown = [metric for metric in self.metrics if metric not in METRICS]
+        if unknown:
+            raise ValueError(f"unknown metric '{unknown[0]}'; known: {', '.join(METRICS)}")
+        if not (self.seeds and self.metrics and self.datasets and self.methods):
+            raise ValueError("seeds, metrics, datasets and methods need at least one entry each")
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise ValueError(f"methods of one name: {', '.join(names)}")
+
+
+def load_benchmark_options(file: str | Path) -> BenchmarkOptions:
+    """Read and check a benchmark file.
+
+    Raises:
+        AMDRestoreError: one line with file, key, problem and nearest known name.
+    """
+    raw: Any = read_yaml(file)
+    try:
+        options: BenchmarkOptions = build(check(raw, BenchmarkOptions, ""), BenchmarkOptions)
+    except OptionError as error:
+        raise AMDRestoreError(f"{file}: {error}") from error
+    return options

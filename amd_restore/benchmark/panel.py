@@ -1,0 +1,123 @@
+"""Contact sheet: ``python -m amd_restore.benchmark.panel --gt GT --lq LQ --weights A B --steps 1 --out panel.png``.
+
+One row per image, one column per method, cut from where the ground truth has most detail, so that one can look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from PIL import ImageDraw
+
+from amd_restore.benchmark.images import Image, Pair, TestSet
+from amd_restore.benchmark.methods import Bicubic, Folder, Method, build_methods
+from amd_restore.benchmark.options import BenchmarkOptions, DatasetOptions, MethodOptions
+from amd_restore.checkpoint import read_header, resolve_weights
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import Picture, write_image
+
+LABEL_HEIGHT = 14  # pixels; the default bitmap font is 11 high
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark.panel", description=__doc__)
+    add = parser.add_argument
+    add("--gt", required=True, help="folder of ground truth")
+    add("--lq", help="folder of inputs (default: bicubic from the ground truth)")
+    add("--weights", nargs="*", default=[], metavar="FILE", help="weights files or released names")
+    add("--steps", nargs="*", type=int, default=[], help="numbers of steps (default: the weights')")
+    add("--guidance_scale", type=float, default=1.0, help="guidance at inference")
+    add("--folders", nargs="*", default=[], metavar="NAME=FOLDER", help="folders of result images")
+    add("--out", required=True, type=Path, help="image to write")
+    add("--crop", type=int, default=160, help="side of a cut in ground-truth pixels; 0: whole images")
+    add("--zoom", type=int, default=1, help="enlarge the cuts by repeating pixels")
+    add("--limit", type=int, default=6, help="number of images")
+    add("--seed", type=int, default=0, help="noise")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        write_image(args.out, Picture(make_panel(args)))
+    except AMDRestoreError as error:
+        if args.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"written to {args.out}\n")
+    return 0
+
+
+def make_panel(args: argparse.Namespace) -> Image:
+    """The sheet, (H, W, 3).
+
+    Raises:
+        AMDRestoreError: missing folders, images or weights.
+    """
+    scale = read_header(resolve_weights(args.weights[0])).scale if args.weights else 4
+    dataset = DatasetOptions(gt=args.gt, lq=args.lq, limit=args.limit)
+    test_set = TestSet(Path(args.gt).name, dataset, scale)
+    options = BenchmarkOptions(
+        name="panel",
+        scale=scale,
+        seeds=[args.seed],
+        datasets={test_set.name: dataset},
+        methods=[
+            MethodOptions(name=Path(file).stem, weights=[file], steps=args.steps, guidance_scale=args.guidance_scale)
+            for file in args.weights
+        ]
+        or [MethodOptions(name="bicubic", type="bicubic")],
+    )
+    methods: list[Method] = [Bicubic("bicubic")]
+    methods += build_methods(options) if args.weights else []
+    for entry in args.folders:
+        name, _, folder = entry.rpartition("=")
+        methods.append(Folder(name or Path(folder).name, folder, ()))
+    rows = []
+    for pair in test_set:
+        images = {m.name: m.runs(options)[0].restore(pair, test_set.name) for m in methods}
+        images["ground truth"] = pair.gt
+        rows.append(_row(pair, images, args.crop, args.zoom))
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def _row(pair: Pair, images: dict[str, Image], crop: int, zoom: int) -> Image:
+    top, left = most_detailed(pair.gt, crop) if crop else (0, 0)
+    cells = []
+    for label, image in images.items():
+        cut = image[top : top + crop, left : left + crop] if crop else image
+        cut = cut.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        strip = PILImage.new("RGB", (cut.shape[1], LABEL_HEIGHT))
+        ImageDraw.Draw(strip).text((2, 1), label, fill="white")
+        cells.append(np.pad(np.concatenate([np.asarray(strip), cut]), ((0, 2), (0, 2), (0, 0))))
+    return np.concatenate(cells, axis=1)
+
+
+def most_detailed(image: Image, size: int) -> tuple[int, int]:
+    """Top left corner of the square of ``size`` pixels with the largest sum of gradients."""
+    gray: NDArray[np.float64] = image.astype(np.float64).mean(axis=2)
+    energy = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
+    rows, cols = (max(1, length - size + 1) for length in image.shape[:2])
+    table = np.pad(energy.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    bottom, right = (
+        np.minimum(np.arange(n) + size, side - 1) for n, side in zip((rows, cols), image.shape, strict=False)
+    )
+    top, left = np.arange(rows), np.arange(cols)
+    sums = table[bottom][:, right] - table[top][:, right] - table[bottom][:, left] + table[top][:, left]
+    row, col = np.unravel_index(int(sums.argmax()), sums.shape)
+    return int(row), int(col)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What somebody needs to know to get the same numbers: versions, machine, commit, hashes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import amd_restore
+from amd_restore.errors import AMDRestoreError
+from amd_restore.rewards.lpips_net import backbone_file
+
+_PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "basicsr", "lpips", "diffusers", "pillow")
+# what decides a result; the tables' layout does not
+_CODE = ("archs", "diffusion", "pipeline.py", "tiling.py", "checkpoint.py", "rewards/lpips_net.py")
+_OWN_CODE = ("images.py", "methods.py", "metrics.py", "evaluate.py")
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Hash of the source files that decide a measurement."""
+    package, here = Path(amd_restore.__file__).parent, Path(__file__).parent
+    roots = [package / name for name in _CODE] + [here / name for name in _OWN_CODE]
+    digest = hashlib.sha256()
+    for root in roots:
+        for file in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def commit() -> str:
+    """Revision of the source tree, with ``+changes`` if files differ from it; ``unknown`` outside a clone."""
+    root = Path(amd_restore.__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        changes = "+changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short=12", "HEAD") + changes
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def processor() -> str:
+    """Model of the CPU, and of the GPU where there is one."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text(encoding="utf-8", errors="replace").splitlines() if ":" in line]
+        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = named[0] if named else model
+    return f"{model}; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else model
+
+
+def protocol(weights: dict[str, str], test_sets: dict[str, str]) -> dict[str, Any]:
+    """Header of a report.
+
+    Args:
+        weights: name of each weights file -> SHA-256.
+        test_sets: name of each test set -> its fingerprint.
+    """
+    versions = {"amd_restore": amd_restore.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    backbones = {}
+    for net in ("alex", "squeeze"):
+        try:
+            backbones[net] = hashlib.sha256(backbone_file(net).read_bytes()).hexdigest()
+        except AMDRestoreError:
+            continue  # this benchmark did without it
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "machine": f"{processor()}, {platform.system()}",
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+        "weights": weights,
+        "lpips_backbones": backbones,
+        "test_sets": test_sets,
+    }

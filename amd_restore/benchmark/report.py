@@ -1,0 +1,178 @@
+"""Markdown for people, CSV for plots, JSON for everything."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from amd_restore.atomic import write_atomically
+from amd_restore.benchmark.evaluate import Result
+from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
+from amd_restore.benchmark.options import BenchmarkOptions
+from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
+from amd_restore.errors import AMDRestoreError
+
+Comparison = tuple[str, str, str, str, Difference]  # a, b, dataset, metric
+
+
+def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Comparison]:
+    """The differences that ``compare`` of the option file asks for.
+
+    Raises:
+        AMDRestoreError: for a name that is no row.
+    """
+    by_row = {(result.method.name, result.dataset): result for result in results}
+    rows = list(dict.fromkeys(result.method.name for result in results))
+    found = []
+    for wanted in options.compare:
+        for name in (wanted.a, wanted.b):
+            if name not in rows:
+                raise AMDRestoreError(f"compare: no row '{name}'; rows: {'; '.join(rows)}")
+        for dataset in options.datasets:
+            a, b = by_row[wanted.a, dataset], by_row[wanted.b, dataset]
+            for metric in options.metrics:
+                difference = paired_difference(a.values[metric], b.values[metric])
+                found.append((wanted.a, wanted.b, dataset, metric, difference))
+    return found
+
+
+def write_report(
+    folder: Path,
+    options: BenchmarkOptions,
+    protocol: dict[str, Any],
+    results: Sequence[Result],
+    comparisons: Sequence[Comparison],
+) -> str:
+    """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``; returns the Markdown."""
+    text = markdown(options, protocol, results, comparisons)
+    write_atomically(folder / f"{options.name}.md", text.encode())
+    write_atomically(folder / f"{options.name}.csv", _csv(options, results).encode())
+    content = {
+        "protocol": protocol,
+        "options": dataclasses.asdict(options),
+        "results": [
+            {
+                "method": result.method.name,
+                "rewards": result.method.rewards,
+                "dataset": result.dataset,
+                "images": result.images,
+                "seconds": result.seconds.tolist(),
+                "values": {metric: _finite(values.tolist()) for metric, values in result.values.items()},
+            }
+            for result in results
+        ],
+        "comparisons": [
+            {"a": a, "b": b, "dataset": dataset, "metric": metric, **dataclasses.asdict(difference)}
+            for a, b, dataset, metric, difference in comparisons
+        ],
+    }
+    write_atomically(folder / f"{options.name}.json", json.dumps(content, indent=1).encode())
+    return text
+
+
+def markdown(
+    options: BenchmarkOptions,
+    protocol: dict[str, Any],
+    results: Sequence[Result],
+    comparisons: Sequence[Comparison],
+) -> str:
+    """The report as Markdown: tables per test set, held-out metrics first, then differences and protocol."""
+    lines = [f"# Benchmark {options.name}", ""]
+    used = {metric for result in results for metric, mark in marks(result.method.rewards).items() if mark == USED}
+    held_out = [metric for metric in options.metrics if metric not in used]
+    trained_on = [metric for metric in options.metrics if metric in used]
+    for dataset in options.datasets:
+        rows = [result for result in results if result.dataset == dataset]
+        lines += [f"## {dataset} ({len(rows[0].images)} images)", ""]
+        if trained_on and held_out:
+            lines += ["Held out: no row was trained on these metrics.", ""]
+        lines += _table(rows, held_out, with_time=True) if held_out else []
+        if trained_on:
+            lines += [f"Trained on by the rows marked {USED}; not a fair comparison.", ""]
+            lines += _table(rows, trained_on, with_time=not held_out)
+    lines += _comparison_lines(comparisons) + _protocol_lines(options, protocol, results)
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Result], metrics: Sequence[str], with_time: bool) -> list[str]:
+    arrows = {True: "↑", False: "↓"}
+    head = [f"{METRICS[name].title} {arrows[METRICS[name].higher_is_better]}" for name in metrics]
+    head += ["s / image"] if with_time else []
+    lines = [f"| method | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for row in rows:
+        cells = [_cell(row, name) for name in metrics]
+        cells += [f"{row.seconds.mean():.2f}"] if with_time else []
+        lines.append(f"| {row.method.name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _cell(row: Result, name: str) -> str:
+    summary, digits = summarise(row.values[name]), METRICS[name].digits
+    if math.isnan(summary.mean):
+        return "–"
+    spread = "" if summary.spread is None else f" ± {summary.spread:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{spread}{marks(row.method.rewards).get(name, '')}"
+
+
+def _comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    if not comparisons:
+        return []
+    lines = ["## Differences", "", "Mean of a - b with its 95% bootstrap interval over images and runs; bold where"]
+    lines += ["the interval leaves zero out.", "", "| a | b | test set | metric | a - b | interval |", "|---" * 6 + "|"]
+    for a, b, dataset, metric, difference in comparisons:
+        digits = METRICS[metric].digits + 1
+        mean = f"{difference.mean:+.{digits}f}"
+        mean = f"**{mean}**" if difference.decided else mean
+        interval = f"{difference.low:+.{digits}f} to {difference.high:+.{digits}f}"
+        lines.append(f"| {a} | {b} | {dataset} | {METRICS[metric].title} | {mean} | {interval} |")
+    return [*lines, ""]
+
+
+def _protocol_lines(options: BenchmarkOptions, protocol: dict[str, Any], results: Sequence[Result]) -> list[str]:
+    runs = sorted({len(result.seconds) for result in results})
+    lines = ["## Protocol", ""]
+    lines += [
+        f"- x{options.scale}; outputs rounded to 8 bits; border of {options.crop_border} pixels cut where stated; "
+        f"noise seeds {', '.join(map(str, options.seeds))}; arithmetic {options.dtype} on {options.device}.",
+        "- Values are means over images and runs; ± is the standard deviation between runs (noise seeds, and "
+        f"training seeds where a row has several) of the mean over images. Runs per row: {runs}.",
+        f"- {USED} this metric was a reward or a loss of the row; {RELATED} one of its family was.",
+        "- Seconds per image: the restoration alone, at the time it was first measured on this machine.",
+    ]
+    lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in options.metrics]
+    lines += [
+        f"- {protocol['date']}, commit {protocol['commit']}, {protocol['machine']}, {protocol['threads']} threads.",
+        f"- {', '.join(f'{name} {version}' for name, version in protocol['versions'].items())}.",
+    ]
+    lines += [f"- Weights {name}: SHA-256 {digest[:16]}" for name, digest in protocol["weights"].items()]
+    lines += [f"- LPIPS backbone {net}: SHA-256 {digest[:16]}" for net, digest in protocol["lpips_backbones"].items()]
+    return lines
+
+
+def _csv(options: BenchmarkOptions, results: Sequence[Result]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["dataset", "method", "metric", "mean", "spread", "runs", "images", "mark"])
+    for result in results:
+        shown = marks(result.method.rewards)
+        sizes = [len(result.seconds), len(result.images)]
+        for metric in options.metrics:
+            summary = summarise(result.values[metric])
+            row = [result.dataset, result.method.name, metric, summary.mean, summary.spread]
+            writer.writerow([*row, *sizes, shown.get(metric, "")])
+        row = [result.dataset, result.method.name, "seconds", result.seconds.mean(), ""]
+        writer.writerow([*row, *sizes, ""])
+    return out.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value if math.isfinite(value) else None
