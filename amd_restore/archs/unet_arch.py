@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class CondUNet(nn.Module):
         self.null_cond = nn.Parameter(torch.zeros(1, cond_channels, 1, 1))
         last = "AttnDownBlock2D" if attention else "DownBlock2D"
         first = "AttnUpBlock2D" if attention else "UpBlock2D"
-        self.unet: Any = UNet2DModel(
+        self.unet = cast(Any, UNet2DModel)(
             in_channels=in_channels + cond_channels,
             out_channels=in_channels,
             block_out_channels=tuple(channels),

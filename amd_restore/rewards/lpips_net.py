@@ -144,4 +144,4 @@ def build_lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPSD
 def _shared(net: str, device: str, weights: Path) -> LPIPSDistance:
     # The weights' place is part of the key: another asset folder is another network.
     distance = LPIPSDistance(net)
-    return distance.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return distance.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,65 @@
+"""The README says what is so: its commands exist, its files exist, its first picture's job runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every shell line inside ```bash blocks, comments removed, split at && into words."""
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+    parts = [part for line in lines for part in line.split("#")[0].split("&&")]
+    return [words for part in parts if (words := [w for w in shlex.split(part) if "=" not in w.split("-")[0]])]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_exist(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (document.parent / target).exists()]
+    assert not missing
+
+
+def python_words() -> list[list[str]]:
+    found = [words for path in DOCUMENTS for words in commands(path.read_text(encoding="utf-8"))]
+    return [words for words in found if words[0].endswith("python")]
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(python_words()) >= 8
+
+
+@pytest.mark.parametrize("words", python_words(), ids=" ".join)
+def test_named_scripts_options_and_flags_exist(words: list[str]) -> None:
+    if words[1] == "-m":
+        target, arguments = ["-m", words[2]], words[3:]
+    else:
+        assert (REPOSITORY / words[1]).is_file(), words[1]
+        target, arguments = [words[1]], words[2:]
+    for file in (word for word in arguments if word.endswith(".yml") and word.startswith("options/")):
+        assert (REPOSITORY / file).is_file(), file
+    result = subprocess.run([sys.executable, *target, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for flag in (word for word in arguments if word.startswith("-")):
+        assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", result.stdout), f"{flag} is no flag of {target}"
+
+
+def test_the_main_job_restores_the_sample_folder(tmp_path: Path) -> None:
+    command = next(words for words in python_words() if words[1] == "inference.py")
+    result = subprocess.run(
+        [sys.executable, str(REPOSITORY / "inference.py"), *command[2:], "-o", str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    samples = {path.stem for path in (REPOSITORY / "lowres").glob("*.png")}
+    assert {path.stem for path in tmp_path.iterdir()} == samples and samples
