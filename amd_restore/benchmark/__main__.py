@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 the benchmark could not be run, 130 interrupted (finished 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from tqdm import tqdm
 from amd_restore.benchmark.evaluate import Evaluator
 from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import build_methods
-from amd_restore.benchmark.options import load_benchmark_options
+from amd_restore.benchmark.options import BenchmarkOptions, load_benchmark_options
 from amd_restore.benchmark.provenance import protocol
-from amd_restore.benchmark.report import compare, write_report
+from amd_restore.benchmark.report import check_compare, compare, write_report
 from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import did_you_mean
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-opt", required=True, type=Path, help="option file (.yml)")
     add("--out", type=Path, help="folder for tables and kept results (default: benchmarks/NAME)")
+    add("--methods", nargs="+", default=[], metavar="NAME", help="only these methods of the file")
+    add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="other weights for a method of the file")
     add("--fresh", action="store_true", help="measure again what is kept from earlier")
     add("--save_images", action="store_true", help="write every restored image below the output folder")
     add("--debug", action="store_true", help="show tracebacks")
@@ -50,18 +54,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def select(options: BenchmarkOptions, methods: Sequence[str], weights: Sequence[str]) -> BenchmarkOptions:
+    """The benchmark with fewer methods, or other weights for some.
+
+    Args:
+        options: from the file.
+        methods: names to keep; none keeps all. Comparisons with what is left out go, too.
+        weights: entries ``NAME=FILE``; several for one name are training seeds.
+
+    Raises:
+        AMDRestoreError: for a name the file does not have.
+    """
+    replaced: dict[str, list[str]] = {}
+    for entry in weights:
+        name, _, file = entry.partition("=")
+        replaced.setdefault(name, []).append(file)
+    names = [method.name for method in options.methods]
+    for name in (*methods, *replaced):
+        if name not in names:
+            raise AMDRestoreError(f"no method '{name}' in the option file; {did_you_mean(name, names)}")
+    kept = [
+        dataclasses.replace(method, weights=replaced.get(method.name, method.weights))
+        for method in options.methods
+        if not methods or method.name in methods
+    ]
+    rows = {method.name for method in kept}
+    # A row is called "METHOD, N steps".
+    pairs = [pair for pair in options.compare if not methods or {pair.a.split(",")[0], pair.b.split(",")[0]} <= rows]
+    return dataclasses.replace(options, methods=kept, compare=pairs)
+
+
 def run(args: argparse.Namespace) -> None:
     """Measure everything the option file names and write the report.
 
     Raises:
         AMDRestoreError: anything that stops it, before the first measurement where that can be known.
     """
-    options = load_benchmark_options(args.opt)
+    options = select(load_benchmark_options(args.opt), args.methods, args.weights)
     folder = args.out or Path("benchmarks") / options.name
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     test_sets = [TestSet(name, dataset, options.scale) for name, dataset in options.datasets.items()]
     methods = list(build_methods(options))
+    check_compare(options, methods)
     total = sum(len(method.runs(options)) for method in methods) * sum(map(len, test_sets))
     with tqdm(total=total, unit="image", disable=None) as bar:
 

@@ -134,6 +134,7 @@ class Weights(Method):
         self.files = [resolve_weights(name) for name in options.weights]
         headers = [read_header(file) for file in self.files]
         self.steps = headers[0].default_steps if steps is None else steps
+        self.label = options.name
         self.guidance_scale, self.options = options.guidance_scale, run_options
         suffix = f", {self.steps} step{'s' if self.steps > 1 else ''}"
         super().__init__(options.name + suffix, sorted({name for header in headers for name in header.rewards}))
@@ -170,7 +171,11 @@ class Weights(Method):
         return to_uint8(sr[0].permute(1, 2, 0).numpy())
 
     def describe(self) -> dict[str, str]:
-        return {file.name: digest for file, digest in zip(self.files, self.hashes, strict=True)}
+        # The file's name alone is the same for many (net_g_latest).
+        names = [f"{self.label}/{file.name}" for file in self.files]
+        if len(set(names)) < len(names):
+            names = [f"{self.label}/{index}/{file.name}" for index, file in enumerate(self.files)]
+        return dict(zip(names, self.hashes, strict=True))
 
     def release(self) -> None:
         self._loaded = None

@@ -101,7 +101,10 @@ class Measure:
         }
 
     def __call__(self, sr: Image, pair: Pair) -> dict[str, float]:
-        """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined (NIQE below two blocks of 96)."""
+        """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined.
+
+        NIQE is not below two blocks of 96 pixels, nor for a constant image.
+        """
         return {name: self._one(name, sr, pair) for name in self.names}
 
     def _one(self, name: str, sr: Image, pair: Pair) -> float:
@@ -114,7 +117,10 @@ class Measure:
         bgr, options = sr[:, :, ::-1], {"crop_border": self.crop_border}
         if name == "niqe":
             rows, cols = ((side - 2 * self.crop_border) // 96 for side in sr.shape[:2])
-            return float(self._basicsr[name](bgr, **options)) if rows * cols >= 2 else float("nan")
+            try:
+                return float(self._basicsr[name](bgr, **options)) if rows * cols >= 2 else float("nan")
+            except np.linalg.LinAlgError:
+                return float("nan")  # an image without contrast has no statistics
         return float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
 
     def _tensor(self, image: Image) -> Tensor:

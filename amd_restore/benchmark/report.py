@@ -13,6 +13,7 @@ from typing import Any
 
 from amd_restore.atomic import write_atomically
 from amd_restore.benchmark.evaluate import Result
+from amd_restore.benchmark.methods import Method
 from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.options import BenchmarkOptions
 from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
@@ -21,19 +22,23 @@ from amd_restore.errors import AMDRestoreError
 Comparison = tuple[str, str, str, str, Difference]  # a, b, dataset, metric
 
 
-def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Comparison]:
-    """The differences that ``compare`` of the option file asks for.
+def check_compare(options: BenchmarkOptions, methods: Sequence[Method]) -> None:
+    """Make sure, before hours of measuring, that ``compare`` of the option file names rows.
 
     Raises:
         AMDRestoreError: for a name that is no row.
     """
+    rows = [method.name for method in methods]
+    for name in (name for wanted in options.compare for name in (wanted.a, wanted.b)):
+        if name not in rows:
+            raise AMDRestoreError(f"compare: no row '{name}'; rows: {'; '.join(rows)}")
+
+
+def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Comparison]:
+    """The differences that ``compare`` of the option file asks for."""
     by_row = {(result.method.name, result.dataset): result for result in results}
-    rows = list(dict.fromkeys(result.method.name for result in results))
     found = []
     for wanted in options.compare:
-        for name in (wanted.a, wanted.b):
-            if name not in rows:
-                raise AMDRestoreError(f"compare: no row '{name}'; rows: {'; '.join(rows)}")
         for dataset in options.datasets:
             a, b = by_row[wanted.a, dataset], by_row[wanted.b, dataset]
             for metric in options.metrics:
