@@ -239,6 +239,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     Raises:
         AMDRestoreError: neither ``auto`` nor float32 nor bfloat16.
     """
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(dtype), dtype)
     if dtype == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     if dtype not in (torch.float32, torch.bfloat16):

@@ -44,7 +44,7 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info, init_dist
 
-    opt = load_options(args.opt, args.force_yml)
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets") if is_train else ("datasets",))
     check_devices(opt, args.opt)
     opt["opt_path"] = str(args.opt)
     opt["dist"] = args.launcher != "none"

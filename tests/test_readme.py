@@ -63,3 +63,11 @@ def test_the_main_job_restores_the_sample_folder(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     samples = {path.stem for path in (REPOSITORY / "lowres").glob("*.png")}
     assert {path.stem for path in tmp_path.iterdir()} == samples and samples
+
+
+def test_the_list_of_options_is_current() -> None:
+    """``python -m amd_restore.options > docs/options.md`` after changing an option."""
+    result = subprocess.run(
+        [sys.executable, "-m", "amd_restore.options"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == (REPOSITORY / "docs" / "options.md").read_text(encoding="utf-8")

@@ -88,7 +88,7 @@ def test_lpips_layers_are_torchvisions_alexnet(assets: Path, photo: Tensor) -> N
     x4 = conv(x3, 8, 1, 1)
     x5 = conv(x4, 10, 1, 1)
     for theirs, ours in zip(build_lpips("alex").metric.net(photo), (x1, x2, x3, x4, x5), strict=True):
-        torch.testing.assert_close(theirs, ours)
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4)
 
 
 def test_lpips_reward_falls_with_blur_and_noise(squeeze: LPIPSReward, photo: Tensor) -> None:

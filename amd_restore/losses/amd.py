@@ -17,9 +17,7 @@ SHARPENING_FORMS = ("exp", "linear")
 
 
 @torch.no_grad()
-def group_advantage(
-    rewards: Tensor, group_size: int, std_floor: float | Tensor = 0.0, eps: float = 1e-6
-) -> Tensor:
+def group_advantage(rewards: Tensor, group_size: int, std_floor: float | Tensor = 0.0, eps: float = 1e-6) -> Tensor:
     """How good each sample is within its condition, eq. 12: ``clip((R - mean) / (std + eps), -1, 1)``.
 
     Args:

@@ -166,9 +166,10 @@ class DMDModel(RestorationModel):
         return denoising_loss(x0_pred, x0, self.process.loss_weight(t), self.sharpening(advantage))
 
     def reward_names(self) -> tuple[str, ...]:
-        """The anchoring loss, if any; rewards are added by AMD."""
+        """The anchoring losses; rewards are added by AMD."""
         options = self.run.distill
-        return (f"lpips-{options.percep_net}",) if options.weight_percep > 0 else ()
+        names = ["l1"] if options.weight_pix > 0 else []
+        return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
 
     def save(self, epoch: int, current_iter: int) -> None:
         """The fake teacher too, under BasicSR's naming."""

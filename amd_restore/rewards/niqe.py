@@ -28,7 +28,7 @@ class Pristine(NamedTuple):
 
     mean: Tensor  # (36,)
     cov: Tensor  # (36, 36)
-    window: Tensor  # (1, 1, 7, 7), Gaussian
+    window: Tensor  # (7,), Gaussian; the 7 x 7 window is its product with itself
     shapes: Tensor  # (9801,), candidates of the generalised Gaussian's shape
     ratios: Tensor  # (9801,), rising: E|x|^2 / E x^2 of each
 
@@ -55,7 +55,7 @@ def load_pristine(device: torch.device | str = "cpu") -> Pristine:
             for tensor in (
                 torch.from_numpy(arrays["mu_pris_param"]).double().flatten(),
                 torch.from_numpy(arrays["cov_pris_param"]).double(),
-                torch.from_numpy(arrays["gaussian_window"]).double()[None, None],
+                torch.from_numpy(arrays["gaussian_window"]).double().sum(dim=0),
                 shapes,
                 ratios,
             )
@@ -104,18 +104,34 @@ def _halve(y: Tensor) -> Tensor:
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     kernel = torch.where(x <= 1, near, far)
     kernel = kernel / kernel.sum()
-    for dim, shape, step in ((-2, (1, 1, 8, 1), (2, 1)), (-1, (1, 1, 1, 8), (1, 2))):
+    for dim in (-2, -1):
         before, after = y.narrow(dim, 0, 3).flip(dim), y.narrow(dim, y.shape[dim] - 3, 3).flip(dim)
-        y = F.conv2d(torch.cat([before, y, after], dim), kernel.view(shape), stride=step)
+        y = _filter(torch.cat([before, y, after], dim), kernel, dim, step=2)
     return y
+
+
+def _filter(x: Tensor, kernel: Tensor, dim: int, step: int = 1) -> Tensor:
+    """Correlate along ``dim`` (-2 or -1), without padding; in double precision far faster than ``conv2d``."""
+    length = (x.shape[dim] - len(kernel)) // step + 1
+    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    for offset, weight in enumerate(kernel.tolist()):
+        end = offset + (length - 1) * step + 1
+        part = x[..., offset:end:step, :] if dim == -2 else x[..., offset:end:step]
+        total = total + weight * part
+    return total
+
+
+def _blur(x: Tensor, window: Tensor) -> Tensor:
+    """Local mean under the Gaussian window, of a padded image."""
+    return _filter(_filter(x, window, -2), window, -1)
 
 
 def _features(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
     """The 18 features of each block, (B, blocks, 18)."""
     padded = F.pad(y, (3, 3, 3, 3), mode="replicate")
     # BasicSR keeps these sums as float32; its rounding shows in flat images (8.49 for 8.79). So do we.
-    mu = F.conv2d(padded, pristine.window).float()
-    sigma = (F.conv2d(padded.square(), pristine.window).float() - mu.square()).abs().sqrt()
+    mu = _blur(padded, pristine.window).float()
+    sigma = (_blur(padded.square(), pristine.window).float() - mu.square()).abs().sqrt()
     normal = ((y.float() - mu) / (sigma + 1.0)).double()
     blocks = normal[:, 0].unfold(1, block, stride).unfold(2, block, stride).flatten(1, 2)
     alpha, left, right = _fit(blocks, pristine)

@@ -160,9 +160,7 @@ def build_rewards(
         arguments = dict(block)
         kind = arguments.pop("type", None)
         if kind is None:
-            raise AMDRestoreError(
-                f"a reward needs a 'type' ({', '.join(REWARD_REGISTRY)}), got {dict(block)}"
-            )
+            raise AMDRestoreError(f"a reward needs a 'type' ({', '.join(REWARD_REGISTRY)}), got {dict(block)}")
         cls = REWARD_REGISTRY.get(kind)
         known = [key for key in inspect.signature(cls).parameters if key != "device"]
         for key in arguments:
