@@ -1,0 +1,26 @@
+"""Exported weights become released ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import save_tiny
+
+from amd_restore.checkpoint import load_checkpoint, read_header
+from amd_restore.release import main
+
+
+def test_release_fills_the_header_and_keeps_the_weights(tmp_path: Path) -> None:
+    exported = save_tiny(tmp_path / "net_g_latest.safetensors")
+    assert main(["--weights", str(exported), "--name", "x4-tiny", "--out", str(tmp_path / "out")]) == 0
+    header = read_header(tmp_path / "out" / "x4-tiny.safetensors")
+    assert header.name == "x4-tiny" and header.licence == "CC-BY-SA-4.0" and "free_photos.tsv" in header.training_data
+    before, after = load_checkpoint(exported)[1], load_checkpoint(tmp_path / "out" / "x4-tiny.safetensors")[1]
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_missing_weights_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--weights", str(tmp_path / "none.safetensors"), "--name", "x", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
