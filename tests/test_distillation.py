@@ -131,7 +131,9 @@ def test_all_lengths_of_schedule_are_drawn(workshop: Path) -> None:
     drawn = set()
     for iteration in range(200):
         model.seed_step(iteration)
-        drawn.add(model.draw_steps())
+        steps, stops = model.draw_steps()
+        assert torch.equal(steps[0], steps[1]) and torch.equal(stops[0], stops[1])  # one group
+        drawn.update(zip(steps.tolist(), stops.tolist(), strict=True))
     assert drawn == {(1, 0), (2, 0), (2, 1), (4, 0), (4, 1), (4, 2), (4, 3)}
 
 

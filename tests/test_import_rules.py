@@ -32,7 +32,7 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": {"diffusion", "archs", "checkpoint", "tiling", "image_io"},
     "models": {"diffusion", "losses", "archs", "data", "rewards", "checkpoint", "options", "registry", "tiling"},
 }
-ENTRY_POINTS = {"train", "test", "training", "benchmark", "cli", "__main__"}
+ENTRY_POINTS = {"train", "test", "training", "benchmark", "cli", "release", "__main__"}
 ENTRY_POINTS_MAY_SHARE = {("train", "training"), ("test", "training")}
 
 # third party -> its doors; what is not listed is open to all

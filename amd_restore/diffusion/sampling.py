@@ -38,28 +38,36 @@ def sample(denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, guid
 
 
 def rollout(
-    denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, stop_step: int | None = None
+    denoiser: Denoiser,
+    noise: Tensor,
+    cond: Tensor,
+    num_steps: int | Tensor,
+    stop_step: int | Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Backward simulation (DMD2, 2405.14867, section 4.5): the student meets its own intermediate states.
 
-    All calls but the last run without gradient; the last one carries it (if enabled outside).
+    All calls but the last run without gradient, each only on the samples that need it; the last one, on the whole
+    batch, carries the gradient (if enabled outside).
 
     Args:
         denoiser: the student.
         noise: standard normal (B, C, h, w).
         cond: condition (B, K, h, w).
-        num_steps: length of the schedule, evenly spaced times.
-        stop_step: index in [0, num_steps) of the call whose estimate is returned; None is the last.
+        num_steps: length of each sample's schedule of evenly spaced times, a number or (B,).
+        stop_step: index in [0, num_steps) of the call whose estimate is returned, a number or (B,); None is the last.
 
     Returns:
         The student's sample x0 (B, C, h, w) and the time (B,) at which it was asked.
     """
-    times = denoiser.process.times(num_steps, noise.device)
-    last = num_steps - 1 if stop_step is None else stop_step
-    x_t = noise * denoiser.process.sigma(times[0])
+    count = noise.shape[0]
+    steps = torch.as_tensor(num_steps, device=noise.device).expand(count)
+    stop = steps - 1 if stop_step is None else torch.as_tensor(stop_step, device=noise.device).expand(count)
+    x_t = noise * denoiser.process.sigma(torch.ones((), device=noise.device))
     with torch.no_grad():
-        for i in range(last):
-            t, s = _batch_time(times[i], x_t), _batch_time(times[i + 1], x_t)
-            x_t = denoiser.process.step(x_t, denoiser(x_t, t, cond), t, s)
-    t = _batch_time(times[last], x_t)
+        for i in range(int(stop.max())):
+            rows = (stop > i).nonzero().squeeze(1)
+            t, s = 1.0 - i / steps[rows], 1.0 - (i + 1) / steps[rows]
+            x0 = denoiser(x_t[rows], t, cond[rows])
+            x_t[rows] = denoiser.process.step(x_t[rows], x0, t, s)
+    t = 1.0 - stop / steps
     return denoiser(x_t, t, cond), t
