@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,9 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None) -> int:
 def _patched_pipeline(args: argparse.Namespace, is_train: bool) -> None:
     import basicsr.test
     import basicsr.train
+
+    # BasicSR steps every schedule each iteration, also that of a student that is not updated in the first one.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         return prepare_options(args, Path(root_path), is_train), args

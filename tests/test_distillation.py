@@ -19,10 +19,17 @@ from amd_restore.training import prepare_options
 def workshop(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Path:
     """Folder with data and a trained miniature teacher."""
     folder = tmp_path_factory.mktemp("distill")
+    train_teacher(folder)
+    return folder
+
+
+def train_teacher(folder: Path) -> None:
+    """Make data and a miniature teacher of two iterations in ``folder``."""
     make_data(folder)
     options = load_miniature("regression_x4_classical", folder, iterations=2)
-    assert run_training(options, folder).returncode == 0
-    return folder
+    options["amp"] = "none"
+    result = run_training(options, folder)
+    assert result.returncode == 0, result.stderr
 
 
 def build(folder: Path, name: str = "amd_x4_classical", **distill: Any) -> Any:
@@ -43,8 +50,10 @@ def build(folder: Path, name: str = "amd_x4_classical", **distill: Any) -> Any:
     return model
 
 
-def feed(model: Any) -> None:
-    model.feed_data({"gt": torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(3)).round(decimals=2)})
+def feed(model: Any, seed: int = 3) -> None:
+    """Two smooth crops with some texture, the same for the same seed."""
+    coarse = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    model.feed_data({"gt": torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bicubic").clamp(0, 1)})
 
 
 def snapshot(net: torch.nn.Module) -> dict[str, torch.Tensor]:

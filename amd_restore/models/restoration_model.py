@@ -158,7 +158,7 @@ class RestorationModel(SRModel):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip or float("inf"))
         if not torch.isfinite(norm):
-            values = ", ".join(f"{name} {float(loss):.3g}" for name, loss in losses.items())
+            values = ", ".join(f"{name} {float(loss.detach()):.3g}" for name, loss in losses.items())
             raise AMDRestoreError(f"gradient is not finite ({values}); lower the learning rate or set amp: none")
         optimizer.step()
         self.log(**losses)

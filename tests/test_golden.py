@@ -1,0 +1,48 @@
+"""A short seeded AMD run must keep giving the numbers stored beside this file.
+
+A change that moves them on purpose is written down in the changelog, then:
+``PYTHONPATH=tests:. python tests/test_golden.py`` stores the new ones.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from test_distillation import build, feed, train_teacher
+
+STORED = Path(__file__).parent / "golden" / "amd_miniature.json"
+LOGGED = ("l_fake", "l_amd", "l_pix", "l_percep", "reward/total", "amd/grad_norm")
+
+
+def short_run(folder: Path) -> list[dict[str, float]]:
+    """Logged values of six iterations of AMD in miniature, in float32 on one thread."""
+    threads = torch.get_num_threads()
+    model = build(folder, "amd_x4_classical")
+    history = []
+    for iteration in range(1, 7):
+        feed(model, seed=iteration)
+        model.optimize_parameters(iteration)
+        log = model.get_current_log()
+        history.append({name: log[name] for name in LOGGED if name in log})
+    torch.set_num_threads(threads)
+    return history
+
+
+def test_a_short_run_gives_the_stored_numbers(tmp_path: Path, assets: Path) -> None:
+    train_teacher(tmp_path)
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    history = short_run(tmp_path)
+    assert len(history) == len(stored)
+    for found, expected in zip(history, stored, strict=True):
+        # Processors round differently; a change of the method moves these by far more.
+        assert found == pytest.approx(expected, rel=5e-3, abs=1e-5)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        train_teacher(Path(name))
+        STORED.write_text(json.dumps(short_run(Path(name)), indent=1) + "\n", encoding="utf-8")
