@@ -28,6 +28,7 @@ from amd_restore.registry import ARCH_REGISTRY
 FORMAT_VERSION = 1
 METADATA_KEY = "amd_restore"  # key of the header among the safetensors metadata
 KINDS = ("student", "teacher")
+SAMPLERS = ("ode", "renoise")
 DEFAULT_MODEL = "x4-classical"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -46,6 +47,8 @@ class Header:
         prediction_type: what the network predicts, see :meth:`~amd_restore.diffusion.Process.to_x0`.
         steps: numbers of steps it was trained for, or tried with.
         default_steps: number of steps when the user names none.
+        sampler: between steps, ``ode`` is deterministic, ``renoise`` draws fresh noise; see
+            :func:`~amd_restore.diffusion.sample`.
         degradation: what was done to the training images, in words.
         training_data: what it was trained on, in words.
         licence: licence of the weights.
@@ -66,6 +69,7 @@ class Header:
     prediction_type: str
     steps: tuple[int, ...]
     default_steps: int
+    sampler: str = "ode"
     degradation: str = ""
     training_data: str = ""
     licence: str = ""
@@ -80,6 +84,7 @@ class Header:
         for key in ("network", "codec", "process", "numbers"):
             _require(isinstance(getattr(self, key), Mapping), key, "must be a table")
         _require(self.kind in KINDS, "kind", f"must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        _require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         _require(_positive(self.scale), "scale", f"must be a whole number of at least 1, not {self.scale!r}")
         _require(isinstance(self.network.get("type"), str), "network", "needs a 'type'")
         _require(self.codec.get("scale") == self.scale, "codec", f"has another scale than {self.scale}")

@@ -199,13 +199,16 @@ class RestorationPipeline:
         window = window.to(self.device)
         count, channels, height, width = self.codec.latent_shape(window)
         top, left = top // self.codec.lq_patch, left // self.codec.lq_patch
-        noise = torch.cat([field_noise(seed + i, channels, top, left, height, width) for i in range(count)])
-        noise, cond = (
-            x.to(self.device, memory_format=torch.channels_last) for x in (noise, self.codec.condition(window))
-        )
+
+        def draw(step: int) -> Tensor:
+            noise = [field_noise(seed + i, channels, top, left, height, width, step) for i in range(count)]
+            return torch.cat(noise).to(self.device, memory_format=torch.channels_last)
+
+        cond = self.codec.condition(window).to(memory_format=torch.channels_last)
+        fresh_noise = draw if self.header.sampler == "renoise" else None
         # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            x0 = sample(self.denoiser, noise, cond, num_steps)
+            x0 = sample(self.denoiser, draw(0), cond, num_steps, fresh_noise=fresh_noise)
         return self.codec.decode(x0.float(), window)
 
     def _pad(self, lq: Tensor) -> Tensor:

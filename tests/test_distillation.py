@@ -137,7 +137,7 @@ def test_each_lq_is_restored_from_a_group_of_noises(workshop: Path) -> None:
 
 def test_all_lengths_of_schedule_are_drawn(workshop: Path) -> None:
     model = build(workshop, num_steps=[1, 2, 4], step_weights=[1.0, 1.0, 1.0])
-    drawn = set()
+    drawn: set[tuple[int, int]] = set()
     for iteration in range(200):
         model.seed_step(iteration)
         steps, stops = model.draw_steps()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,19 @@ def _batch_time(t: Tensor, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, guidance_scale: float = 1.0) -> Tensor:
-    """Integrate from t = 1 to t = 0 in ``num_steps`` evenly spaced deterministic steps.
+def sample(
+    denoiser: Denoiser,
+    noise: Tensor,
+    cond: Tensor,
+    num_steps: int,
+    guidance_scale: float = 1.0,
+    fresh_noise: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """Go from t = 1 to t = 0 in ``num_steps`` evenly spaced steps.
+
+    Without ``fresh_noise`` the steps are deterministic: the ODE that a teacher was trained to follow. A few-step
+    student has no ODE; it answers with a sample whose errors depend on the noise it saw, so it is noised again with
+    *fresh* noise (as consistency models, 2303.01469, algorithm 1, and DMD2 do), or those errors would accumulate.
 
     Args:
         denoiser: teacher or student.
@@ -22,6 +35,7 @@ def sample(denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, guid
         cond: condition (B, K, h, w).
         num_steps: network evaluations (twice as many with guidance).
         guidance_scale: 1 is no guidance.
+        fresh_noise: called with 1, 2, ... for the noise, of the shape of ``noise``, of each step after the first.
 
     Returns:
         x0 (B, C, h, w).
@@ -31,9 +45,14 @@ def sample(denoiser: Denoiser, noise: Tensor, cond: Tensor, num_steps: int, guid
     """
     times = denoiser.process.times(num_steps, noise.device)
     x_t = noise * denoiser.process.sigma(times[0])
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         x0 = denoiser.guided(x_t, _batch_time(t, x_t), cond, guidance_scale)
-        x_t = x0 if s == 0 else denoiser.process.step(x_t, x0, _batch_time(t, x_t), _batch_time(s, x_t))
+        if s == 0:
+            x_t = x0
+        elif fresh_noise is None:
+            x_t = denoiser.process.step(x_t, x0, _batch_time(t, x_t), _batch_time(s, x_t))
+        else:
+            x_t = denoiser.process.add_noise(x0, fresh_noise(i + 1), _batch_time(s, x_t))
     return x_t
 
 
@@ -43,6 +62,7 @@ def rollout(
     cond: Tensor,
     num_steps: int | Tensor,
     stop_step: int | Tensor | None = None,
+    fresh_noise: Callable[[int], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Backward simulation (DMD2, 2405.14867, section 4.5): the student meets its own intermediate states.
 
@@ -55,6 +75,7 @@ def rollout(
         cond: condition (B, K, h, w).
         num_steps: length of each sample's schedule of evenly spaced times, a number or (B,).
         stop_step: index in [0, num_steps) of the call whose estimate is returned, a number or (B,); None is the last.
+        fresh_noise: as in :func:`sample`, for the whole batch.
 
     Returns:
         The student's sample x0 (B, C, h, w) and the time (B,) at which it was asked.
@@ -68,6 +89,9 @@ def rollout(
             rows = (stop > i).nonzero().squeeze(1)
             t, s = 1.0 - i / steps[rows], 1.0 - (i + 1) / steps[rows]
             x0 = denoiser(x_t[rows], t, cond[rows])
-            x_t[rows] = denoiser.process.step(x_t[rows], x0, t, s)
+            if fresh_noise is None:
+                x_t[rows] = denoiser.process.step(x_t[rows], x0, t, s)
+            else:
+                x_t[rows] = denoiser.process.add_noise(x0, fresh_noise(i + 1)[rows], s)
     t = 1.0 - stop / steps
     return denoiser(x_t, t, cond), t

@@ -70,7 +70,8 @@ class DMDModel(RestorationModel):
 
         # 1. Student rollout; only the last step carries gradient.
         with torch.set_grad_enabled(update_student), self.autocast():
-            x0, t = rollout(self.denoiser(self.net_g), self.start_noise(), cond, *self.draw_steps())
+            fresh_noise = self.fresh_noise if self.sampler == "renoise" else None
+            x0, _ = rollout(self.denoiser(self.net_g), self.start_noise(), cond, *self.draw_steps(), fresh_noise)
         image = self.codec.decode(x0, self.lq)
 
         # 2. Rewards diagnose; they never backpropagate.
@@ -87,6 +88,10 @@ class DMDModel(RestorationModel):
         self.step(self.optimizer_fake, l_fake=self.fake_loss(x0.detach(), cond, advantage))
 
     # ---- the four sentences, in detail ------------------------------------------------------------------------
+
+    def fresh_noise(self, step: int) -> Tensor:
+        """Noise for a step of the rollout after the first; successive draws of the step's generator."""
+        return self.start_noise()
 
     def start_noise(self) -> Tensor:
         """Noise (B, C, h, w) from which the student starts."""

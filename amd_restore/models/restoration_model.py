@@ -182,6 +182,11 @@ class RestorationModel(SRModel):
 
     # ---- test and validation ----------------------------------------------------------------------------------
 
+    @property
+    def sampler(self) -> str:
+        """How validation and released weights go from step to step, see :func:`~amd_restore.diffusion.sample`."""
+        return "renoise" if self.kind == "student" and self.run.distill.renoise else "ode"
+
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
         """Restored images (B, 3, sH, sW), clamped to [0, 1], with the EMA network if there is one."""
@@ -189,9 +194,15 @@ class RestorationModel(SRModel):
         was_training = net.training
         net.eval()
         n, channels, height, width = self.codec.latent_shape(lq)
-        noise = torch.cat([field_noise(seed + i, channels, 0, 0, height, width) for i in range(n)]).to(self.device)
+
+        def draw(step: int) -> Tensor:
+            noise = [field_noise(seed + i, channels, 0, 0, height, width, step) for i in range(n)]
+            return torch.cat(noise).to(self.device)
+
+        fresh_noise = draw if self.sampler == "renoise" else None
         with self.autocast():
-            x0 = sample(self.denoiser(net), noise, self.codec.condition(lq), num_steps, guidance_scale)
+            cond = self.codec.condition(lq)
+            x0 = sample(self.denoiser(net), draw(0), cond, num_steps, guidance_scale, fresh_noise)
         net.train(was_training)
         return self.codec.decode(x0, lq).clamp(0, 1)
 
@@ -219,6 +230,7 @@ class RestorationModel(SRModel):
             prediction_type=self.run.diffusion.prediction_type,
             steps=steps,
             default_steps=1 if self.kind == "student" else 10,
+            sampler=self.sampler,
             degradation=(self.opt.get("degradation") or {}).get("type", "bicubic"),
             training_data=self.opt["datasets"].get("train", {}).get("name", ""),
             licence=self.opt.get("licence", ""),

@@ -48,6 +48,7 @@ class DistillOptions:
 
     num_steps: list[int] = option([1, 2, 4], "schedule lengths that one student learns", low=1, high=1000)
     step_weights: list[float] | None = option(None, "how often each length is drawn, relative; null: equally", low=0)
+    renoise: bool = option(True, "fresh noise between the student's steps; false: deterministic steps, as the teacher")
     group_size: int = option(4, "samples per low-quality image, which the advantage compares", low=1)
     fake_updates_per_student: int = option(4, "updates of the fake score per update of the student", low=1)
     guidance_scale: float = option(1.0, "guidance of the real score; 1 is none", low=0)
