@@ -1,6 +1,6 @@
 """The README's picture: input (pixels repeated), bicubic, one step of the shipped student.
 
-python benchmarks/before_after.py --out docs/images/before_after.png
+python benchmarks/before_after.py --out docs/images/before_after.jpg
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="released name or weights file")
     parser.add_argument("--steps", type=int, default=1, help="network evaluations")
     parser.add_argument("--input", type=Path, default=Path("lowres"), help="sample folder")
-    parser.add_argument("--out", type=Path, default=Path("docs/images/before_after.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/before_after.jpg"))
     args = parser.parse_args()
     pipeline = RestorationPipeline.from_pretrained(args.model)
     rows = []
@@ -37,7 +37,7 @@ def main() -> None:
         box = tuple(pipeline.scale * v for v in (left, top, left + SIDE, top + SIDE))
         rows.append(np.concatenate([np.asarray(picture.crop(box)) for picture in (*plain, restored)], axis=1))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows, axis=0)).save(args.out, optimize=True)
+    Image.fromarray(np.concatenate(rows, axis=0)).save(args.out, quality=93, subsampling=0)
 
 
 if __name__ == "__main__":

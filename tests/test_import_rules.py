@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "diffusion": set(),
     "losses": set(),
     "tiling": set(),
-    "archs": {"registry"},
+    "archs": {"registry", "compat"},
     "data": {"registry"},
     "rewards": {"registry", "compat"},
     "image_io": {"registry"},

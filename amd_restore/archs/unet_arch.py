@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from amd_restore import compat
 from amd_restore.archs.flat_arch import zero_
 from amd_restore.registry import ARCH_REGISTRY
 
@@ -37,6 +38,7 @@ class CondUNet(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
+        compat.patch()  # diffusers imports torchvision where it is installed
         from diffusers import UNet2DModel  # slow to import; only this network needs it
 
         levels = len(channels)

@@ -1,0 +1,137 @@
+"""Degradations, datasets, and data as a function of progress."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from amd_restore.data.crops_dataset import CropsDataset
+from amd_restore.data.degradations import BicubicDegradation, build_degradation
+from amd_restore.data.gt_dataset import GTDataset, imresize
+from amd_restore.data.resumable import PositionDataset, PositionSampler
+from amd_restore.errors import AMDRestoreError
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).random((height // 8 + 1, width // 8 + 1, 3)).astype(np.float32)
+    return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_bicubic_degradation_is_matlabs_away_from_the_border(scale: int) -> None:
+    gt = picture(96, 128)
+    ours = BicubicDegradation(scale, quantize=False)(torch.from_numpy(gt.transpose(2, 0, 1))[None])
+    theirs = torch.from_numpy(np.clip(imresize(gt, 1 / scale), 0, 1).transpose(2, 0, 1))
+    inner = (slice(None), slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(ours[0][inner], theirs[inner], rtol=0, atol=2e-5)
+
+
+def test_degradation_rounds_to_bytes_and_scale_one_changes_nothing_else() -> None:
+    gt = torch.rand(1, 3, 16, 16)
+    lq = build_degradation({"type": "bicubic"}, 4)(gt)
+    assert lq.shape == (1, 3, 4, 4)
+    torch.testing.assert_close(lq * 255, (lq * 255).round(), rtol=0, atol=1e-4)
+    assert torch.equal(build_degradation({"quantize": False}, 1)(gt), gt)
+    with pytest.raises(AMDRestoreError, match="unknown degradation"):
+        build_degradation({"type": "rain"}, 4)
+
+
+def write_crops(folder: Path, count: int = 5, size: int = 32) -> Path:
+    crops = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    np.save(folder / "crops.npy", crops)
+    return folder / "crops.npy"
+
+
+def test_crops_are_cut_from_the_array(tmp_path: Path) -> None:
+    file = write_crops(tmp_path)
+    source = np.load(file)
+    dataset = CropsDataset({"crops_file": str(file), "gt_size": 32, "use_hflip": False, "use_rot": False})
+    assert len(dataset) == 5
+    item = dataset[3]["gt"]
+    assert item.dtype == torch.float32
+    torch.testing.assert_close(item.permute(1, 2, 0) * 255, torch.from_numpy(source[3]).float())
+    turned = CropsDataset({"crops_file": str(file), "gt_size": 16})
+    shapes = {tuple(turned[index % 5]["gt"].shape) for index in range(20)}
+    assert shapes == {(3, 16, 16)}
+
+
+def test_wrong_crops_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "flat.npy", np.zeros((4, 4)))
+    for name, problem in (("none.npy", "no such"), ("text.npy", "not a NumPy array"), ("flat.npy", "expected uint8")):
+        with pytest.raises(AMDRestoreError, match=f"{name}.*{problem}"):
+            CropsDataset({"crops_file": str(tmp_path / name), "gt_size": 16})
+    with pytest.raises(AMDRestoreError, match="smaller than gt_size"):
+        CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 64})
+
+
+def write_pictures(folder: Path, sizes: list[tuple[int, int]]) -> Path:
+    folder.mkdir()
+    for index, (height, width) in enumerate(sizes):
+        cv2.imwrite(str(folder / f"{index}.png"), (picture(height, width, index) * 255).round().astype(np.uint8))
+    return folder
+
+
+def test_gt_alone_gets_matlabs_low_quality_side(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "gt", [(70, 90), (64, 64)])
+    dataset = GTDataset({"dataroot_gt": str(folder), "scale": 4})
+    item = dataset[0]
+    assert item["gt"].shape == (3, 64, 80) and item["lq"].shape == (3, 16, 20)
+    expected = np.clip(imresize(item["gt"].permute(1, 2, 0).numpy(), 0.25), 0, 1)
+    torch.testing.assert_close(
+        item["lq"].permute(1, 2, 0), torch.from_numpy((expected * 255).round() / 255).float(), rtol=0, atol=1e-6
+    )
+    assert len(GTDataset({"dataroot_gt": str(folder), "scale": 4, "limit": 1})) == 1
+
+
+def test_pairs_must_match(tmp_path: Path) -> None:
+    gt, lq = write_pictures(tmp_path / "gt", [(64, 64)] * 2), write_pictures(tmp_path / "lq", [(16, 16)] * 2)
+    item = GTDataset({"dataroot_gt": str(gt), "dataroot_lq": str(lq), "scale": 4})[1]
+    assert item["gt"].shape == (3, 64, 64) and item["lq"].shape == (3, 16, 16)
+    (lq / "1.png").unlink()
+    with pytest.raises(AMDRestoreError, match="has 2 images, .* 1"):
+        GTDataset({"dataroot_gt": str(gt), "dataroot_lq": str(lq), "scale": 4})
+    for bad in (tmp_path / "none", tmp_path):
+        with pytest.raises(AMDRestoreError, match="no "):
+            GTDataset({"dataroot_gt": str(bad), "scale": 4})
+
+
+class Noisy(Dataset[Any]):
+    """Items that depend on all three global generators, as augmentations do."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor([index, random.random(), np.random.random(), float(torch.rand(()))], dtype=torch.float64)
+
+
+def test_positions_repeat_after_a_resume_whatever_the_workers() -> None:
+    dataset = PositionDataset(Noisy(), seed=3)
+    whole = torch.cat(list(DataLoader(dataset, batch_size=4, sampler=PositionSampler(0, 24))))
+    rest = DataLoader(PositionDataset(Noisy(), seed=3), batch_size=4, sampler=PositionSampler(8, 24), num_workers=2)
+    assert torch.equal(torch.cat(list(rest)), whole[8:])
+    assert sorted(whole[:7, 0].tolist()) == list(range(7))  # a pass shows every item once
+    assert whole[:7, 0].tolist() != whole[7:14, 0].tolist()
+    assert len({tuple(row) for row in whole.tolist()}) == 24
+    other = torch.cat(list(DataLoader(PositionDataset(Noisy(), seed=4), batch_size=4, sampler=PositionSampler(0, 24))))
+    assert not torch.equal(other, whole)
+
+
+def test_two_processes_share_the_positions_of_one() -> None:
+    shares = [list(PositionSampler(0, 6, rank, 2)) for rank in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == list(range(12)) and not set(shares[0]) & set(shares[1])
+
+
+def test_items_leave_the_global_generators_alone() -> None:
+    dataset = PositionDataset(Noisy(), seed=0)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert dataset[5].shape == (4,)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
