@@ -132,6 +132,11 @@ def test_two_processes_share_the_positions_of_one() -> None:
 
 def test_items_leave_the_global_generators_alone() -> None:
     dataset = PositionDataset(Noisy(), seed=0)
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    def state() -> Any:
+        legacy: Any = np.random.get_state()
+        return random.getstate(), legacy[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
     assert dataset[5].shape == (4,)
-    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert before == state()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ def test_v_has_unit_variance_and_is_minus_x0_at_pure_noise(process: Process) -> 
 def test_v_is_diffusers_velocity_where_the_process_preserves_variance() -> None:
     from diffusers import DDPMScheduler
 
-    scheduler = DDPMScheduler(prediction_type="v_prediction")
+    scheduler = cast(Any, DDPMScheduler)(prediction_type="v_prediction")
     step = torch.tensor([300, 700])
 
     class VariancePreserving(Process):
@@ -62,7 +64,7 @@ def test_v_is_diffusers_velocity_where_the_process_preserves_variance() -> None:
 def test_rectified_flow_is_diffusers_flow_matching() -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler = cast(Any, FlowMatchEulerDiscreteScheduler)()
     scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
     x0, noise, process = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4), RectifiedFlow()
     x_t = noise
