@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,13 +143,17 @@ def plan_jobs(source: Path, output: Path, suffix: str = "", ext: str = "auto", r
     root, sources = _find_sources(source, output, recursive)
     plain = [_target(path, root, output, suffix, ext) for path in sources]
     taken = {_key(path) for path in sources}
+    wanted = [_key(target) for target in plain]
+    claims = Counter(wanted)
     jobs = []
-    for path, target in zip(sources, plain, strict=True):
-        if sum(_key(other) == _key(target) for other in plain) > 1:
+    for path, target, key in zip(sources, plain, wanted, strict=True):
+        if claims[key] > 1:
             target = target.with_name(f"{target.stem}_{path.suffix[1:].lower()}{target.suffix}")
-        while _key(target) in taken:
+            key = _key(target)
+        while key in taken:
             target = target.with_name(f"{target.stem}_restored{target.suffix}")
-        taken.add(_key(target))
+            key = _key(target)
+        taken.add(key)
         jobs.append(Job(path, target))
     return jobs
 
@@ -183,6 +188,7 @@ def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, li
     except OSError as error:
         raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
     skipped = output.resolve()
+    inside = source.resolve() in skipped.parents
     found = [
         path
         for path in files
@@ -190,7 +196,7 @@ def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, li
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
         # Results of an earlier run inside the input folder are no inputs.
-        and (skipped == source.resolve() or skipped not in path.resolve().parents)
+        and not (inside and skipped in path.resolve().parents)
     ]
     if not found:
         names = " ".join(SUFFIXES)

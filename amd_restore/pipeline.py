@@ -29,6 +29,7 @@ from amd_restore.checkpoint import (
 from amd_restore.diffusion import field_noise, sample
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import fill_transparent
+from amd_restore.precision import has_bfloat16
 from amd_restore.tiling import blend_width, plan_axis, restore_tiled
 
 DEFAULT_HALO = 16
@@ -244,21 +245,11 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     """
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(dtype), dtype)
     if dtype == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
     if dtype not in (torch.float32, torch.bfloat16):
         raise AMDRestoreError(f"dtype must be auto, float32 or bfloat16, not {dtype}")
     assert isinstance(dtype, torch.dtype)
     return dtype
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones only emulate it
-    if device.type != "cpu":
-        return False
-    # Emulated bfloat16 is slower than float32. These two are private names, hence the care.
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(probe is not None and probe() for probe in probes)
 
 
 def _check_image(lq: Tensor) -> None:

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from amd_restore.checkpoint import load_checkpoint, save_checkpoint
 from amd_restore.errors import AMDRestoreError
 
-TRAINING_DATA = "free photographs of datasets/free_photos.tsv, split 'train' (author and licence of each in that list)"
 
+def release(weights: Path, name: str, out: Path, **changes: str | None) -> Path:
+    """Write ``out/NAME.safetensors`` (fp16); header values in ``changes`` that are not None replace the run's.
 
-def release(weights: Path, name: str, out: Path, licence: str, training_data: str) -> Path:
-    """Write ``out/NAME.safetensors`` (fp16) with a complete header; returns its path.
+    Returns:
+        The path of the file.
 
     Raises:
         AMDRestoreError: the weights cannot be read or written.
     """
     header, state = load_checkpoint(weights)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    header = dataclasses.replace(header, name=name, licence=licence, training_data=training_data, commit=commit)
+    values: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    header = dataclasses.replace(header, name=name, **values)
     path = out / f"{name}.safetensors"
     save_checkpoint(path, state, header)
     return path
@@ -38,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors of a run")
     parser.add_argument("--name", required=True, help="released name")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights", help="folder")
-    parser.add_argument("--licence", default="CC-BY-SA-4.0")
-    parser.add_argument("--training_data", default=TRAINING_DATA)
+    parser.add_argument("--licence", help="licence of the weights")
+    parser.add_argument("--training_data", help="what they were trained on, in words")
+    parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
     args = parser.parse_args(arguments)
     try:
-        path = release(args.weights, args.name, args.out, args.licence, args.training_data)
+        changes = {key: getattr(args, key) for key in ("licence", "training_data", "commit")}
+        path = release(args.weights, args.name, args.out, **changes)
     except AMDRestoreError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

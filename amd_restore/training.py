@@ -30,7 +30,7 @@ def build_parser(is_train: bool) -> argparse.ArgumentParser:
     parser.add_argument("-opt", required=True, help="option file (.yml)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
-    parser.add_argument("--debug", action="store_true", help="short run, and tracebacks on errors")
+    parser.add_argument("--debug", action="store_true", help="log, save and validate often; tracebacks on errors")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=value", help="override options")
     return parser
@@ -45,12 +45,17 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info, init_dist
 
-    opt = load_options(args.opt, args.force_yml, required=("train", "datasets") if is_train else ("datasets",))
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets") if is_train else ("datasets", "val"))
     check_devices(opt, args.opt)
     opt["opt_path"] = str(args.opt)
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
-        init_dist(args.launcher, **(opt.get("dist_params") or {}))
+        opt.setdefault("find_unused_parameters", True)  # the null condition is not in every graph
+        _check_launcher(args.launcher)
+        params = dict(opt.get("dist_params") or {})
+        if args.launcher == "pytorch":
+            params.pop("port", None)  # BasicSR's usual block has it; only its slurm launcher takes it
+        init_dist(args.launcher, **params)
     opt["rank"], opt["world_size"] = get_dist_info()
     opt["manual_seed"] = int(opt.get("manual_seed") or 0)
     set_random_seed(opt["manual_seed"] + opt["rank"])
@@ -79,6 +84,13 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     return opt
 
 
+def _check_launcher(launcher: str) -> None:
+    if not torch.cuda.is_available():
+        raise AMDRestoreError(f"--launcher {launcher} needs a GPU for each process, and this machine has none")
+    if launcher == "pytorch" and "RANK" not in os.environ:
+        raise AMDRestoreError("--launcher pytorch: start it with torchrun --nproc_per_node=N ...")
+
+
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     """The newest training state of the experiment (``--auto_resume``) or the one in ``path.resume_state``.
 
@@ -90,7 +102,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     path = opt["path"].get("resume_state")
     folder = Path(opt["path"]["training_states"])
     if opt["auto_resume"] and folder.is_dir():
-        states = sorted(folder.glob("*.state"), key=lambda p: int(p.stem))
+        states = sorted((p for p in folder.glob("*.state") if p.stem.isdigit()), key=lambda p: int(p.stem))
         path = str(states[-1]) if states else path
     if not path:
         return None
@@ -101,6 +113,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         raise AMDRestoreError(
             f"{path}: cannot resume from this file ({type(error).__name__}); delete it to use an earlier one"
         ) from error
+    opt["resume_iter"] = int(state["iter"])
     check_resume(opt, state["iter"])
     return state
 
@@ -125,8 +138,9 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
             val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
             continue
         batch = int(options["batch_size_per_gpu"]) * (1 if opt["dist"] else max(1, opt["num_gpu"]))
-        done = Path(opt["path"]["resume_state"] or "0.state").stem
-        sampler = PositionSampler(int(done) * batch, total_iters * batch, opt["rank"], opt["world_size"])
+        sampler = PositionSampler(
+            opt.get("resume_iter", 0) * batch, total_iters * batch, opt["rank"], opt["world_size"]
+        )
         train_loader = torch.utils.data.DataLoader(
             PositionDataset(dataset, opt["manual_seed"]),
             batch_size=batch,

@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes = run(sources, ledger, args.split, recipe, provenance, args.workers)
         if args.lmdb:
             write_databases(args.out, ledger.split_rows(args.split))
-    except AMDRestoreError as error:
+    except (AMDRestoreError, OSError) as error:
         if args.debug:
             raise
         sys.stderr.write(f"error: {error}\n")

@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failures += missing
         rejected = [row["sha256"] for row in rows if row["split"] == "reject"]
         made, problems, kept = build(photos, args.out, rejected)
-    except AMDRestoreError as error:
+    except (AMDRestoreError, OSError) as error:
         if args.debug:
             raise
         sys.stderr.write(f"error: {error}\n")

@@ -157,6 +157,9 @@ def test_marks() -> None:
     assert marks(["lpips_squeeze", "niqe"]) == {"lpips_squeeze": "†", "lpips_alex": "‡", "niqe": "†"}
     assert marks(["lpips_vgg"]) == {"lpips_squeeze": "‡", "lpips_alex": "‡"}
     assert marks(["psnr", "musiq"]) == {"psnr_y": "†"}
+    assert marks(["l1"]) == {"psnr_y": "‡"}
+    assert marks(["l1", "lpips_squeeze"]) == {"psnr_y": "‡", "lpips_squeeze": "†", "lpips_alex": "‡"}
+    assert marks(["l1", "psnr"]) == {"psnr_y": "†"}
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------

@@ -273,6 +273,16 @@ def test_results_inside_the_input_are_not_restored_again(tmp_path: Path) -> None
     assert len(plan_jobs(tmp_path / "results", tmp_path / "results")) == 1
 
 
+def test_output_above_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("photos/in/a.png", "photos/in/deep/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert [(job.source, job.target) for job in plan_jobs(Path("in"), Path("."))] == [(Path("in/a.png"), Path("a.png"))]
+    jobs = plan_jobs(tmp_path / "photos" / "in", tmp_path, recursive=True)
+    assert [job.target.relative_to(tmp_path).as_posix() for job in jobs] == ["a.png", "deep/a.png"]
+
+
 def test_folder_without_images_points_deeper(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.png").touch()

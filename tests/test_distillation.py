@@ -135,6 +135,18 @@ def test_each_lq_is_restored_from_a_group_of_noises(workshop: Path) -> None:
     assert not torch.equal(noise[0], noise[1])
 
 
+def test_paired_training_data_is_grouped_too_and_validation_is_not(workshop: Path) -> None:
+    model = build(workshop, group_size=3)
+    lq = torch.rand(2, 3, 12, 12)
+    batch = {"gt": torch.rand(2, 3, 48, 48), "lq": lq, "lq_path": ["a", "b"]}
+    model.feed_data(batch)
+    assert model.lq.shape[0] == model.gt.shape[0] == 6
+    assert torch.equal(model.lq[:3], lq[:1].expand(3, -1, -1, -1))
+    with torch.no_grad():
+        model.feed_data(batch)
+    assert model.lq.shape[0] == 2
+
+
 def test_all_lengths_of_schedule_are_drawn(workshop: Path) -> None:
     model = build(workshop, num_steps=[1, 2, 4], step_weights=[1.0, 1.0, 1.0])
     drawn: set[tuple[int, int]] = set()

@@ -39,7 +39,7 @@ def test_a_short_run_gives_the_stored_numbers(tmp_path: Path, assets: Path) -> N
     assert len(history) == len(stored)
     for found, expected in zip(history, stored, strict=True):
         # Processors round differently; a change of the method moves these by far more.
-        assert found == pytest.approx(expected, rel=5e-3, abs=1e-5)
+        assert found == pytest.approx(expected, rel=5e-3, abs=1e-9)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,24 @@ LAYERS: dict[str, set[str]] = {
     "diffusion": set(),
     "losses": set(),
     "tiling": set(),
+    "precision": set(),
     "archs": {"registry", "compat"},
     "data": {"registry"},
     "rewards": {"registry", "compat"},
     "image_io": {"registry"},
     "checkpoint": {"archs", "registry", "diffusion"},
-    "pipeline": {"diffusion", "archs", "checkpoint", "tiling", "image_io"},
-    "models": {"diffusion", "losses", "archs", "data", "rewards", "checkpoint", "options", "registry", "tiling"},
+    "pipeline": {"diffusion", "archs", "checkpoint", "tiling", "image_io", "precision"},
+    "models": {
+        "diffusion",
+        "losses",
+        "archs",
+        "data",
+        "rewards",
+        "checkpoint",
+        "options",
+        "registry",
+        "precision",
+    },
 }
 ENTRY_POINTS = {"train", "test", "training", "benchmark", "cli", "release", "__main__"}
 ENTRY_POINTS_MAY_SHARE = {("train", "training"), ("test", "training")}
@@ -46,7 +57,7 @@ DOORS = {
     "safetensors": {"checkpoint", "rewards"},
     "yaml": {"options", "benchmark"},
 }
-TORCH_ONLY = {"diffusion", "losses", "tiling"}
+TORCH_ONLY = {"diffusion", "losses", "tiling", "precision"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -68,6 +68,18 @@ def test_steps_matter_and_default_to_the_header(pipeline: RestorationPipeline, w
     assert torch.equal(teacher(lq), pipeline(lq, num_steps=3))
 
 
+def test_fresh_noise_between_steps_is_a_function_of_position(tmp_path: Path, pipeline: RestorationPipeline) -> None:
+    file = save_tiny(tmp_path / "tiny.safetensors", sampler="renoise")
+    student = RestorationPipeline.from_pretrained(file, "cpu", torch.float32)
+    lq = torch.rand(2, 3, 40, 26)
+    whole = student(lq, num_steps=3)
+    torch.testing.assert_close(student(lq[1:], num_steps=3, seed=1), whole[1:], rtol=0, atol=1e-5)
+    tiled = student(lq, num_steps=3, tile=12, halo=student.reach(3) or 0)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+    assert torch.equal(student(lq, num_steps=1), pipeline(lq, num_steps=1))  # nothing comes between
+    assert not torch.allclose(whole, pipeline(lq, num_steps=3), atol=1e-3)
+
+
 def test_batch_items_are_independent(pipeline: RestorationPipeline) -> None:
     lq = torch.rand(3, 3, 11, 13)
     batch = pipeline(lq, seed=4)
@@ -234,6 +246,7 @@ assert not heavy, heavy
 def test_released_weights(name: str) -> None:
     released = RestorationPipeline.from_pretrained(name, "cpu", torch.float32)
     assert released.header.name == name
+    assert released.header.sampler == ("renoise" if released.header.kind == "student" else "ode")
     assert released_models()[name].stat().st_size < 30e6
     lq = F.interpolate(torch.rand(1, 3, 12, 12), size=(72, 72), mode="bicubic").clamp(0, 1)
     whole = released(lq)

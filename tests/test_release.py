@@ -14,9 +14,11 @@ from amd_restore.release import main
 
 def test_release_fills_the_header_and_keeps_the_weights(tmp_path: Path) -> None:
     exported = save_tiny(tmp_path / "net_g_latest.safetensors")
-    assert main(["--weights", str(exported), "--name", "x4-tiny", "--out", str(tmp_path / "out")]) == 0
+    arguments = ["--weights", str(exported), "--name", "x4-tiny", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--licence", "CC0-1.0"]) == 0
     header = read_header(tmp_path / "out" / "x4-tiny.safetensors")
-    assert header.name == "x4-tiny" and header.licence == "CC-BY-SA-4.0" and "free_photos.tsv" in header.training_data
+    assert header.name == "x4-tiny" and header.licence == "CC0-1.0"
+    assert header.training_data == read_header(exported).training_data and header.sampler == "ode"
     before, after = load_checkpoint(exported)[1], load_checkpoint(tmp_path / "out" / "x4-tiny.safetensors")[1]
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 

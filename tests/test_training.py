@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from training_setup import REPOSITORY, load_miniature, make_data, run_training
+import yaml
+from training_setup import REPOSITORY, TINY_NETWORK, load_miniature, make_data, run_training
 
 TRAINING_FILES = sorted(path.stem for path in (REPOSITORY / "options" / "train").glob("*.yml"))
 
@@ -102,6 +103,39 @@ def test_a_damaged_state_is_refused(tmp_path: Path, teachers: dict[str, str]) ->
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "2.state" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, teachers: dict[str, str]) -> None:
+    options = miniature("teacher_x4_classical", tmp_path, teachers)
+    whole = Path(options["path"]["pretrain_network_g"])
+    half = tmp_path / "half.pth"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    for path, change in ((half, {}), (whole, {"num_feat": 16})):
+        options["path"]["pretrain_network_g"] = str(path)
+        options["network_g"].update(change)
+        result = run_training(options, tmp_path)
+        assert result.returncode == 2 and "Traceback" not in result.stderr
+        assert str(path) in result.stderr.strip().splitlines()[-1]
+
+
+def test_a_mistyped_metric_is_found_before_training(tmp_path: Path, teachers: dict[str, str]) -> None:
+    options = miniature("regression_x4_classical", tmp_path, teachers)
+    options["val"]["metrics"]["psnr"]["type"] = "calculate_pnsr"
+    result = run_training(options, tmp_path)
+    assert result.returncode == 2 and "calculate_psnr" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: dict[str, str]) -> None:
+    make_data(tmp_path)
+    text = (REPOSITORY / "options" / "test" / "x4_classical.yml").read_text(encoding="utf-8")
+    options = yaml.safe_load(text)
+    options["network_g"] = dict(TINY_NETWORK)
+    options["path"]["pretrain_network_g"] = teachers["FlatDenoiser"]
+    options["datasets"] = {"test_1": {"name": "tiny", "type": "GTDataset", "dataroot_gt": str(tmp_path / "val")}}
+    result = run_training(options, tmp_path, script="test.py")
+    assert result.returncode == 0, result.stderr
+    assert "psnr@4" in result.stdout + result.stderr
+    assert len(list((tmp_path / "results").rglob("*_1step.png"))) == 2
 
 
 def test_missing_gpus_and_unknown_keys_are_one_line(tmp_path: Path, teachers: dict[str, str]) -> None:

@@ -60,10 +60,12 @@ def load_miniature(name: str, folder: Path, teacher: str | None = None, iteratio
     return shrink(yaml.safe_load(text), folder, teacher, iterations)
 
 
-def run_training(options: dict[str, Any], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_training(
+    options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py"
+) -> subprocess.CompletedProcess[str]:
     """Write the options to ``folder`` and run the real command there."""
     file = folder / f"{options['name']}.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
-    command = [sys.executable, str(REPOSITORY / "amd_restore" / "train.py"), "-opt", str(file), *arguments]
+    command = [sys.executable, str(REPOSITORY / "amd_restore" / script), "-opt", str(file), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)

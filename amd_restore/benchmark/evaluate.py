@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import Method, Run
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import BenchmarkOptions
-from amd_restore.benchmark.provenance import code_fingerprint
+from amd_restore.benchmark.provenance import backbone_hashes, code_fingerprint, package_versions
 from amd_restore.image_io import Picture, write_image
 
 
@@ -77,7 +78,7 @@ class Evaluator:
             "test_set": test_set.fingerprint(),
             "metrics": self.options.metrics,
             "crop_border": self.options.crop_border,
-            "code": code_fingerprint(),
+            **self._environment,
         }
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
         file = self.folder / "cache" / f"{key}.json"
@@ -101,6 +102,16 @@ class Evaluator:
             progress(pair.name)
         write_atomically(file, json.dumps(measured).encode())
         return measured
+
+    @functools.cached_property
+    def _environment(self) -> dict[str, object]:
+        """What decides a measurement beside the options: our code, the packages that compute, LPIPS' weights."""
+        nets = [name.removeprefix("lpips_") for name in self.options.metrics if name.startswith("lpips_")]
+        return {
+            "code": code_fingerprint(),
+            "versions": package_versions(("torch", "basicsr", "lpips")),
+            "lpips_backbones": backbone_hashes(nets),
+        }
 
     @property
     def measure(self) -> Measure:

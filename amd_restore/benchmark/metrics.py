@@ -54,6 +54,8 @@ METRICS: dict[str, Metric] = {
 }
 # names of rewards and losses in weight headers -> the column they are
 _REWARD_COLUMNS = {"psnr": "psnr_y", "ssim": "ssim_y", "lpips": "lpips_alex"}
+# those that are no column, but of a column's family
+_REWARD_FAMILIES = {"l1": "pixel"}
 
 
 def marks(rewards: Iterable[str]) -> dict[str, str]:
@@ -65,6 +67,7 @@ def marks(rewards: Iterable[str]) -> dict[str, str]:
     names = [name.lower().replace("-", "_") for name in rewards]
     used = {_REWARD_COLUMNS.get(name, name) for name in names}
     families = {METRICS[name].family for name in used if name in METRICS}
+    families |= {_REWARD_FAMILIES[name] for name in used if name in _REWARD_FAMILIES}
     # A backbone that is no column here (lpips_vgg) still makes its family suspect.
     families |= {metric.family for metric in METRICS.values() for name in used if name.startswith(metric.family)}
     return {

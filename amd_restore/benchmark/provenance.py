@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,28 @@ def processor() -> str:
     return f"{model}; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else model
 
 
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def backbone_hashes(nets: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the files with the LPIPS backbones' weights; those that are not there are left out."""
+    hashes = {}
+    for net in nets:
+        try:
+            hashes[net] = hashlib.sha256(backbone_file(net).read_bytes()).hexdigest()
+        except AMDRestoreError:
+            continue  # this benchmark did without it
+    return hashes
+
+
 def protocol(weights: dict[str, str], test_sets: dict[str, str]) -> dict[str, Any]:
     """Header of a report.
 
@@ -68,25 +91,17 @@ def protocol(weights: dict[str, str], test_sets: dict[str, str]) -> dict[str, An
         weights: name of each weights file -> SHA-256.
         test_sets: name of each test set -> its fingerprint.
     """
-    versions = {"amd_restore": amd_restore.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    backbones = {}
-    for net in ("alex", "squeeze"):
-        try:
-            backbones[net] = hashlib.sha256(backbone_file(net).read_bytes()).hexdigest()
-        except AMDRestoreError:
-            continue  # this benchmark did without it
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "machine": f"{processor()}, {platform.system()}",
         "threads": torch.get_num_threads(),
-        "versions": versions,
+        "versions": {
+            "amd_restore": amd_restore.__version__,
+            "python": platform.python_version(),
+            **package_versions(_PACKAGES),
+        },
         "weights": weights,
-        "lpips_backbones": backbones,
+        "lpips_backbones": backbone_hashes(("alex", "squeeze")),
         "test_sets": test_sets,
     }

@@ -21,7 +21,7 @@ class AMDModel(DMDModel):
 
     def init_training_settings(self) -> None:
         """Build the rewards; their running deviations serve standardisation and ``std_floor``."""
-        self.reward = build_rewards(self.opt["rewards"], self.device, self.run.distill.standardize_rewards)
+        self.reward = build_rewards(self.opt.get("rewards") or [], self.device, self.run.distill.standardize_rewards)
         super().init_training_settings()
 
     def diagnose(self, image: Tensor, update_student: bool) -> Tensor | None:

@@ -32,7 +32,10 @@ class DMDModel(RestorationModel):
     kind = "student"
 
     def init_training_settings(self) -> None:
-        """Build teacher and fake teacher, both from ``path.pretrain_network_teacher`` unless the fake has its own."""
+        """Build teacher and fake teacher, both from ``path.pretrain_network_teacher`` unless the fake has its own.
+
+        The real score is the teacher's average, the fake one goes on from its raw weights.
+        """
         paths = self.opt["path"]
         self.net_teacher = channels_last(build_network(self.opt["network_teacher"])).to(self.device)
         self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
@@ -57,7 +60,7 @@ class DMDModel(RestorationModel):
     def feed_data(self, data: Any) -> None:
         """In training each lq appears ``group_size`` times in a row, to be restored from as many noises."""
         super().feed_data(data)
-        if self.is_train and torch.is_grad_enabled() and "lq_path" not in data:
+        if self.is_train and torch.is_grad_enabled():  # validation runs without gradient
             size = self.run.distill.group_size
             self.gt = self.gt.repeat_interleave(size, dim=0)
             self.lq = self.lq.repeat_interleave(size, dim=0)

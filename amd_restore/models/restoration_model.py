@@ -3,7 +3,6 @@ saving and resuming, validation at several numbers of steps."""
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amd_restore.checkpoint import Header, load_checkpoint, save_checkpoint
+from amd_restore.checkpoint import Header, save_checkpoint
 from amd_restore.data.degradations import build_degradation
 from amd_restore.diffusion import Denoiser, build_codec, build_process, field_noise, sample
 from amd_restore.errors import AMDRestoreError
-from amd_restore.models.validation import validate
+from amd_restore.models.persistence import load_weights, revision, torch_save
+from amd_restore.models.validation import check_metrics, validate
 from amd_restore.options import RunOptions
+from amd_restore.precision import has_bfloat16
 from amd_restore.registry import import_basicsr
 
 import_basicsr()
@@ -33,17 +34,6 @@ def channels_last(net: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     return net
-
-
-def atomic_torch_save(state: Mapping[str, Any], path: str | Path) -> None:
-    """``torch.save`` that leaves either the old file or the whole new one, and raises when it cannot write."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 class RestorationModel(SRModel):
@@ -69,6 +59,10 @@ class RestorationModel(SRModel):
         if opt.get("num_threads"):
             torch.set_num_threads(int(opt["num_threads"]))
         self.log_tensors: dict[str, Tensor] = {}
+        wanted = opt.get("amp") == "bf16"
+        self.use_bfloat16 = wanted and has_bfloat16(torch.device("cuda" if opt["num_gpu"] else "cpu"))
+        if wanted and not self.use_bfloat16:
+            get_root_logger().info("amp: bf16 is off, this processor would only emulate it")
         self.grad_clip = float((opt.get("train") or {}).get("grad_clip") or 0.0)
         super().__init__(opt)
         self.degradation = build_degradation(opt.get("degradation") or {}, opt["scale"]).to(self.device)
@@ -78,6 +72,7 @@ class RestorationModel(SRModel):
 
     def init_training_settings(self) -> None:
         """EMA, optimizers, schedulers; unlike SRModel no pixel loss is required."""
+        check_metrics(self.opt.get("val") or {})
         self.net_g.train()
         train = self.opt["train"]
         self.ema_decay = float(train.get("ema_decay", 0))
@@ -87,7 +82,7 @@ class RestorationModel(SRModel):
             if path is None:
                 self.model_ema(0)
             else:
-                self.load_network(self.net_g_ema, path, True, "params_ema")
+                self.load_network(self.net_g_ema, path, self.opt["path"].get("strict_load_g", True), "params_ema")
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -97,16 +92,8 @@ class RestorationModel(SRModel):
         get_root_logger().info(f"Network: {type(self.get_bare_model(net)).__name__}, {count:,d} parameters")
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params") -> None:
-        """Load ``.safetensors`` (released or exported weights) or BasicSR's ``.pth``, without unpickling code."""
-        path = Path(os.path.expandvars(load_path)).expanduser()
-        if not path.is_file():
-            raise AMDRestoreError(f"{path}: no such weights file; check the path block of the option file")
-        if path.suffix == ".safetensors":
-            _, state = load_checkpoint(path)
-        else:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-            state = stored.get(param_key) or stored["params"]
-        self.get_bare_model(net).load_state_dict(state, strict=strict)
+        """Load weights, see :func:`~amd_restore.models.persistence.load_weights`."""
+        path = load_weights(self.get_bare_model(net), load_path, param_key, strict)
         get_root_logger().info(f"Loaded {path}")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
@@ -129,8 +116,8 @@ class RestorationModel(SRModel):
         self.lq = data["lq"].to(self.device) if "lq" in data else self.degradation(self.gt)
 
     def autocast(self) -> torch.autocast:
-        """bf16 autocast when ``amp: bf16``, else a no-op."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.opt.get("amp") == "bf16")
+        """bf16 autocast when ``amp: bf16`` and the hardware has it, else a no-op."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16)
 
     def seed_step(self, current_iter: int) -> None:
         """Make this step's randomness a function of (seed, iteration, rank)."""
@@ -206,11 +193,6 @@ class RestorationModel(SRModel):
         net.train(was_training)
         return self.codec.decode(x0, lq).clamp(0, 1)
 
-    def test(self) -> None:
-        """BasicSR's hook: restore ``self.lq`` with the first of ``val.num_steps``."""
-        val = self.opt.get("val") or {}
-        self.output = self.restore(self.lq, (val.get("num_steps") or [1])[0])
-
     def nondist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
         """Metrics at every number of steps in ``val.num_steps``, best values, sample panels."""
         self.metric_results = validate(self, dataloader, current_iter, tb_logger, save_img)
@@ -229,12 +211,13 @@ class RestorationModel(SRModel):
             process=self.process.config(),
             prediction_type=self.run.diffusion.prediction_type,
             steps=steps,
-            default_steps=1 if self.kind == "student" else 10,
+            default_steps=min(steps) if self.kind == "student" else 10,
             sampler=self.sampler,
             degradation=(self.opt.get("degradation") or {}).get("type", "bicubic"),
             training_data=self.opt["datasets"].get("train", {}).get("name", ""),
             licence=self.opt.get("licence", ""),
             rewards=self.reward_names(),
+            commit=revision(),
         )
 
     def reward_names(self) -> tuple[str, ...]:
@@ -248,7 +231,7 @@ class RestorationModel(SRModel):
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         label = "latest" if current_iter == -1 else current_iter
         state = {k: self.get_bare_model(n).state_dict() for n, k in zip(nets, keys, strict=True)}
-        atomic_torch_save(state, Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth")
+        torch_save(state, Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth")
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Optimizers, schedulers and whatever :meth:`extra_state` adds; atomic."""
@@ -261,7 +244,7 @@ class RestorationModel(SRModel):
             "schedulers": [s.state_dict() for s in self.schedulers],
             "extra": self.extra_state(),
         }
-        atomic_torch_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
+        torch_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
         self._remove_old(current_iter)
 
     def _remove_old(self, current_iter: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amd_restore.registry import import_basicsr
-from amd_restore.rewards.fidelity_reward import build_lpips
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import did_you_mean, import_basicsr
+from amd_restore.rewards.lpips_net import backbone_file, build_lpips
 
 import_basicsr()
 
 from basicsr.metrics import calculate_metric  # noqa: E402
 from basicsr.utils import get_root_logger, imwrite, tensor2img  # noqa: E402
+from basicsr.utils.registry import METRIC_REGISTRY  # noqa: E402
 
 LOWER_IS_BETTER = ("lpips", "niqe")
+
+
+def check_metrics(val: Mapping[str, Any]) -> None:
+    """Find a mistyped metric or missing weights before the training, not at its first validation.
+
+    Raises:
+        AMDRestoreError: naming the metric, or the missing file and how to get it.
+    """
+    for name, options in (val.get("metrics") or {}).items():
+        if options["type"] == "lpips":
+            backbone_file(options.get("net", "alex"))
+        elif options["type"] not in METRIC_REGISTRY:
+            hint = did_you_mean(options["type"], METRIC_REGISTRY.keys())
+            raise AMDRestoreError(f"val.metrics.{name}: unknown type '{options['type']}'; {hint}")
 
 
 def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> dict[str, float]:
@@ -42,11 +59,12 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
     sums: dict[str, list[float]] = defaultdict(list)
     rows: list[np.ndarray] = []
     for index, data in enumerate(dataloader):
-        model.feed_data(data)
+        with torch.no_grad():
+            model.feed_data(data)
         gt = tensor2img([data["gt"]])
         outputs = []
         for steps in val.get("num_steps") or [1]:
-            restored = model.restore(model.lq, steps, seed=index, guidance_scale=val.get("guidance_scale") or 1.0)
+            restored = model.restore(model.lq, steps, seed=0, guidance_scale=val.get("guidance_scale") or 1.0)
             sr = tensor2img([restored.cpu()])
             outputs.append(sr)
             for metric, options in metrics.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from amd_restore.options.fields import PathText, option
 
@@ -34,14 +34,10 @@ class DatasetOptions:
     color: Literal["y"] | None = option(None, "'y' to train on luminance only")
     mean: list[float] | None = option(None, "subtracted from the images, per channel")
     std: list[float] | None = option(None, "divides the images, per channel", above=0)
-    use_shuffle: bool = option(True, "shuffle the training set")
     num_worker_per_gpu: int = option(0, "processes that load data", low=0)
     batch_size_per_gpu: int = option(1, "images per step", low=1)
-    dataset_enlarge_ratio: float = option(1, "repeats of the data in an epoch", above=0)
     prefetch_mode: Literal["cpu", "cuda"] | None = option(None, "BasicSR's prefetchers")
-    num_prefetch_queue: int = option(1, "length of the CPU prefetcher's queue", low=1)
     pin_memory: bool = option(False, "page-locked memory, for GPUs")
-    persistent_workers: bool = option(False, "keep loading processes between epochs")
     scale: int | None = option(None, "set by the program: the file's scale", low=1)
     phase: str | None = option(None, "set by the program: train, val or test")
 
@@ -50,7 +46,7 @@ class DatasetOptions:
 class OptimizerOptions:
     """``train.optim_X``."""
 
-    type: Literal["Adam", "AdamW"] = option(doc="optimizer")
+    type: Literal["Adam"] = option(doc="optimizer")
     lr: float = option(doc="learning rate", above=0)
     weight_decay: float = option(0.0, "weight decay", low=0)
     betas: list[float] = option([0.9, 0.999], "decay of the two moments", low=0, below=1)
@@ -87,6 +83,11 @@ class SchedulerOptions:
                 raise ValueError(f"{self.type} has no {key}; it takes {', '.join(allowed)}")
         if getattr(self, allowed[0]) is None:
             raise ValueError(f"{self.type} needs {allowed[0]}")
+        # BasicSR has one weight of 1 where the file gives none, and one restart, at 0.
+        parts = "periods" if self.type == "CosineAnnealingRestartLR" else "restarts"
+        count, weights = len(getattr(self, parts) or [0]), len(self.restart_weights or [1])
+        if count != weights:
+            raise ValueError(f"restart_weights has {weights} entries, {parts} {count}; give one for each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +102,13 @@ class TrainOptions:
     objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
     grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
-    weight_schedule: dict[str, Any] | str | None = option(None, "how loss weights change over the run")
-    time_limit_s: float | None = option(None, "stop after so many seconds, saved so that it can be resumed", above=0)
+
+    def __post_init__(self) -> None:
+        periods = self.scheduler.periods
+        if periods is not None and sum(periods) < self.total_iter:
+            raise ValueError(
+                f"scheduler.periods: their sum ({sum(periods)}) must be at least total_iter ({self.total_iter})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +121,6 @@ class MetricOptions:
     input_order: Literal["HWC", "CHW", "HW"] = option("HWC", "layout of the arrays")
     convert_to: Literal["y", "gray"] = option("y", "channel that NIQE sees")
     net: Literal["alex", "squeeze", "vgg"] = option("alex", "backbone of LPIPS")
-    better: Literal["higher", "lower"] = option("higher", "which direction is better, for the best value in the log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +129,9 @@ class ValOptions:
 
     val_freq: int = option(1000, "iterations between validations", low=1)
     save_img: bool = option(False, "write every restored image")
-    suffix: str | None = option(None, "appended to the names of written images")
-    pbar: bool = option(True, "progress bar")
     metrics: dict[str, MetricOptions] | None = option(None, "metrics by name")
     num_steps: list[int] = option([1], "schedule lengths that are validated", low=1, high=1000)
     guidance_scale: float = option(1.0, "guidance while sampling; 1 is none", low=0)
-    ema: bool = option(True, "validate the averaged weights, where there are any")
     panels: int = option(0, "images in the sample panel; 0: no panel", low=0)
 
 
@@ -160,11 +162,7 @@ class PathOptions:
     pretrain_network_teacher: PathText | None = option(None, "weights of network_teacher")
     pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
     strict_load_g: bool = option(True, "every weight of network_g must be in its file")
-    strict_load_teacher: bool = option(True, "likewise for network_teacher")
-    strict_load_fake: bool = option(True, "likewise for network_fake")
     param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
-    param_key_teacher: Literal["params", "params_ema"] = option("params_ema", "likewise for network_teacher")
-    param_key_fake: Literal["params", "params_ema"] = option("params", "likewise for network_fake")
     resume_state: PathText | None = option(None, "training state to go on from")
     ignore_resume_networks: list[str] | None = option(None, "networks that a resume does not load")
 

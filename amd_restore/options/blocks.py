@@ -43,7 +43,7 @@ class DistillOptions:
     """``distill``: DMD and AMD (2602.07345). Both strengths at 0 are DMD bit for bit.
 
     Raises:
-        ValueError: times out of order, or weights that do not fit the steps.
+        ValueError: times out of order, weights that do not fit the steps, or no loss with a weight.
     """
 
     num_steps: list[int] = option([1, 2, 4], "schedule lengths that one student learns", low=1, high=1000)
@@ -75,6 +75,8 @@ class DistillOptions:
                 raise ValueError(f"step_weights has {len(self.step_weights)} entries, num_steps {len(self.num_steps)}")
             if sum(self.step_weights) <= 0:
                 raise ValueError("step_weights are all 0")
+        if not (self.weight_dmd or self.weight_pix or self.weight_percep):
+            raise ValueError("weight_dmd, weight_pix and weight_percep are all 0; one must be greater")
 
 
 @dataclass(frozen=True, kw_only=True)

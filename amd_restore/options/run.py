@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ RUNTIME_KEYS = {
     "path": {"experiments_root", "models", "training_states", "log", "visualization", "results_root"},
 }
 PHASES = ("train", "val", "test")
+# What distillation cannot start without, by model.
+_DISTILLATION = ("network_teacher", "network_fake", "train.optim_fake", "path.pretrain_network_teacher")
+_NEEDED = {"DMDModel": _DISTILLATION, "AMDModel": (*_DISTILLATION, "rewards")}
 
 
 def _find_network(name: str) -> type:
@@ -58,7 +62,7 @@ class RunOptions:
     ``network_*`` stay plain mappings ``{type, ...}``: their keys are those of the network.
 
     Raises:
-        ValueError: blocks that contradict each other.
+        ValueError: blocks that contradict each other, or one that the model needs is missing.
     """
 
     name: str = option(doc="name of the run, of its folder and of its weights")
@@ -96,6 +100,10 @@ class RunOptions:
                     f"datasets.{phase}.gt_size: must be a multiple of codec.patch ({self.codec.patch}), "
                     f"got {dataset.gt_size}"
                 )
+        if self.train is not None:
+            for key in _NEEDED.get(self.model_type, ()):
+                if not operator.attrgetter(key)(self):
+                    raise ValueError(f"{key}: missing; training a {self.model_type} needs it")
 
     @classmethod
     def check(cls, opt: Mapping[str, Any], file: str | Path) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def load_pristine(device: torch.device | str = "cpu") -> Pristine:
     path = Path(places[0]) / "metrics" / "niqe_pris_params.npz" if places else None
     if path is None or not path.is_file():
         raise AMDRestoreError(
-            'NIQE needs the parameters that come with BasicSR; install it: pip install "amd-restore[train]"'
+            "NIQE needs the parameters that come with BasicSR; "
+            'install it: pip install ".[train]" in the clone of this repository'
         )
     arrays = np.load(path)
     shapes = torch.arange(200, 10001, dtype=torch.float64) / 1000.0

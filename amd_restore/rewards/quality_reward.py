@@ -72,7 +72,8 @@ class PyIQAReward(BaseReward):
             if error.name != "pyiqa":
                 raise
             raise AMDRestoreError(
-                f"the reward '{metric}' needs pyiqa (noncommercial licence): pip install \"amd-restore[iqa]\""
+                f"the reward '{metric}' needs pyiqa (noncommercial licence): "
+                'pip install ".[iqa]" in the clone of this repository'
             ) from error
         if metric not in pyiqa.list_models():
             raise AMDRestoreError(f"pyiqa has no metric '{metric}'; see pyiqa.list_models()")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from amd_restore.errors import AMDRestoreError
@@ -138,9 +139,16 @@ class RewardSum(nn.Module):
         return total, values
 
     def _track(self, running: Tensor, values: Tensor, group_size: int | None) -> None:
-        """Move a running deviation, in place, towards the one within the groups of ``values`` (B, ...)."""
+        """Move a running deviation, in place, towards the one within the groups of ``values`` (B, ...).
+
+        In distributed training the groups of all processes count, so that all of them hold the same estimate.
+        """
         groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
-        within = groups.var(dim=1, correction=0).mean(dim=0).sqrt()
+        variance = groups.var(dim=1, correction=0).mean(dim=0)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(variance)
+            variance /= dist.get_world_size()
+        within = variance.sqrt()
         rate = max(1.0 - MOMENTUM, 1.0 / float(self.updates))
         running.lerp_(within, rate)
 

@@ -1,0 +1,71 @@
+"""Weights and training states on disk: whole or not at all, and never unpickled as code."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import pickle
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amd_restore.atomic import write_atomically
+from amd_restore.checkpoint import load_checkpoint
+from amd_restore.errors import AMDRestoreError
+
+
+def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
+    """``torch.save`` that leaves either the old file or the whole new one.
+
+    Raises:
+        AMDRestoreError: the file cannot be written (BasicSR would go on without it).
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_weights(net: nn.Module, path: str | Path, param_key: str = "params", strict: bool = True) -> Path:
+    """Fill ``net`` from ``.safetensors`` or from BasicSR's ``.pth`` (``params_ema`` falls back to ``params``).
+
+    Returns:
+        The file, with variables and ``~`` expanded.
+
+    Raises:
+        AMDRestoreError: the file is missing, damaged, or holds the weights of another network.
+    """
+    path = Path(os.path.expandvars(path)).expanduser()
+    if not path.is_file():
+        raise AMDRestoreError(f"{path}: no such weights file; check the path block of the option file")
+    state: Mapping[str, Tensor]
+    if path.suffix == ".safetensors":
+        _, state = load_checkpoint(path)
+    else:
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            state = stored.get(param_key) or stored["params"]
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError) as error:
+            raise AMDRestoreError(
+                f"{path}: not a weights file of BasicSR ({type(error).__name__}), or damaged"
+            ) from error
+    try:
+        net.load_state_dict(dict(state), strict=strict)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise AMDRestoreError(f"{path}: weights of another network than {type(net).__name__} ({detail})") from error
+    return path
+
+
+@functools.lru_cache
+def revision() -> str:
+    """Commit of the repository that holds this code; empty outside a repository or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
