@@ -139,7 +139,9 @@ def import_basicsr() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "basicsr":
             raise
-        raise AMDRestoreError('training needs BasicSR; install it with: pip install ".[train]" in the clone of this repository') from error
+        raise AMDRestoreError(
+            'training needs BasicSR; install it with: pip install ".[train]" in the clone of this repository'
+        ) from error
 
 
 def __getattr__(name: str) -> Any:

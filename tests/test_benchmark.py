@@ -242,6 +242,29 @@ def test_finished_runs_are_kept(gt_folder: Path, tmp_path: Path, monkeypatch: py
     assert command.main(arguments) == 0 and len(calls) == 21 + 10  # other weights under the same name
 
 
+def test_results_of_other_packages_or_backbones_are_not_reused(
+    gt_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "datasets": {"A": {"gt": str(gt_folder), "limit": 1}},
+        "methods": [{"name": "bicubic", "type": "bicubic"}],
+    }
+    file, out = write_options(tmp_path / "mini.yml", **settings), tmp_path / "out"
+
+    def kept() -> int:
+        assert command.main(["-opt", str(file), "--out", str(out)]) == 0
+        return len(list((out / "cache").iterdir()))
+
+    assert (kept(), kept()) == (1, 1)
+    identity = json.loads(next((out / "cache").iterdir()).read_text(encoding="utf-8"))["identity"]
+    assert identity["versions"]["torch"] == torch.__version__ and identity["lpips_backbones"] == {}
+    with monkeypatch.context() as patch:
+        patch.setattr("amd_restore.benchmark.evaluate.package_versions", lambda names: dict.fromkeys(names, "other"))
+        assert kept() == 2
+    monkeypatch.setattr("amd_restore.benchmark.evaluate.backbone_hashes", lambda nets: {"alex": "other"})
+    assert kept() == 3
+
+
 def test_command_line_selects_methods_and_weights(gt_folder: Path, tmp_path: Path) -> None:
     weights = save_tiny(tmp_path / "tiny.safetensors")
     file = write_options(

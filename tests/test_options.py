@@ -25,9 +25,13 @@ OPTIONS = {
     "distill": {"num_steps": [1, 2], "step_weights": [0.5, 0.5]},
     "rewards": [{"type": "PSNRReward", "weight": 2}],
     "network_g": {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1},
+    "network_teacher": {"type": "FlatDenoiser"},
+    "network_fake": {"type": "FlatDenoiser"},
+    "path": {"pretrain_network_teacher": "teacher.pth"},
     "train": {
         "total_iter": 4,
         "optim_g": {"type": "Adam", "lr": 0.001},
+        "optim_fake": {"type": "Adam", "lr": 0.002},
         "scheduler": {"type": "MultiStepLR", "milestones": [2]},
     },
     "val": {"val_freq": 2, "metrics": {"psnr": {"type": "calculate_psnr"}}},
@@ -48,6 +52,12 @@ def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     file = folder / "toy.yml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     return file
+
+
+def cosine(periods: list[int], restart_weights: list[float] | None = None) -> dict[str, Any]:
+    """A cosine schedule; without weights BasicSR has one."""
+    given = {} if restart_weights is None else {"restart_weights": restart_weights}
+    return {"type": "CosineAnnealingRestartLR", "periods": periods, **given}
 
 
 def problem(file: Path, force: tuple[str, ...] = ()) -> str:
@@ -94,9 +104,16 @@ def test_good_file(tmp_path: Path) -> None:
         ("train.optim_g.lr", 0, "train.optim_g.lr: must be greater than 0, got 0"),
         ("train.optim_g.lr", float("nan"), "train.optim_g.lr: expected a number"),
         ("train.optim_g", [1], "train.optim_g: expected keys and values, got list [1]"),
+        ("train.optim_g.type", "AdamW", "train.optim_g.type: unknown value str 'AdamW'; did you mean 'Adam'?"),
         ("train.optim_g.betas", [0.9], "train.optim_g: betas needs two numbers, got 1"),
         ("train.scheduler.gamma", -1, "must be greater than 0, got -1"),
         ("train.scheduler.periods", [4], "MultiStepLR has no periods"),
+        ("train.scheduler", cosine([2, 2]), "train.scheduler: restart_weights has 1 entries, periods 2"),
+        ("train.scheduler", cosine([4], [1, 1]), "train.scheduler: restart_weights has 2 entries, periods 1"),
+        ("train.scheduler.restarts", [0, 2], "train.scheduler: restart_weights has 1 entries, restarts 2"),
+        ("train.scheduler", cosine([3]), "scheduler.periods: their sum (3) must be at least total_iter (4)"),
+        ("train.scheduler", cosine([1, 2], [1, 1]), "scheduler.periods: their sum (3) must be at least total_iter (4)"),
+        ("train.time_limit_s", 60, "train.time_limit_s: unknown key"),
         ("train.objective", "denoise", "train.objective: unknown value str 'denoise'; did you mean 'denoising'?"),
         ("codec.patch", 6, "codec.patch: must be a multiple of scale (4), got 6"),
         ("codec.std", 0, "codec.std: must be greater than 0"),
@@ -108,6 +125,7 @@ def test_good_file(tmp_path: Path) -> None:
         ("distill.num_steps", [1, 0], "distill.num_steps.1: must be at least 1 and at most 1000, got 0"),
         ("distill.num_steps", [], "num_steps needs at least one"),
         ("distill.step_weights", [1.0], "step_weights has 1 entries, num_steps 2"),
+        ("distill.weight_dmd", 0, "distill: weight_dmd, weight_pix and weight_percep are all 0"),
         ("distill.t_min", 0.99, "t_min (0.99) must be less than t_max (0.98)"),
         ("distill.normalize", "yes please", "distill.normalize: expected true or false"),
         ("num_gpu", "all", "num_gpu: expected a whole number or 'auto', got str 'all'"),
@@ -121,6 +139,34 @@ def test_slips_are_named(tmp_path: Path, key: str, value: Any, expected: str) ->
     file = write(tmp_path, {key: value})
     message = problem(file)
     assert message.startswith(f"{file}: ") and expected in message
+
+
+@pytest.mark.parametrize("model", ["AMDModel", "DMDModel"])
+@pytest.mark.parametrize(
+    "key", ["network_teacher", "network_fake", "train.optim_fake", "path.pretrain_network_teacher", "rewards"]
+)
+def test_what_distillation_needs(tmp_path: Path, model: str, key: str) -> None:
+    file = write(tmp_path, {"model_type": model, key: None})
+    if (model, key) == ("DMDModel", "rewards"):
+        load_options(file)
+    else:
+        assert problem(file) == f"{file}: {key}: missing; training a {model} needs it"
+    load_options(write(tmp_path, {"model_type": "TeacherModel", key: None}))
+    if not key.startswith("train"):
+        load_options(write(tmp_path, {"model_type": model, key: None, "train": None}))  # for test.py
+
+
+def test_an_empty_teacher_or_reward_list_is_a_missing_one(tmp_path: Path) -> None:
+    assert "rewards: missing" in problem(write(tmp_path, {"rewards": []}))
+    empty = ("path:pretrain_network_teacher=null",)
+    assert "path.pretrain_network_teacher: missing" in problem(write(tmp_path), empty)
+
+
+def test_schedules_that_fit(tmp_path: Path) -> None:
+    for scheduler in (cosine([4]), cosine([2, 3], [1, 0.5])):
+        load_options(write(tmp_path, {"train.scheduler": scheduler}))
+    restarts = {"type": "MultiStepRestartLR", "milestones": [1], "restarts": [0, 2], "restart_weights": [1, 0.5]}
+    load_options(write(tmp_path, {"train.scheduler": restarts}))
 
 
 def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
@@ -190,7 +236,7 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
 def test_an_alias_is_a_value_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "alias.yml"
     file.write_text(
-        yaml.safe_dump({k: v for k, v in OPTIONS.items() if k != "network_g"})
+        yaml.safe_dump({k: v for k, v in OPTIONS.items() if k not in ("network_g", "network_fake")})
         + "network_g: &net {type: FlatDenoiser, num_feat: 8}\nnetwork_fake: *net\n"
     )
     opt = load_options(file, ["network_g:num_feat=16"])

@@ -110,7 +110,7 @@ def test_without_basicsr_the_message_says_what_to_install(monkeypatch: pytest.Mo
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", without_basicsr)
-    with pytest.raises(AMDRestoreError, match=r'pip install "amd-restore\[train\]"'):
+    with pytest.raises(AMDRestoreError, match=r'pip install "\.\[train\]"'):
         registry.register_all(training=True)
 
 

@@ -83,9 +83,9 @@ class SchedulerOptions:
                 raise ValueError(f"{self.type} has no {key}; it takes {', '.join(allowed)}")
         if getattr(self, allowed[0]) is None:
             raise ValueError(f"{self.type} needs {allowed[0]}")
-        # BasicSR has one weight of 1 where the file gives none, and one restart, at 0.
         parts = "periods" if self.type == "CosineAnnealingRestartLR" else "restarts"
-        count, weights = len(getattr(self, parts) or [0]), len(self.restart_weights or [1])
+        # Where the file says nothing, BasicSR has one restart, at 0, and one weight.
+        count, weights = (1 if given is None else len(given) for given in (getattr(self, parts), self.restart_weights))
         if count != weights:
             raise ValueError(f"restart_weights has {weights} entries, {parts} {count}; give one for each")
 

@@ -83,7 +83,9 @@ class LPIPSDistance(nn.Module):
         except ModuleNotFoundError as error:
             if error.name != "lpips":
                 raise
-            raise AMDRestoreError('LPIPS needs the package lpips: pip install ".[train]" in the clone of this repository') from error
+            raise AMDRestoreError(
+                'LPIPS needs the package lpips: pip install ".[train]" in the clone of this repository'
+            ) from error
         # lpips initialises a whole random classifier first; that must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's notes on the old `pretrained=` argument
