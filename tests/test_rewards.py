@@ -233,7 +233,7 @@ def test_niqe_of_a_constant_image_is_the_worst() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed")
 def test_pyiqa_absent_names_the_extra() -> None:
-    with pytest.raises(AMDRestoreError, match=r"pip install "\.\[iqa\]""):
+    with pytest.raises(AMDRestoreError, match=r'pip install "\.\[iqa\]"'):
         PyIQAReward("musiq")
 
 
