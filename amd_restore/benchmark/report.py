@@ -18,6 +18,7 @@ from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.options import BenchmarkOptions
 from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
 from amd_restore.errors import AMDRestoreError
+from amd_restore.rewards.lpips_net import assets_folder
 
 Comparison = tuple[str, str, str, str, Difference]  # a, b, dataset, metric
 
@@ -77,7 +78,9 @@ def write_report(
             for a, b, dataset, metric, difference in comparisons
         ],
     }
-    write_atomically(folder / f"{options.name}.json", json.dumps(content, indent=1).encode())
+    # Published results name the asset folder by its variable, not by where it lay on one machine.
+    serialised = json.dumps(content, indent=1).replace(str(assets_folder()), "${AMD_RESTORE_ASSETS}")
+    write_atomically(folder / f"{options.name}.json", serialised.encode())
     return text
 
 

@@ -49,7 +49,7 @@ def load_weights(net: nn.Module, path: str | Path, param_key: str = "params", st
         try:
             stored = torch.load(path, map_location="cpu", weights_only=True)
             state = stored.get(param_key) or stored["params"]
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AttributeError) as error:
+        except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, KeyError, AttributeError) as error:
             raise AMDRestoreError(
                 f"{path}: not a weights file of BasicSR ({type(error).__name__}), or damaged"
             ) from error

@@ -29,7 +29,7 @@ from amd_restore.registry import ARCH_REGISTRY, REWARD_REGISTRY, did_you_mean, i
 
 # What BasicSR's pipelines and ours write into the options while running; no file may set it.
 RUNTIME_KEYS = {
-    "": {"is_train", "rank", "world_size", "dist", "auto_resume", "root_path", "opt_path"},
+    "": {"is_train", "rank", "world_size", "dist", "auto_resume", "root_path", "opt_path", "resume_iter"},
     "path": {"experiments_root", "models", "training_states", "log", "visualization", "results_root"},
 }
 PHASES = ("train", "val", "test")
