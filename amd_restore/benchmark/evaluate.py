@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Evaluator:
             method.release()
         return results
 
-    def _run(self, run: Run, test_set: TestSet, progress: Callable[[str], None]) -> dict:  # type: ignore[type-arg]
+    def _run(self, run: Run, test_set: TestSet, progress: Callable[[str], None]) -> dict[str, Any]:
         identity = {
             **run.identity,
             "test_set": test_set.fingerprint(),
@@ -83,11 +84,11 @@ class Evaluator:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
         file = self.folder / "cache" / f"{key}.json"
         if file.is_file() and not self.fresh and not self.save_images:
-            kept: dict = json.loads(file.read_text(encoding="utf-8"))  # type: ignore[type-arg]
+            kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             for name in kept["images"]:
                 progress(name)
             return kept
-        measured: dict = {"identity": identity, "images": [], "values": {}, "seconds": []}  # type: ignore[type-arg]
+        measured: dict[str, Any] = {"identity": identity, "images": [], "values": {}, "seconds": []}
         measure = self.measure  # imports and loads before the first restoration is timed
         for pair in test_set:
             sr = run.restore(pair, test_set.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amd_restore.rewards.fidelity_reward import ConsistencyReward, LPIPSReward, PSNRReward
-from amd_restore.rewards.lpips_net import build_lpips, lpips_distance
+from amd_restore.rewards.lpips_net import build_lpips
 from amd_restore.rewards.quality_reward import NIQEReward, PyIQAReward
 from amd_restore.rewards.reward import Reward, RewardSum, build_rewards
 
@@ -17,5 +17,4 @@ __all__ = [
     "RewardSum",
     "build_lpips",
     "build_rewards",
-    "lpips_distance",
 ]

@@ -127,11 +127,6 @@ class LPIPSDistance(nn.Module):
         return self.metric(2.0 * sr.float() - 1.0, 2.0 * gt.float() - 1.0).float().flatten()
 
 
-def lpips_distance(net: str = "alex") -> LPIPSDistance:
-    """LPIPS as a module; see :class:`LPIPSDistance`."""
-    return LPIPSDistance(net)
-
-
 def build_lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPSDistance:
     """LPIPS on ``device``, called with ``(sr, gt)`` in [0, 1] for distances (B,), as a loss or a metric.
 
