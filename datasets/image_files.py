@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -86,17 +86,6 @@ def write_png(path: Path, image: np.ndarray) -> str:
     content = buffer.tobytes()
     write_atomically(path, content)
     return sha256(content)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write next to the target, then rename, so that an interrupted run leaves no half file."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise AMDRestoreError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def shrink(image: np.ndarray, factor: float) -> np.ndarray:

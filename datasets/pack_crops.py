@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from image_files import file_sha256, list_images, read_image, write_atomically
+from image_files import file_sha256, list_images, read_image
 from texture import gradient_energy, grid_offsets
 from tqdm import tqdm
 
+from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
 
 Crop = tuple[int, int, int]
