@@ -25,7 +25,7 @@ from amd_restore.diffusion import PREDICTION_TYPES, Denoiser, ResidualCodec, bui
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import ARCH_REGISTRY
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added time_shift; a file of version 1 has evenly spaced times
 METADATA_KEY = "amd_restore"  # key of the header among the safetensors metadata
 KINDS = ("student", "teacher")
 SAMPLERS = ("ode", "renoise")
@@ -49,6 +49,7 @@ class Header:
         default_steps: number of steps when the user names none.
         sampler: between steps, ``ode`` is deterministic, ``renoise`` draws fresh noise; see
             :func:`~amd_restore.diffusion.sample`.
+        time_shift: spacing of the steps, 1 is even; see there.
         degradation: what was done to the training images, in words.
         training_data: what it was trained on, in words.
         licence: licence of the weights.
@@ -70,6 +71,7 @@ class Header:
     steps: tuple[int, ...]
     default_steps: int
     sampler: str = "ode"
+    time_shift: float = 1.0
     degradation: str = ""
     training_data: str = ""
     licence: str = ""
@@ -86,6 +88,10 @@ class Header:
         _require(self.kind in KINDS, "kind", f"must be one of {', '.join(KINDS)}, not {self.kind!r}")
         _require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         _require(_positive(self.scale), "scale", f"must be a whole number of at least 1, not {self.scale!r}")
+        shift = self.time_shift
+        _require(
+            isinstance(shift, (int, float)) and shift > 0, "time_shift", f"must be a number above 0, not {shift!r}"
+        )
         _require(isinstance(self.network.get("type"), str), "network", "needs a 'type'")
         _require(self.codec.get("scale") == self.scale, "codec", f"has another scale than {self.scale}")
         _require(
@@ -113,9 +119,9 @@ class Header:
             raise AMDRestoreError(f"header: no valid JSON ({error})") from error
         _require(isinstance(values, dict), "header", "must be a table")
         version = values.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in range(1, FORMAT_VERSION + 1):
             raise AMDRestoreError(
-                f"header: format_version {version!r} is not the one known here ({FORMAT_VERSION}); "
+                f"header: format_version {version!r} is not one known here (1 to {FORMAT_VERSION}); "
                 "update amd-restore, or export the weights again"
             )
         fields = dataclasses.fields(cls)

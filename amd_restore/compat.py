@@ -1,6 +1,6 @@
 """The only place that mends third parties, so that nobody else has to know.
 
-Two things are mended, and each only where it is needed:
+Three things are mended, and each only where it is needed:
 
 * BasicSR 1.4.2 imports ``torchvision.transforms.functional_tensor``, which newer torchvision no longer has.
   Fixed in BasicSR's master branch, never released.
@@ -9,6 +9,7 @@ Two things are mended, and each only where it is needed:
   here calls them), so that the import succeeds. **The real fix is a matching pair of builds**: torch and
   torchvision both from PyTorch's CPU index, or both from the same CUDA index; then this module leaves
   torchvision alone.
+* openai-clip 1.0.1, which pyiqa uses, takes ``packaging`` out of ``pkg_resources``, which setuptools 82 dropped.
 """
 
 from __future__ import annotations
@@ -35,6 +36,19 @@ def patch() -> None:
         return
     _import_torchvision()
     _provide_functional_tensor()
+
+
+def patch_clip() -> None:
+    """Provide the one name that openai-clip takes from ``pkg_resources``; call it before CLIP's first import.
+
+    Does nothing where setuptools still has that module, or where CLIP is not installed.
+    """
+    missing = "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None
+    if missing and importlib.util.find_spec("clip") is not None:
+        module = types.ModuleType("pkg_resources", "Stand-in made by amd_restore.compat for openai-clip 1.0.1.")
+        module.packaging = importlib.import_module("packaging")  # type: ignore[attr-defined]
+        importlib.import_module("packaging.version")
+        sys.modules["pkg_resources"] = module
 
 
 def _import_torchvision() -> None:

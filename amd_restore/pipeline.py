@@ -209,7 +209,7 @@ class RestorationPipeline:
         fresh_noise = draw if self.header.sampler == "renoise" else None
         # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            x0 = sample(self.denoiser, draw(0), cond, num_steps, fresh_noise=fresh_noise)
+            x0 = sample(self.denoiser, draw(0), cond, num_steps, 1.0, fresh_noise, self.header.time_shift)
         return self.codec.decode(x0.float(), window)
 
     def _pad(self, lq: Tensor) -> Tensor:

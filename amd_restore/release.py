@@ -16,7 +16,7 @@ from amd_restore.checkpoint import load_checkpoint, save_checkpoint
 from amd_restore.errors import AMDRestoreError
 
 
-def release(weights: Path, name: str, out: Path, **changes: str | None) -> Path:
+def release(weights: Path, name: str, out: Path, **changes: str | float | None) -> Path:
     """Write ``out/NAME.safetensors`` (fp16); header values in ``changes`` that are not None replace the run's.
 
     Returns:
@@ -41,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights", help="folder")
     parser.add_argument("--licence", help="licence of the weights")
     parser.add_argument("--training_data", help="what they were trained on, in words")
+    parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: as in training)")
     parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
     args = parser.parse_args(arguments)
     try:
-        changes = {key: getattr(args, key) for key in ("licence", "training_data", "commit")}
+        changes = {key: getattr(args, key) for key in ("licence", "training_data", "time_shift", "commit")}
         path = release(args.weights, args.name, args.out, **changes)
     except AMDRestoreError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from smooth_images import smooth_image
 from tiny_model import save_tiny
 
 from amd_restore.benchmark import __main__ as command
 from amd_restore.benchmark import panel
-from amd_restore.benchmark.images import Image, Pair, TestSet, read_rgb, resize, to_uint8
+from amd_restore.benchmark.images import TestSet, read_rgb, resize, to_uint8
 from amd_restore.benchmark.methods import GuidedDenoiser
-from amd_restore.benchmark.metrics import Measure, consistency, marks
+from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import DatasetOptions, load_benchmark_options
 from amd_restore.diffusion import sample
 from amd_restore.errors import AMDRestoreError
@@ -26,14 +27,6 @@ from amd_restore.pipeline import RestorationPipeline
 
 OTHER_CODEC = {"type": "residual", "scale": 4, "patch": 4, "std": 0.1}
 LIGHT = ["psnr_y", "ssim_y", "consistency"]  # metrics that need no weights
-
-
-def smooth_image(seed: int, height: int = 64, width: int = 96) -> Image:
-    """Random colours, enlarged, with some grain: shrinks and enlarges like a photograph."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(30, 220, (height // 8, width // 8, 3), dtype=np.uint8)
-    image = resize(coarse, height) + rng.normal(0, 0.01, (height, width, 3))
-    return to_uint8(image)
 
 
 @pytest.fixture
@@ -111,55 +104,6 @@ def test_test_set_errors(gt_folder: Path, tmp_path: Path) -> None:
         TestSet("x", DatasetOptions(gt=str(gt_folder), lq=str(tmp_path / "lq")), 4)
     with pytest.raises(AMDRestoreError, match="is not 1/4 of"):
         next(iter(TestSet("x", DatasetOptions(gt=str(gt_folder), lq=str(tmp_path / "lq"), limit=1), 4)))
-
-
-# ---- metrics -------------------------------------------------------------------------------------------------------
-
-
-def test_metrics_follow_the_protocol() -> None:
-    gt = smooth_image(0)
-    sr = gt.copy()
-    sr[4:-4, 4:-4] = np.clip(gt[4:-4, 4:-4].astype(int) + 5, 0, 255)
-    sr[:4] = 0  # inside the border, hence unseen
-    values = Measure(["psnr_y", "ssim_y", "niqe"], crop_border=4)(sr, Pair("x", gt, gt[::4, ::4]))
-    # 5 in R, G and B is 5 * 219 / 255 in Y.
-    assert values["psnr_y"] == pytest.approx(20 * np.log10(255 / (5 * 219 / 255)), abs=0.01)
-    assert 0.9 < values["ssim_y"] < 1.0
-    assert np.isnan(values["niqe"])  # 64 x 96 has no two blocks
-    constant = np.full((210, 210, 3), 128, np.uint8)
-    assert np.isnan(Measure(["niqe"], crop_border=4)(constant, Pair("x", constant, constant))["niqe"])
-
-
-def test_lpips_sees_rgb_in_the_right_order(assets: Path) -> None:
-    gt = smooth_image(0)
-    pair = Pair("x", gt, gt[::4, ::4])
-    measure = Measure(["lpips_alex"], crop_border=4)
-    assert measure(gt, pair)["lpips_alex"] == pytest.approx(0.0, abs=1e-6)
-    red, blue = gt.copy(), gt.copy()
-    red[..., 0], blue[..., 2] = 255 - red[..., 0], 255 - blue[..., 2]
-    values = [measure(image, pair)["lpips_alex"] for image in (red, blue)]
-    tensors = [torch.from_numpy(i.transpose(2, 0, 1).copy())[None].float() / 127.5 - 1 for i in (red, blue, gt)]
-    with torch.no_grad():
-        expected = [measure._lpips["lpips_alex"].metric(t, tensors[2]).item() for t in tensors[:2]]
-    assert values == pytest.approx(expected, rel=1e-4) and values[0] != pytest.approx(values[1], rel=0.01)
-
-
-def test_consistency_is_high_for_what_was_given() -> None:
-    gt = smooth_image(1)
-    lq = to_uint8(resize(gt, 16))
-    assert consistency(gt, lq) > 55.0
-    assert consistency(np.roll(gt, 8, axis=1), lq) < 30.0
-
-
-def test_marks() -> None:
-    assert marks([]) == {}
-    assert marks(["lpips-squeeze"]) == {"lpips_squeeze": "†", "lpips_alex": "‡"}
-    assert marks(["lpips_squeeze", "niqe"]) == {"lpips_squeeze": "†", "lpips_alex": "‡", "niqe": "†"}
-    assert marks(["lpips_vgg"]) == {"lpips_squeeze": "‡", "lpips_alex": "‡"}
-    assert marks(["psnr", "musiq"]) == {"psnr_y": "†"}
-    assert marks(["l1"]) == {"psnr_y": "‡"}
-    assert marks(["l1", "lpips_squeeze"]) == {"psnr_y": "‡", "lpips_squeeze": "†", "lpips_alex": "‡"}
-    assert marks(["l1", "psnr"]) == {"psnr_y": "†"}
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ def test_the_student_loss_reaches_only_the_student(workshop: Path) -> None:
     cond = model.codec.condition(model.lq)
     from amd_restore.diffusion import rollout
 
-    x0, _ = rollout(model.denoiser(model.net_g), model.start_noise(), cond, 1)
+    x0, model.made_at = rollout(model.denoiser(model.net_g), model.start_noise(), cond, 1)
+    model.fake_cond = model.condition_of_fake(cond, model.made_at)
     image = model.codec.decode(x0, model.lq)
     losses = model.student_losses(x0, image, cond, model.diagnose(image.detach(), True))
     assert set(losses) == {"l_amd", "l_pix", "l_percep"}

@@ -52,6 +52,7 @@ DOORS = {
     "lpips": {"rewards", "benchmark"},
     "pyiqa": {"rewards", "benchmark"},
     "cv2": {"data", "image_io"},
+    "matplotlib": {"benchmark"},
     "basicsr": {"data", "models", "train", "test", "training", "benchmark"},  # registry: lazily, by name
     "torchvision": {"compat"},
     "safetensors": {"checkpoint", "rewards"},

@@ -83,7 +83,7 @@ def test_option_file_is_valid(file: Path) -> None:
     if "model_type" in read_yaml(file):
         assert load_options(file)["name"].endswith(file.stem)
     else:
-        assert file.parent.name == "benchmark"
+        assert file.parent.name in ("benchmark", "ablation")
 
 
 def test_changelog_has_the_shape_of_keep_a_changelog() -> None:

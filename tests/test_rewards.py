@@ -242,19 +242,25 @@ def test_pyiqa_sign_comes_from_its_metadata(monkeypatch: pytest.MonkeyPatch, low
     class Metric:
         metric_mode = "NR"
 
+        score_range = "~0, ~1"
+
         def __init__(self, as_loss: bool) -> None:
-            self.lower_better = lower_better
+            self.lower_better, self.as_loss = lower_better, as_loss
             assert as_loss is False
+
+        def requires_grad_(self, on: bool) -> Metric:
+            assert not on
+            return self
 
         def __call__(self, image: Tensor) -> Tensor:
             return image.mean(dim=(1, 2, 3))[:, None]
 
     module = types.ModuleType("pyiqa")
     module.list_models = lambda: ["stub"]  # type: ignore[attr-defined]
-    module.create_metric = lambda name, as_loss, device: Metric(as_loss)  # type: ignore[attr-defined]
+    module.create_metric = lambda name, as_loss, **options: Metric(as_loss)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pyiqa", module)
     reward = PyIQAReward("stub")
-    assert reward.mode == "no_reference"
+    assert reward.mode == "no_reference" and reward.range == (0.0, 1.0)
     torch.testing.assert_close(reward(torch.full((2, 3, 4, 4), 0.25)), torch.full((2,), sign * 0.25))
     with pytest.raises(AMDRestoreError, match="'other'"):
         PyIQAReward("other")
@@ -280,7 +286,7 @@ def test_standardised_rewards_have_comparable_spread() -> None:
             super().__init__()
             self.name, self.scale = name, scale
 
-        def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
             return self.scale * sr.mean(dim=(1, 2, 3))
 
     rewards = RewardSum([Scaled("small", 1e-2), Scaled("large", 1e3)], standardize=True)

@@ -45,7 +45,7 @@ def shrink(options: dict[str, Any], folder: Path, teacher: str | None, iteration
     for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
         options["path"][key] = teacher
     for reward in options.get("rewards") or []:
-        if reward["type"] == "NIQEReward":  # needs 96 pixels
+        if reward["type"] in ("NIQEReward", "PyIQAReward"):  # needs 96 pixels; an optional package
             options["rewards"] = [{"type": "LPIPSReward", "net": "squeeze"}, {"type": "PSNRReward"}]
             break
     options["train"]["total_iter"] = iterations

@@ -19,7 +19,7 @@ from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import build_methods
 from amd_restore.benchmark.options import BenchmarkOptions, load_benchmark_options
 from amd_restore.benchmark.provenance import protocol
-from amd_restore.benchmark.report import check_compare, compare, write_report
+from amd_restore.benchmark.tables import check_compare, compare, write_report
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import did_you_mean
 

@@ -18,8 +18,9 @@ from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import Method, Run
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import BenchmarkOptions
-from amd_restore.benchmark.provenance import backbone_hashes, code_fingerprint, package_versions
+from amd_restore.benchmark.provenance import MEASURING, backbone_hashes, code_fingerprint, file_hash, package_versions
 from amd_restore.image_io import Picture, write_image
+from amd_restore.rewards import dists_net
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,27 @@ class Evaluator:
             method.release()
         return results
 
-    def _run(self, run: Run, test_set: TestSet, progress: Callable[[str], None]) -> dict[str, Any]:
-        identity = {
+    def is_kept(self, run: Run, test_set: TestSet) -> bool:
+        """Whether measuring this run would only read what is kept."""
+        return self._kept_file(self._identity(run, test_set)).is_file() and not self.fresh and not self.save_images
+
+    def _identity(self, run: Run, test_set: TestSet) -> dict[str, object]:
+        """All that decides a measurement."""
+        return {
             **run.identity,
             "test_set": test_set.fingerprint(),
             "metrics": self.options.metrics,
             "crop_border": self.options.crop_border,
             **self._environment,
         }
+
+    def _kept_file(self, identity: dict[str, object]) -> Path:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
-        file = self.folder / "cache" / f"{key}.json"
+        return self.folder / "cache" / f"{key}.json"
+
+    def _run(self, run: Run, test_set: TestSet, progress: Callable[[str], None]) -> dict[str, Any]:
+        identity = self._identity(run, test_set)
+        file = self._kept_file(identity)
         if file.is_file() and not self.fresh and not self.save_images:
             kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             for name in kept["images"]:
@@ -106,13 +118,13 @@ class Evaluator:
 
     @functools.cached_property
     def _environment(self) -> dict[str, object]:
-        """What decides a measurement beside the options: our code, the packages that compute, LPIPS' weights."""
+        """What decides a measurement beside the options: our code, the packages that compute, weights of metrics."""
         nets = [name.removeprefix("lpips_") for name in self.options.metrics if name.startswith("lpips_")]
-        return {
-            "code": code_fingerprint(),
-            "versions": package_versions(("torch", "basicsr", "lpips")),
-            "lpips_backbones": backbone_hashes(nets),
-        }
+        environment: dict[str, object] = {"code": code_fingerprint(), "versions": package_versions(MEASURING)}
+        if "dists" in self.options.metrics:
+            nets.append("vgg")
+            environment["dists"] = file_hash(dists_net.weights_file())
+        return {**environment, "lpips_backbones": backbone_hashes(nets)}
 
     @property
     def measure(self) -> Measure:

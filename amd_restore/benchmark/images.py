@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator
@@ -127,6 +128,10 @@ class TestSet:
 
     def fingerprint(self) -> str:
         """Hash of all that decides the pairs: file contents, names, scale and crop."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.scale, self.options.crop)).encode())
         for path in (*self.files, *self.inputs):
             if path is not None:

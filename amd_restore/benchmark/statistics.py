@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,47 @@ def summarise(values: NDArray[np.float64]) -> Summary:
         return Summary(float("nan"), None)
     means = defined.mean(axis=1)
     return Summary(float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two have a value in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def interval(values: NDArray[np.float64], num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Interval:
+    """Mean of (runs, images) with a percentile bootstrap over both, as in :func:`paired_difference`."""
+    return Interval(*_mean_and_interval(values, num_resamples, seed))
+
+
+def within_images(groups: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """Values of M groups on the same images without what images differ by, for intervals that can be compared.
+
+    An image's mean over groups is replaced by the mean of all (Cousineau 2005), and deviations from a group's mean
+    grow by sqrt(M / (M - 1)), which that step took from them (Morey 2008). Group means stay.
+
+    Args:
+        groups: (runs, images) each; the number of runs may differ.
+
+    Returns:
+        Arrays of the same shapes; all NaN at an image where any group has one.
+    """
+    of_image = np.mean([group.mean(axis=0) for group in groups], axis=0)
+    result = []
+    for group in groups:
+        centred = group - of_image
+        defined = ~np.isnan(of_image)
+        mean = centred[:, defined].mean() if defined.any() else np.nan
+        growth = (len(groups) / (len(groups) - 1)) ** 0.5 if len(groups) > 1 else 1.0
+        result.append(mean + (centred - mean) * growth + (of_image[defined].mean() if defined.any() else np.nan))
+    return result
 
 
 @dataclass(frozen=True)
@@ -58,14 +100,25 @@ def paired_difference(
     """
     if a.shape[0] != b.shape[0]:
         a, b = a.mean(axis=0, keepdims=True), b.mean(axis=0, keepdims=True)
-    differences = a - b
-    differences = differences[:, ~np.isnan(differences).any(axis=0)]
-    runs, images = differences.shape
+    return Difference(*_mean_and_interval(a - b, num_resamples, seed))
+
+
+def _mean_and_interval(values: NDArray[np.float64], num_resamples: int, seed: int) -> tuple[float, float, float]:
+    """Mean of (runs, images), and 2.5% and 97.5% of its bootstrap distribution; NaN images are left out."""
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    runs, images = values.shape
     if images == 0:
-        return Difference(*(float("nan"),) * 3)
+        return (float("nan"),) * 3
     generator = np.random.default_rng(seed)
-    picked_images = generator.integers(0, images, (num_resamples, images))
-    picked_runs = generator.integers(0, runs, (num_resamples, runs))
-    samples = np.array([differences[r].mean(axis=0)[i].mean() for r, i in zip(picked_runs, picked_images, strict=True)])
+    of_images = _shares(generator.integers(0, images, (num_resamples, images)), images)
+    of_runs = _shares(generator.integers(0, runs, (num_resamples, runs)), runs)
+    samples = ((of_runs @ values) * of_images).sum(axis=1)
     low, high = np.percentile(samples, [2.5, 97.5])
-    return Difference(float(differences.mean()), float(low), float(high))
+    return float(values.mean()), float(low), float(high)
+
+
+def _shares(picked: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """How often each of ``count`` things was picked, as a share: (resamples, picks) -> (resamples, count)."""
+    rows = np.arange(len(picked))[:, None] * count
+    counts = np.bincount((picked + rows).ravel(), minlength=len(picked) * count)
+    return counts.reshape(len(picked), count) / picked.shape[1]

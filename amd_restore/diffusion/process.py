@@ -109,15 +109,23 @@ class Process:
         """
         return self.add_noise(x0, self.noise_from_x0(x_t, x0, t), s)
 
-    def times(self, num_steps: int, device: torch.device | str = "cpu") -> Tensor:
-        """``num_steps + 1`` evenly spaced times from 1 down to 0.
+    def times(self, num_steps: int, device: torch.device | str = "cpu", shift: float = 1.0) -> Tensor:
+        """``num_steps + 1`` times from 1 down to 0, evenly spaced before :func:`shift_time`.
 
         Raises:
             AMDRestoreError: when ``num_steps`` is below 1.
         """
         if num_steps < 1:
             raise AMDRestoreError(f"the number of steps must be at least 1, got {num_steps}")
-        return torch.linspace(1.0, 0.0, num_steps + 1, device=device)
+        return shift_time(torch.linspace(1.0, 0.0, num_steps + 1, device=device), shift)
+
+
+def shift_time(t: Tensor, shift: float) -> Tensor:
+    """Times in [0, 1] moved towards noise (``shift`` > 1) or towards the image (< 1); 0 and 1 stay, 1 moves nothing.
+
+    The map ``shift t / (1 + (shift - 1) t)`` is that of Stable Diffusion 3 (2403.03206, eq. 23).
+    """
+    return t if shift == 1.0 else shift * t / ((1.0 - t) + shift * t)
 
 
 class RectifiedFlow(Process):

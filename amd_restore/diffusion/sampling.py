@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.diffusion.denoiser import Denoiser
+from amd_restore.diffusion.process import shift_time
 
 
 def _batch_time(t: Tensor, like: Tensor) -> Tensor:
@@ -22,8 +23,9 @@ def sample(
     num_steps: int,
     guidance_scale: float = 1.0,
     fresh_noise: Callable[[int], Tensor] | None = None,
+    time_shift: float = 1.0,
 ) -> Tensor:
-    """Go from t = 1 to t = 0 in ``num_steps`` evenly spaced steps.
+    """Go from t = 1 to t = 0 in ``num_steps`` steps.
 
     Without ``fresh_noise`` the steps are deterministic: the ODE that a teacher was trained to follow. A few-step
     student has no ODE; it answers with a sample whose errors depend on the noise it saw, so it is noised again with
@@ -36,6 +38,8 @@ def sample(
         num_steps: network evaluations (twice as many with guidance).
         guidance_scale: 1 is no guidance.
         fresh_noise: called with 1, 2, ... for the noise, of the shape of ``noise``, of each step after the first.
+        time_shift: 1 spaces the steps evenly; less moves those after the first towards the image, see
+            :func:`~amd_restore.diffusion.process.shift_time`.
 
     Returns:
         x0 (B, C, h, w).
@@ -43,7 +47,7 @@ def sample(
     Raises:
         AMDRestoreError: when ``num_steps`` is below 1.
     """
-    times = denoiser.process.times(num_steps, noise.device)
+    times = denoiser.process.times(num_steps, noise.device, time_shift)
     x_t = noise * denoiser.process.sigma(times[0])
     for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
         x0 = denoiser.guided(x_t, _batch_time(t, x_t), cond, guidance_scale)
@@ -63,6 +67,7 @@ def rollout(
     num_steps: int | Tensor,
     stop_step: int | Tensor | None = None,
     fresh_noise: Callable[[int], Tensor] | None = None,
+    time_shift: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Backward simulation (DMD2, 2405.14867, section 4.5): the student meets its own intermediate states.
 
@@ -73,9 +78,10 @@ def rollout(
         denoiser: the student.
         noise: standard normal (B, C, h, w).
         cond: condition (B, K, h, w).
-        num_steps: length of each sample's schedule of evenly spaced times, a number or (B,).
+        num_steps: length of each sample's schedule, a number or (B,).
         stop_step: index in [0, num_steps) of the call whose estimate is returned, a number or (B,); None is the last.
         fresh_noise: as in :func:`sample`, for the whole batch.
+        time_shift: as in :func:`sample`.
 
     Returns:
         The student's sample x0 (B, C, h, w) and the time (B,) at which it was asked.
@@ -87,11 +93,11 @@ def rollout(
     with torch.no_grad():
         for i in range(int(stop.max())):
             rows = (stop > i).nonzero().squeeze(1)
-            t, s = 1.0 - i / steps[rows], 1.0 - (i + 1) / steps[rows]
+            t, s = (shift_time(1.0 - k / steps[rows], time_shift) for k in (i, i + 1))
             x0 = denoiser(x_t[rows], t, cond[rows])
             if fresh_noise is None:
                 x_t[rows] = denoiser.process.step(x_t[rows], x0, t, s)
             else:
                 x_t[rows] = denoiser.process.add_noise(x0, fresh_noise(i + 1)[rows], s)
-    t = 1.0 - stop / steps
+    t = shift_time(1.0 - stop / steps, time_shift)
     return denoiser(x_t, t, cond), t

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening_weight
+from amd_restore.losses.diagnostics import group_diversity, zone_cosine, zone_mean
 from amd_restore.losses.dmd import (
     denoising_loss,
     gradient_cosine,
     matching_direction,
     normalizer,
     surrogate_loss,
+    vsd_weight,
 )
+from amd_restore.losses.gan import discriminator_loss, generator_loss
 
 __all__ = [
     "denoising_loss",
+    "discriminator_loss",
+    "generator_loss",
     "gradient_cosine",
     "group_advantage",
+    "group_diversity",
     "matching_direction",
     "normalizer",
     "score_adaptation",
     "sharpening_weight",
     "surrogate_loss",
+    "vsd_weight",
+    "zone_cosine",
+    "zone_mean",
 ]

@@ -2,64 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening_weight
 from amd_restore.models.dmd_model import DMDModel
+from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
-from amd_restore.rewards import build_rewards
+from amd_restore.rewards import BaseReward, build_rewards
 
 
 @MODEL_REGISTRY.register()
 class AMDModel(DMDModel):
-    """AMD (2602.07345) of a conditional diffusion teacher; with both strengths 0 it is DMD bit for bit."""
+    """AMD (2602.07345) of a conditional diffusion teacher; with both strengths 0 it is DMD bit for bit.
+
+    With ``distill.spatial`` rewards, advantage, alpha, beta and sharpening are maps over the latent grid.
+    """
 
     loss_name = "l_amd"
+    reward_losses: Sequence[tuple[BaseReward, float]] = ()
 
     def init_training_settings(self) -> None:
         """Build the rewards; their running deviations serve standardisation and ``std_floor``."""
-        self.reward = build_rewards(self.opt.get("rewards") or [], self.device, self.run.distill.standardize_rewards)
+        blocks = [{k: v for k, v in block.items() if k != "loss_weight"} for block in self.opt.get("rewards") or []]
+        self.reward = build_rewards(blocks, self.device, self.run.distill.standardize_rewards)
+        pairs = zip(self.reward.rewards, self.run.rewards, strict=True)
+        self.reward_losses = [(reward, block.loss_weight) for reward, block in pairs if block.loss_weight != 0]
         super().init_training_settings()
 
     def diagnose(self, image: Tensor, update_student: bool) -> Tensor | None:
-        """Advantage of each sample in its group (eq. 12); rewards are skipped where nothing uses them."""
+        """Advantage of each sample in its group (eq. 12); rewards are skipped where nothing uses them.
+
+        Returns:
+            (B,), or (B, 1, h, w) with ``distill.spatial``.
+        """
         options = self.run.distill
-        if not update_student and options.sharpening_strength == 0:
+        if options.objective == "regression" or (not update_student and options.sharpening_strength == 0):
             return None
-        rewards, values = self.reward(image, gt=self.gt, lq=self.lq, group_size=options.group_size)  # (B,)
-        floor = options.std_floor * self.reward.std_total
-        advantage = group_advantage(rewards, options.group_size, floor)
-        self.log(
-            reward__total=rewards,
-            reward__group_std=self.reward.std_total,
-            amd__clipped_share=(advantage.abs() >= 1).float(),
-            amd__forbidden_share=(advantage < 0).float(),
-            **{f"reward__{name}": value for name, value in values.items()},
-        )
+        advantage, rewards, values = self.advantage(image, self.gt, self.lq)
+        with self.diagnostics.extra():
+            self.log(reward__total=rewards, **{f"reward__{name}": value for name, value in values.items()})
+            if self.diagnosing:
+                self.log(
+                    reward__group_std=self.reward.std_total,
+                    amd__clipped_share=(advantage.abs() >= 1).float(),
+                    amd__forbidden_share=(advantage < 0).float(),
+                )
         return advantage
+
+    def advantage(self, image: Tensor, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Advantage, sum of the rewards, and each reward's values (B,), of groups of restored images."""
+        options = self.run.distill
+        rewards, values = self.reward(
+            image,
+            gt=gt,
+            lq=lq,
+            group_size=options.group_size,
+            map_size=self.codec.latent_shape(lq)[2:] if options.spatial else None,
+            map_sigma=options.map_sigma,
+        )
+        floor = options.std_floor * self.reward.std_total
+        return group_advantage(rewards, options.group_size, floor), rewards, values
 
     def adaptation(self, advantage: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Dynamic Score Adaptation (eq. 13)."""
         assert advantage is not None
-        return score_adaptation(advantage, self.run.distill.adaptation_strength)
+        alpha, beta = score_adaptation(advantage, self.run.distill.adaptation_strength)
+        if self.diagnosing:
+            with self.diagnostics.extra():
+                self._log_weights(alpha=alpha, beta=beta)
+        return alpha, beta
+
+    def _log_weights(self, **weights: Tensor) -> None:
+        for name, weight in weights.items():
+            summary = {"mean": weight.mean(), "min": weight.min(), "max": weight.max(), "std": weight.std(correction=0)}
+            self.log(**{f"amd__{name}_{key}": value for key, value in summary.items()})
 
     def sharpening(self, advantage: Tensor | None) -> Tensor | None:
         """Repulsive Landscape Sharpening."""
         if advantage is None:
             return None
-        return sharpening_weight(advantage, self.run.distill.sharpening_strength)
+        options = self.run.distill
+        return sharpening_weight(advantage, options.sharpening_strength, options.sharpening_form)
+
+    def student_losses(self, x0: Tensor, image: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
+        """DMD's, and rewards that were also given a weight as losses."""
+        losses = super().student_losses(x0, image, cond, advantage)
+        for reward, weight in self.reward_losses:
+            losses[f"l_{reward.name}"] = weight * reward.loss(image, gt=self.gt, lq=self.lq).mean()
+        return losses
+
+    def after_validation(self, dataloader: Any) -> None:
+        """Maps of the advantage on the first validation images, for the report."""
+        if self.run.distill.objective != "regression":
+            save_zone_maps(self, dataloader, self.current_iter)
 
     def reward_names(self) -> tuple[str, ...]:
-        """Rewards and anchoring loss."""
-        return tuple(sorted({*super().reward_names(), *self.reward.names}))
+        """Rewards that had a say, and anchoring losses; at strengths 0 rewards only diagnose."""
+        options = self.run.distill
+        weighed = options.objective != "regression" and (options.adaptation_strength or options.sharpening_strength)
+        names = self.reward.names if weighed else [reward.name for reward, _ in self.reward_losses]
+        return tuple(sorted({*super().reward_names(), *names}))
 
     def extra_state(self) -> dict[str, Any]:
         """Running statistics of the rewards."""
-        return {"reward": self.reward.state_dict()}
+        return {**super().extra_state(), "reward": self.reward.state_dict()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
+        super().load_extra_state(state)
         self.reward.load_state_dict(state["reward"])

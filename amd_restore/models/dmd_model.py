@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from amd_restore.diffusion import rollout
+from amd_restore.losses.diagnostics import group_diversity, zone_cosine, zone_mean
 from amd_restore.losses.dmd import (
     denoising_loss,
     gradient_cosine,
     matching_direction,
     normalizer,
     surrogate_loss,
+    vsd_weight,
 )
 from amd_restore.losses.perceptual import random_view
+from amd_restore.models.gan_branch import GANBranch
 from amd_restore.models.restoration_model import RestorationModel, build_network, channels_last
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards.fidelity_reward import build_lpips
+
+DIAGNOSE_EVERY = 4  # updates of the student between looks at the Forbidden Zone; all of them would cost 3% of a step
 
 
 @MODEL_REGISTRY.register()
@@ -27,6 +34,8 @@ class DMDModel(RestorationModel):
 
     ``net_g``: student. ``net_teacher``: real score, frozen. ``net_fake``: fake score, follows the student.
     :class:`~amd_restore.models.amd_model.AMDModel` overrides :meth:`diagnose`; everything else is shared.
+    ``distill.objective`` switches the baselines: ``dmd``, ``dmd2`` (adds :class:`GANBranch`), ``vsd`` (2305.16213, no
+    normaliser) and ``regression`` (only the losses to the ground truth; no fake teacher).
     """
 
     kind = "student"
@@ -40,20 +49,26 @@ class DMDModel(RestorationModel):
         self.net_teacher = channels_last(build_network(self.opt["network_teacher"])).to(self.device)
         self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
         self.net_teacher.eval().requires_grad_(False)
+        distill = self.run.distill
+        if distill.fake_sees_step:
+            self.opt["network_fake"]["cond_channels"] = self.codec.cond_channels + 1
         self.net_fake = self.model_to_device(build_network(self.opt["network_fake"]))
         fake_path = paths.get("pretrain_network_fake") or paths["pretrain_network_teacher"]
-        self.load_network(self.net_fake, fake_path, True, "params")
+        self.load_network(self.net_fake, fake_path, True, "params", grow=distill.fake_sees_step)
         self.net_fake.train()
-        distill = self.run.distill
         if distill.weight_percep > 0:
             self.percep = build_lpips(distill.percep_net, self.device)
+        if distill.objective == "dmd2":
+            with torch.random.fork_rng(devices=[]):
+                self.gan = GANBranch(self.get_bare_model(self.net_fake), self.device)
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
         """Student's and fake teacher's optimizers, in this order."""
-        for name, net in (("optim_g", self.net_g), ("optim_fake", self.net_fake)):
+        fake = [*self.net_fake.parameters(), *(self.gan.head.parameters() if self.gan else ())]
+        for name, parameters in (("optim_g", list(self.net_g.parameters())), ("optim_fake", fake)):
             options = dict(self.opt["train"][name])
-            optimizer = self.get_optimizer(options.pop("type"), net.parameters(), **options)
+            optimizer = self.get_optimizer(options.pop("type"), parameters, **options)
             setattr(self, name.replace("optim_", "optimizer_"), optimizer)
             self.optimizers.append(optimizer)
 
@@ -65,16 +80,21 @@ class DMDModel(RestorationModel):
             self.gt = self.gt.repeat_interleave(size, dim=0)
             self.lq = self.lq.repeat_interleave(size, dim=0)
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step of BasicSR's loop."""
+    def train_step(self, current_iter: int) -> None:
+        """The student's turn every ``fake_updates_per_student`` iterations, the fake teacher's in each."""
         update_student = current_iter % self.run.distill.fake_updates_per_student == 0  # the only place that says so
-        self.seed_step(current_iter)
+        updates = current_iter // self.run.distill.fake_updates_per_student
+        self.diagnosing = update_student and updates % DIAGNOSE_EVERY == 1
         cond = self.codec.condition(self.lq)
 
         # 1. Student rollout; only the last step carries gradient.
         with torch.set_grad_enabled(update_student), self.autocast():
             fresh_noise = self.fresh_noise if self.sampler == "renoise" else None
-            x0, _ = rollout(self.denoiser(self.net_g), self.start_noise(), cond, *self.draw_steps(), fresh_noise)
+            start = self.start_noise()
+            schedule = (*self.draw_steps(), fresh_noise, self.time_shift)
+            x0, made_at = rollout(self.denoiser(self.net_g), start, cond, *schedule)
+        self.made_at = made_at
+        self.fake_cond = self.condition_of_fake(cond, made_at)
         image = self.codec.decode(x0, self.lq)
 
         # 2. Rewards diagnose; they never backpropagate.
@@ -84,11 +104,11 @@ class DMDModel(RestorationModel):
         if update_student:
             self.step(self.optimizer_g, **self.student_losses(x0, image, cond, advantage))
             if self.ema_decay > 0:
-                updates = current_iter // self.run.distill.fake_updates_per_student
                 self.model_ema(min(self.ema_decay, (1 + updates) / (10 + updates)))
 
         # 4. Fake score: fits the student's samples, sharpest where they are worst.
-        self.step(self.optimizer_fake, l_fake=self.fake_loss(x0.detach(), cond, advantage))
+        if self.run.distill.objective != "regression":
+            self.step(self.optimizer_fake, **self.fake_losses(x0.detach(), cond, advantage))
 
     # ---- the four sentences, in detail ------------------------------------------------------------------------
 
@@ -131,9 +151,17 @@ class DMDModel(RestorationModel):
         """Matching loss and anchoring losses, each times its weight."""
         options = self.run.distill
         losses: dict[str, Tensor] = {}
-        if options.weight_dmd > 0:
+        if options.weight_dmd > 0 and options.objective != "regression":
             direction, norm = self.direction(x0.detach(), cond, advantage)
-            losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, direction, norm)
+            # Late steps refine what is there; matched in full they would draw the whole posterior anew.
+            share = self.made_at.reshape(-1, 1, 1, 1) ** options.matching_decay
+            losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, direction * share, norm)
+        if self.gan is not None:
+            t = self.score_times(x0.shape[0])
+            x_t = self.process.add_noise(x0, self.randn_like(x0), t)
+            with self.autocast():
+                loss = self.gan.student_loss(self.denoiser(self.net_fake), x_t, t, self.fake_cond)
+            losses["l_gan"] = options.weight_gan * loss
         if options.weight_pix > 0:
             losses["l_pix"] = options.weight_pix * (image - self.gt).abs().mean()
         if options.weight_percep > 0:
@@ -144,45 +172,104 @@ class DMDModel(RestorationModel):
         return losses
 
     loss_name = "l_dmd"
+    gan: GANBranch | None = None
+    diagnosing = False  # whether this step measures more than it needs
+
+    def condition_of_fake(self, cond: Tensor, made_at: Tensor) -> Tensor:
+        """``cond``, with the time of the student's step as one more channel if ``fake_sees_step``.
+
+        The student's samples differ in kind from step to step. A fake score that has to fit their mixture pushes
+        each kind away from the others instead of towards the teacher: later steps then sharpen without end.
+        """
+        if not self.run.distill.fake_sees_step:
+            return cond
+        return torch.cat([cond, made_at.reshape(-1, 1, 1, 1).expand(-1, 1, *cond.shape[2:]).to(cond.dtype)], dim=1)
+
+    def score_times(self, n: int) -> Tensor:
+        """Times (n,) at which scores are compared."""
+        options = self.run.distill
+        return options.t_min + (options.t_max - options.t_min) * self.rand(n)
 
     @torch.no_grad()
     def direction(self, x0: Tensor, cond: Tensor, advantage: Tensor | None) -> tuple[Tensor, Tensor]:
-        """H of eq. 10 at a random noise level shared by teacher and fake, and DMD's normaliser."""
+        """H of eq. 10 at a random noise level shared by teacher and fake, and what divides it."""
         options = self.run.distill
-        t = options.t_min + (options.t_max - options.t_min) * self.rand(x0.shape[0])
+        t = self.score_times(x0.shape[0])
         x_t = self.process.add_noise(x0, self.randn_like(x0), t)
         uncond = None
         with self.autocast():
             x0_real = self.denoiser(self.net_teacher)(x_t, t, cond)
-            x0_fake = self.denoiser(self.net_fake)(x_t, t, cond)
+            x0_fake = self.denoiser(self.net_fake)(x_t, t, self.fake_cond)
             if options.guidance_scale != 1.0:
                 uncond = self.denoiser(self.net_teacher)(x_t, t, None)
         alpha, beta = self.adaptation(advantage)
         direction = matching_direction(x0_real, x0_fake, uncond, options.guidance_scale, alpha, beta)
-        norm = normalizer(x0, x0_real) if options.normalize else torch.ones(x0.shape[0], 1, 1, 1, device=x0.device)
-        x0_gt = self.codec.encode(self.gt, self.lq)
-        self.log(
-            amd__grad_norm=(direction / norm).square().mean().sqrt(),
-            amd__cosine_gt=gradient_cosine(direction, x0_gt - x0),
-            amd__distance_real=norm,
-            amd__x0_std=x0.std(),
-        )
+        if options.objective == "vsd":
+            norm = 1.0 / vsd_weight(self.process.alpha(t), self.process.sigma(t))
+        elif options.normalize:
+            norm = normalizer(x0, x0_real)
+        else:
+            norm = torch.ones(x0.shape[0], 1, 1, 1, device=x0.device)
+        if self.diagnosing:
+            with self.diagnostics.extra():
+                matching = matching_direction(x0_real, x0_fake, beta=beta)
+                self.log_direction(x0, direction, matching, norm, advantage)
         return direction, norm
 
-    def fake_loss(self, x0: Tensor, cond: Tensor, advantage: Tensor | None) -> Tensor:
-        """Denoising loss of the fake teacher on the student's samples, fresh noise and times."""
+    def log_direction(
+        self, x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor, advantage: Tensor | None
+    ) -> None:
+        """Size of the step and its parts, and whether it leads to the ground truth, inside and outside the zone."""
+        to_gt = self.codec.encode(self.gt, self.lq) - x0
+        self.log(
+            amd__grad_norm=(direction / norm).square().mean().sqrt(),
+            amd__norm_matching=(matching / norm).square().mean().sqrt(),
+            amd__norm_guidance=((direction - matching) / norm).square().mean().sqrt(),
+            amd__cosine_gt=gradient_cosine(direction, to_gt),
+            amd__distance_real=norm,
+            amd__x0_std=x0.std(),
+            amd__diversity=group_diversity(self.codec.decode(x0, self.lq), self.run.distill.group_size),
+        )
+        if advantage is not None:
+            inside, outside = zone_cosine(direction, to_gt, advantage < 0)
+            self.log(amd__cosine_gt_inside=inside, amd__cosine_gt_outside=outside)
+
+    def fake_losses(self, x0: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
+        """Denoising loss of the fake teacher on the student's samples, fresh noise and times; the critic's in DMD2."""
         options = self.run.distill
         t = options.t_min + (1.0 - options.t_min) * self.rand(x0.shape[0])
         x_t = self.process.add_noise(x0, self.randn_like(x0), t)
-        with self.autocast():
-            x0_pred = self.denoiser(self.net_fake)(x_t, t, cond)
-        return denoising_loss(x0_pred, x0, self.process.loss_weight(t), self.sharpening(advantage))
+        denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(t)
+        with self.autocast(), self.gan.tap() if self.gan else contextlib.nullcontext() as tap:
+            x0_pred = denoiser(x_t, t, self.fake_cond)
+        losses = {"l_fake": denoising_loss(x0_pred, x0, weight_t, self.sharpening(advantage))}
+        if self.gan is not None and tap is not None:
+            x0_gt = self.codec.encode(self.gt, self.lq)
+            real_t = self.process.add_noise(x0_gt, self.randn_like(x0), t)
+            with self.autocast():
+                loss = self.gan.critic_loss(denoiser, tap.features, real_t, t, self.fake_cond)
+            losses["l_gan_fake"] = options.weight_gan_fake * loss
+        if advantage is not None and self.diagnosing:
+            with self.diagnostics.extra():
+                error = (x0_pred.detach() - x0).square() * weight_t.reshape(-1, 1, 1, 1)
+                inside, outside = zone_mean(error, advantage < 0)
+                self.log(amd__fake_loss_inside=inside, amd__fake_loss_outside=outside)
+        return losses
 
     def reward_names(self) -> tuple[str, ...]:
         """The anchoring losses; rewards are added by AMD."""
         options = self.run.distill
         names = ["l1"] if options.weight_pix > 0 else []
         return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The critic's head."""
+        return {"gan_head": self.gan.head.state_dict()} if self.gan else {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`extra_state`."""
+        if self.gan:
+            self.gan.head.load_state_dict(state["gan_head"])
 
     def save(self, epoch: int, current_iter: int) -> None:
         """The fake teacher too, under BasicSR's naming."""

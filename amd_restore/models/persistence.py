@@ -30,8 +30,13 @@ def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load_weights(net: nn.Module, path: str | Path, param_key: str = "params", strict: bool = True) -> Path:
+def load_weights(
+    net: nn.Module, path: str | Path, param_key: str = "params", strict: bool = True, grow: bool = False
+) -> Path:
     """Fill ``net`` from ``.safetensors`` or from BasicSR's ``.pth`` (``params_ema`` falls back to ``params``).
+
+    With ``grow`` the file may be of the same network with fewer input channels: weights of the additional, last ones
+    are 0, so that the network starts as the smaller one.
 
     Returns:
         The file, with variables and ``~`` expanded.
@@ -53,12 +58,22 @@ def load_weights(net: nn.Module, path: str | Path, param_key: str = "params", st
             raise AMDRestoreError(
                 f"{path}: not a weights file of BasicSR ({type(error).__name__}), or damaged"
             ) from error
+    if grow:
+        state = {key: _grown(value, net.state_dict().get(key)) for key, value in state.items()}
     try:
         net.load_state_dict(dict(state), strict=strict)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"{path}: weights of another network than {type(net).__name__} ({detail})") from error
     return path
+
+
+def _grown(value: Tensor, wanted: Tensor | None) -> Tensor:
+    """``value`` with zeros behind its second dimension, where the network has more channels there."""
+    if wanted is None or value.ndim < 2 or value.ndim != wanted.ndim or wanted.shape[1] <= value.shape[1]:
+        return value
+    missing = wanted.shape[1] - value.shape[1]
+    return torch.cat([value, value.new_zeros(value.shape[0], missing, *value.shape[2:])], dim=1)
 
 
 @functools.lru_cache

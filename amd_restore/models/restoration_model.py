@@ -15,6 +15,7 @@ from amd_restore.checkpoint import Header, save_checkpoint
 from amd_restore.data.degradations import build_degradation
 from amd_restore.diffusion import Denoiser, build_codec, build_process, field_noise, sample
 from amd_restore.errors import AMDRestoreError
+from amd_restore.models.diagnostics import FILE_NAME, Diagnostics, DiagnosticsFile
 from amd_restore.models.persistence import load_weights, revision, torch_save
 from amd_restore.models.validation import check_metrics, validate
 from amd_restore.options import RunOptions
@@ -58,13 +59,18 @@ class RestorationModel(SRModel):
             opt[key].setdefault("cond_channels", self.codec.cond_channels)
         if opt.get("num_threads"):
             torch.set_num_threads(int(opt["num_threads"]))
-        self.log_tensors: dict[str, Tensor] = {}
+        self.diagnostics = Diagnostics()
+        self.current_iter = 0
+        self.validated: dict[str, int] = {}  # iteration of the newest validation, by data set
         wanted = opt.get("amp") == "bf16"
         self.use_bfloat16 = wanted and has_bfloat16(torch.device("cuda" if opt["num_gpu"] else "cpu"))
         if wanted and not self.use_bfloat16:
             get_root_logger().info("amp: bf16 is off, this processor would only emulate it")
         self.grad_clip = float((opt.get("train") or {}).get("grad_clip") or 0.0)
         super().__init__(opt)
+        self.diagnostics_file = DiagnosticsFile(Path(opt["path"]["log"]) / FILE_NAME)
+        if self.is_train and not opt.get("resume_iter"):
+            self.diagnostics_file.rewind(0)
         self.degradation = build_degradation(opt.get("degradation") or {}, opt["scale"]).to(self.device)
         self.generator = torch.Generator(self.device)
 
@@ -91,9 +97,11 @@ class RestorationModel(SRModel):
         count = sum(p.numel() for p in net.parameters())
         get_root_logger().info(f"Network: {type(self.get_bare_model(net)).__name__}, {count:,d} parameters")
 
-    def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params") -> None:
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params", grow: bool = False
+    ) -> None:
         """Load weights, see :func:`~amd_restore.models.persistence.load_weights`."""
-        path = load_weights(self.get_bare_model(net), load_path, param_key, strict)
+        path = load_weights(self.get_bare_model(net), load_path, param_key, strict, grow)
         get_root_logger().info(f"Loaded {path}")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
@@ -132,6 +140,17 @@ class RestorationModel(SRModel):
         """``n`` uniform numbers in [0, 1) of the step's own generator."""
         return torch.rand(n, generator=self.generator, device=self.device)
 
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One step of BasicSR's loop: :meth:`train_step`, seeded and timed."""
+        self.current_iter = current_iter
+        with self.diagnostics.step():
+            self.seed_step(current_iter)
+            self.train_step(current_iter)
+
+    def train_step(self, current_iter: int) -> None:
+        """What a model does in one iteration."""
+        raise NotImplementedError
+
     # ---- one optimizer step -----------------------------------------------------------------------------------
 
     def step(self, optimizer: torch.optim.Optimizer, **losses: Tensor) -> None:
@@ -151,13 +170,16 @@ class RestorationModel(SRModel):
         self.log(**losses)
 
     def log(self, **values: Tensor) -> None:
-        """Remember tensors for the log; they are read (a device sync) only at logging iterations."""
-        for name, value in values.items():
-            self.log_tensors[name] = value.detach()
+        """Add tensors to the log's window; they are read (a device sync) only at logging iterations."""
+        self.diagnostics.add(**values)
 
     def get_current_log(self) -> dict[str, float]:
-        """Means of the logged tensors; called by BasicSR every ``print_freq`` iterations."""
-        return {name.replace("__", "/"): float(value.float().mean()) for name, value in self.log_tensors.items()}
+        """Means since the last call, also written to ``diagnostics.jsonl``; called every ``print_freq`` iterations."""
+        means = self.diagnostics.read()
+        if self.opt.get("rank", 0) == 0:
+            values = {name if "/" in name else f"loss/{name}": value for name, value in means.items()}
+            self.diagnostics_file.append(iter=self.current_iter, seconds=self.diagnostics.seconds, values=values)
+        return means
 
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
@@ -174,6 +196,11 @@ class RestorationModel(SRModel):
         """How validation and released weights go from step to step, see :func:`~amd_restore.diffusion.sample`."""
         return "renoise" if self.kind == "student" and self.run.distill.renoise else "ode"
 
+    @property
+    def time_shift(self) -> float:
+        """Spacing of the steps in validation and released weights, see there."""
+        return self.run.distill.time_shift if self.kind == "student" else 1.0
+
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
         """Restored images (B, 3, sH, sW), clamped to [0, 1], with the EMA network if there is one."""
@@ -189,13 +216,25 @@ class RestorationModel(SRModel):
         fresh_noise = draw if self.sampler == "renoise" else None
         with self.autocast():
             cond = self.codec.condition(lq)
-            x0 = sample(self.denoiser(net), draw(0), cond, num_steps, guidance_scale, fresh_noise)
+            x0 = sample(self.denoiser(net), draw(0), cond, num_steps, guidance_scale, fresh_noise, self.time_shift)
         net.train(was_training)
         return self.codec.decode(x0, lq).clamp(0, 1)
 
     def nondist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
         """Metrics at every number of steps in ``val.num_steps``, best values, sample panels."""
+        name = dataloader.dataset.opt.get("name", "val")
+        if self.is_train and self.validated.get(name) == self.current_iter:
+            return  # BasicSR validates once more when a run ends
+        self.validated[name] = self.current_iter
         self.metric_results = validate(self, dataloader, current_iter, tb_logger, save_img)
+        if self.is_train and self.opt.get("rank", 0) == 0:
+            results = {name: self.metric_results}
+            seconds = self.diagnostics.seconds
+            self.diagnostics_file.append(iter=self.current_iter, seconds=seconds, validation=results)
+            self.after_validation(dataloader)
+
+    def after_validation(self, dataloader: Any) -> None:
+        """What a model adds to a validation during training."""
 
     # ---- saving and resuming ----------------------------------------------------------------------------------
 
@@ -213,6 +252,7 @@ class RestorationModel(SRModel):
             steps=steps,
             default_steps=min(steps) if self.kind == "student" else 10,
             sampler=self.sampler,
+            time_shift=self.time_shift,
             degradation=(self.opt.get("degradation") or {}).get("type", "bicubic"),
             training_data=self.opt["datasets"].get("train", {}).get("name", ""),
             licence=self.opt.get("licence", ""),
@@ -243,6 +283,7 @@ class RestorationModel(SRModel):
             "optimizers": [o.state_dict() for o in self.optimizers],
             "schedulers": [s.state_dict() for s in self.schedulers],
             "extra": self.extra_state(),
+            "diagnostics": self.diagnostics.state_dict(),
         }
         torch_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
         self._remove_old(current_iter)
@@ -281,3 +322,7 @@ class RestorationModel(SRModel):
         """Optimizers, schedulers, extra state; networks were loaded by BasicSR's ``check_resume`` paths."""
         super().resume_training(resume_state)
         self.load_extra_state(resume_state.get("extra", {}))
+        self.diagnostics.load_state_dict(resume_state.get("diagnostics", {"sums": {}}))
+        self.current_iter = int(resume_state["iter"])
+        if self.opt.get("rank", 0) == 0:
+            self.diagnostics.seconds = self.diagnostics_file.rewind(self.current_iter)

@@ -20,9 +20,8 @@ class TeacherModel(RestorationModel):
 
     kind = "teacher"
 
-    def optimize_parameters(self, current_iter: int) -> None:
-        """One step of BasicSR's loop."""
-        self.seed_step(current_iter)
+    def train_step(self, current_iter: int) -> None:
+        """One step of gradient descent."""
         x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
         noise = self.randn_like(x0)
         if self.opt["train"].get("objective", "denoising") == "regression":

@@ -51,7 +51,9 @@ def _find_reward(name: str) -> type:
 Network = Annotated[dict[str, Any], Plugin(_find_network)]
 Reward = Annotated[
     RewardOptions,
-    Plugin(_find_reward, given=("device",), extra={"weight": float}, wrap=RewardOptions.from_block),
+    Plugin(
+        _find_reward, given=("device",), extra={"weight": float, "loss_weight": float}, wrap=RewardOptions.from_block
+    ),
 ]
 
 

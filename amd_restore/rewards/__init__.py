@@ -1,14 +1,22 @@
-"""Rewards: how good each restored image is; higher is better, always, and no gradient flows."""
+"""Rewards: how good each restored image is, or each place in it; higher is better, always."""
 
 from __future__ import annotations
 
-from amd_restore.rewards.fidelity_reward import ConsistencyReward, LPIPSReward, PSNRReward
+from amd_restore.rewards.fidelity_reward import ConsistencyReward, L1Reward, LPIPSReward, PSNRReward
 from amd_restore.rewards.lpips_net import build_lpips
-from amd_restore.rewards.quality_reward import NIQEReward, PyIQAReward
-from amd_restore.rewards.reward import Reward, RewardSum, build_rewards
+from amd_restore.rewards.perceptual_reward import DISTSReward, EfficientNetReward
+from amd_restore.rewards.pyiqa_reward import PyIQAReward
+from amd_restore.rewards.quality_reward import BRISQUEReward, NIQEReward
+from amd_restore.rewards.reward import BaseReward, Reward
+from amd_restore.rewards.reward_sum import RewardSum, build_rewards
 
 __all__ = [
+    "BRISQUEReward",
+    "BaseReward",
     "ConsistencyReward",
+    "DISTSReward",
+    "EfficientNetReward",
+    "L1Reward",
     "LPIPSReward",
     "NIQEReward",
     "PSNRReward",

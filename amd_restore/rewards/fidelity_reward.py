@@ -7,10 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from amd_restore.registry import REWARD_REGISTRY
-from amd_restore.rewards.lpips_net import build_lpips
+from amd_restore.rewards.lpips_net import MIN_SIZE, build_lpips
+from amd_restore.rewards.maps import smooth_map
 from amd_restore.rewards.reward import BaseReward
 
 MSE_FLOOR = 1e-10  # equal images score 100 dB instead of infinity
+PSNR_RANGE = (0.0, 100.0)  # dB
+LOCAL_MSE_FLOOR = (0.5 / 255) ** 2  # half a step of 8 bits, 54 dB: flat places are not told apart by rounding
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -20,7 +23,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 @REWARD_REGISTRY.register()
 class LPIPSReward(BaseReward):
-    """Minus LPIPS between output and ground truth.
+    """LPIPS between output and ground truth; its map is the sum of the layers' distances.
 
     Args:
         net: backbone, ``squeeze``, ``alex`` or ``vgg``. The name carries it (``lpips_squeeze``), because a
@@ -32,23 +35,52 @@ class LPIPSReward(BaseReward):
         AMDRestoreError: without the lpips package or the backbone's weights.
     """
 
+    higher_is_better = False
+    range = (0.0, float("inf"))
+    has_map = True
+    differentiable = True
+    min_size = MIN_SIZE
+
     def __init__(self, net: str = "squeeze", weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         super().__init__(weight, device)
         self.name = f"lpips_{net}"
         self.distance = build_lpips(net, device)
 
-    def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
-        return -self.distance(sr, self._require(gt, "gt"))
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        return self.distance(sr, self._require(gt, "gt"))
+
+    def measure_map(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.distance.forward_map(sr, self._require(gt, "gt"))
 
 
 @REWARD_REGISTRY.register()
 class PSNRReward(BaseReward):
-    """PSNR in dB over RGB, output against ground truth."""
+    """PSNR in dB over RGB, output against ground truth. It has no map: the mean of local PSNRs is not it."""
 
     name = "psnr"
+    range = PSNR_RANGE
+    differentiable = True
 
-    def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
         return psnr(sr, self._require(gt, "gt"))
+
+
+@REWARD_REGISTRY.register()
+class L1Reward(BaseReward):
+    """Mean absolute error over RGB, output against ground truth; its map is the error of each pixel."""
+
+    name = "l1"
+    higher_is_better = False
+    range = (0.0, 1.0)
+    has_map = True
+    differentiable = True
+
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        return self.measure_map(sr, gt, lq)[0]
+
+    def measure_map(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> tuple[Tensor, Tensor]:
+        error = (sr - self._require(gt, "gt")).abs().mean(dim=1, keepdim=True)
+        return error.mean(dim=(1, 2, 3)), error
 
 
 @REWARD_REGISTRY.register()
@@ -56,12 +88,35 @@ class ConsistencyReward(BaseReward):
     """PSNR in dB between the input and the output scaled down to it: does it still show what was given?
 
     The scaling is antialiased bicubic, so it judges degradations near bicubic; for others it is an
-    approximation.
+    approximation. The map is the PSNR of the squared error under a Gaussian window around each pixel of the
+    input, at most 54 dB: there, differences are smaller than rounding. As a mean of logarithms its mean lies
+    above the value, the more the less even the error is.
+
+    Args:
+        window: deviation in pixels of the input of that Gaussian.
+        weight: factor in the sum.
+        device: unused; it runs where the images are.
     """
 
     name = "consistency"
+    range = PSNR_RANGE
+    has_map = True
+    exact_map = False
+    differentiable = True
 
-    def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+    def __init__(self, window: float = 1.5, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
+        super().__init__(weight, device)
+        self.window = window
+
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        return psnr(*self._small(sr, lq))
+
+    def measure_map(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> tuple[Tensor, Tensor]:
+        small, given = self._small(sr, lq)
+        error = smooth_map((small - given).square().mean(dim=1, keepdim=True), self.window)
+        return psnr(small, given), -10.0 * error.clamp_min(LOCAL_MSE_FLOOR).log10()
+
+    def _small(self, sr: Tensor, lq: Tensor | None) -> tuple[Tensor, Tensor]:
         given = self._require(lq, "lq")
         small = F.interpolate(sr, size=given.shape[-2:], mode="bicubic", antialias=True)
-        return psnr(small.clamp(0.0, 1.0), given)
+        return small.clamp(0.0, 1.0), given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from amd_restore import compat
 from amd_restore.errors import AMDRestoreError
+from amd_restore.rewards.maps import sum_layers
+from amd_restore.rewards.weight_files import assets_folder, find_file, hub_folder, read_tensors
 
 MIN_SIZE = 32  # pixels per side; below it the backbones pool their features away
 
@@ -23,13 +24,12 @@ BACKBONES = {
 }
 
 
-def assets_folder() -> Path:
-    """Folder of weights and benchmark images: ``$AMD_RESTORE_ASSETS``, else ``~/.cache/amd_restore``."""
-    return Path(os.environ.get("AMD_RESTORE_ASSETS") or Path.home() / ".cache" / "amd_restore").expanduser()
+def backbone_file(net: str, user: str | None = None) -> Path:
+    """The file with the ImageNet weights of a backbone: in the asset folder, else in torchvision's cache.
 
-
-def backbone_file(net: str) -> Path:
-    """The file with the ImageNet weights of an LPIPS backbone: in the asset folder, else torchvision's cache.
+    Args:
+        net: key of :data:`BACKBONES`.
+        user: the metric that needs it, for the message; None means LPIPS.
 
     Raises:
         AMDRestoreError: for an unknown backbone, or when neither file is there; the message says how to get
@@ -38,34 +38,22 @@ def backbone_file(net: str) -> Path:
     if net not in BACKBONES:
         raise AMDRestoreError(f"unknown LPIPS backbone '{net}'; use one of {', '.join(BACKBONES)}")
     ours, model, cached = BACKBONES[net]
-    places = (assets_folder() / "weights" / ours, Path(torch.hub.get_dir()) / "checkpoints" / cached)
-    for place in places:
-        if place.is_file():
-            return place
-    raise AMDRestoreError(
-        f"LPIPS-{net} needs the ImageNet weights of {model}: "
-        f"looked for {places[0]} (set AMD_RESTORE_ASSETS to the folder that holds weights/) "
-        f"and {places[1]}; torchvision downloads the latter with: "
-        f"python -c \"import torchvision; torchvision.models.{model}(weights='DEFAULT')\""
+    return find_file(
+        f"{user or f'LPIPS-{net}'} needs the ImageNet weights of {model}",
+        (assets_folder() / "weights" / ours, hub_folder() / "checkpoints" / cached),
+        "set AMD_RESTORE_ASSETS to the folder that holds weights/, or let torchvision download the latter: "
+        f"python -c \"import torchvision; torchvision.models.{model}(weights='DEFAULT')\"",
     )
 
 
-def _load_features(path: Path) -> dict[str, Tensor]:
+def load_features(path: Path) -> dict[str, Tensor]:
     """Parameters of the feature layers by torchvision's names without ``features.``: ``3.squeeze.bias``."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
     prefix = "features."
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): value for key, value in read_tensors(path).items() if key.startswith(prefix)}
 
 
 class LPIPSDistance(nn.Module):
     """LPIPS between images in [0, 1]; frozen, always in evaluation mode, differentiable in its inputs.
-
-    Runs in the precision of the surrounding autocast, if any.
 
     Args:
         net: backbone: ``alex`` (for reporting), ``squeeze`` (the cheapest) or ``vgg``.
@@ -97,7 +85,7 @@ class LPIPSDistance(nn.Module):
 
     def _fill_backbone(self, path: Path) -> None:
         """Copy the weights into lpips' slices, which keep torchvision's numbers: ``slice2.3.bias``."""
-        features = _load_features(path)
+        features = load_features(path)
         backbone = self.metric.net
         renamed = {}
         for key in backbone.state_dict():
@@ -114,6 +102,8 @@ class LPIPSDistance(nn.Module):
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
         """Distance of each pair, (B,), 0 for equal images.
 
+        Runs in the precision of the surrounding autocast, if any.
+
         Args:
             sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
             gt: same shape.
@@ -121,10 +111,30 @@ class LPIPSDistance(nn.Module):
         Raises:
             AMDRestoreError: for images below 32 pixels.
         """
-        if min(sr.shape[-2:]) < MIN_SIZE:
-            size = f"{sr.shape[-1]}x{sr.shape[-2]}"
-            raise AMDRestoreError(f"LPIPS needs at least {MIN_SIZE} pixels a side, got {size}")
+        _check_size(sr)
         return self.metric(2.0 * sr.float() - 1.0, 2.0 * gt.float() - 1.0).float().flatten()
+
+    def forward_map(self, sr: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        """The numbers of :meth:`forward`, (B,), and where they come from, (B, 1, h, w); arguments and errors too.
+
+        The map is the sum of the layers' distances at the resolution of the first and finest layer; each layer
+        keeps its mean, so that the map's mean is the distance.
+        """
+        import lpips
+
+        _check_size(sr)
+        scaled = (self.metric.scaling_layer(2.0 * image.float() - 1.0) for image in (sr, gt))
+        outputs = (self.metric.net(image) for image in scaled)
+        return sum_layers(
+            head((lpips.normalize_tensor(ours) - lpips.normalize_tensor(theirs)) ** 2).float()
+            for ours, theirs, head in zip(*outputs, self.metric.lins, strict=True)
+        )
+
+
+def _check_size(image: Tensor) -> None:
+    if min(image.shape[-2:]) < MIN_SIZE:
+        size = f"{image.shape[-1]}x{image.shape[-2]}"
+        raise AMDRestoreError(f"LPIPS needs at least {MIN_SIZE} pixels a side, got {size}")
 
 
 def build_lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPSDistance:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.rewards.scene_statistics import filter_along, gamma, shape_table
 
 BLOCK = 96  # pixels; the pristine model was fitted on such blocks
 WORST = 100.0  # for images without any contrast, where NIQE is undefined, and as an upper bound
@@ -48,8 +49,7 @@ def load_pristine(device: torch.device | str = "cpu") -> Pristine:
             'install it: pip install ".[train]" in the clone of this repository'
         )
     arrays = np.load(path)
-    shapes = torch.arange(200, 10001, dtype=torch.float64) / 1000.0
-    ratios = _gamma(2 / shapes).square() / (_gamma(1 / shapes) * _gamma(3 / shapes))
+    shapes, ratios = shape_table()
     return Pristine(
         *(
             tensor.to(device)
@@ -62,11 +62,6 @@ def load_pristine(device: torch.device | str = "cpu") -> Pristine:
             )
         )
     )
-
-
-def _gamma(x: Tensor) -> Tensor:
-    """Gamma function of positive arguments."""
-    return torch.lgamma(x).exp()
 
 
 @torch.no_grad()
@@ -107,24 +102,13 @@ def _halve(y: Tensor) -> Tensor:
     kernel = kernel / kernel.sum()
     for dim in (-2, -1):
         before, after = y.narrow(dim, 0, 3).flip(dim), y.narrow(dim, y.shape[dim] - 3, 3).flip(dim)
-        y = _filter(torch.cat([before, y, after], dim), kernel, dim, step=2)
+        y = filter_along(torch.cat([before, y, after], dim), kernel, dim, step=2)
     return y
-
-
-def _filter(x: Tensor, kernel: Tensor, dim: int, step: int = 1) -> Tensor:
-    """Correlate along ``dim`` (-2 or -1), without padding; in double precision far faster than ``conv2d``."""
-    length = (x.shape[dim] - len(kernel)) // step + 1
-    total = torch.zeros((), dtype=x.dtype, device=x.device)
-    for offset, weight in enumerate(kernel.tolist()):
-        end = offset + (length - 1) * step + 1
-        part = x[..., offset:end:step, :] if dim == -2 else x[..., offset:end:step]
-        total = total + weight * part
-    return total
 
 
 def _blur(x: Tensor, window: Tensor) -> Tensor:
     """Local mean under the Gaussian window, of a padded image."""
-    return _filter(_filter(x, window, -2), window, -1)
+    return filter_along(filter_along(x, window, -2), window, -1)
 
 
 def _features(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
@@ -139,7 +123,7 @@ def _features(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
     columns = [alpha, (left + right) / 2]
     for shift in _SHIFTS:
         alpha, left, right = _fit(blocks * blocks.roll(shift, dims=(-2, -1)), pristine)
-        columns += [alpha, (right - left) * _gamma(2 / alpha) / _gamma(1 / alpha), left, right]
+        columns += [alpha, (right - left) * gamma(2 / alpha) / gamma(1 / alpha), left, right]
     return torch.stack(columns, dim=-1)
 
 
@@ -156,7 +140,7 @@ def _fit(blocks: Tensor, pristine: Pristine) -> tuple[Tensor, Tensor, Tensor]:
     above = torch.searchsorted(pristine.ratios, ratio.contiguous()).clamp(1, len(pristine.ratios) - 1)
     below_is_nearer = ratio - pristine.ratios[above - 1] <= pristine.ratios[above] - ratio
     alpha = pristine.shapes[above - below_is_nearer.long()]
-    scale = (_gamma(1 / alpha) / _gamma(3 / alpha)).sqrt()
+    scale = (gamma(1 / alpha) / gamma(3 / alpha)).sqrt()
     return alpha, left * scale, right * scale
 
 

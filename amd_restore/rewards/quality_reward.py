@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amd_restore import compat
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import REWARD_REGISTRY
-from amd_restore.rewards.niqe import BLOCK, load_pristine, niqe
+from amd_restore.rewards import brisque
+from amd_restore.rewards.niqe import BLOCK, WORST, load_pristine, niqe
 from amd_restore.rewards.reward import BaseReward
 
 
 @REWARD_REGISTRY.register()
 class NIQEReward(BaseReward):
-    """Minus NIQE (Mittal et al. 2013) of the Y channel, with the pristine model that BasicSR ships.
+    """NIQE (Mittal et al. 2013) of the Y channel, with the pristine model that BasicSR ships.
 
     NIQE compares the statistics of blocks of 96 x 96 pixels with those of good photographs. It was made for
     whole images of many blocks: on a crop of 128 pixels it rests on four overlapping blocks and is *noisy*.
@@ -36,6 +36,9 @@ class NIQEReward(BaseReward):
 
     name = "niqe"
     mode = "no_reference"
+    higher_is_better = False
+    range = (0.0, WORST)
+    min_size = BLOCK
 
     def __init__(self, stride: int = 32, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         super().__init__(weight, device)
@@ -43,45 +46,30 @@ class NIQEReward(BaseReward):
             raise AMDRestoreError(f"NIQEReward: stride must be even, from 2 to {BLOCK}, got {stride}")
         self.stride, self.pristine = stride, load_pristine(device)
 
-    def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
-        return -niqe(sr, self.pristine, self.stride)
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        return niqe(sr, self.pristine, self.stride)
 
 
 @REWARD_REGISTRY.register()
-class PyIQAReward(BaseReward):
-    """Any metric of pyiqa, its sign taken from pyiqa's own metadata so that higher is better.
+class BRISQUEReward(BaseReward):
+    """BRISQUE (Mittal et al. 2012) of the gray image, with a machine that lies beside the code.
 
-    pyiqa is an optional extra under the PolyForm Noncommercial licence; it downloads the metric's weights at
-    first use.
+    About 0 for a good photograph, 100 for a ruined one, without hard bounds. It looks at the whole image at once,
+    so it needs no blocks and is steadier on crops than NIQE.
 
     Args:
-        metric: pyiqa's name: ``musiq``, ``clipiqa``, ``maniqa-pipal``, ``brisque``, ``dists`` ...
         weight: factor in the sum.
-        device: where the network runs.
-
-    Raises:
-        AMDRestoreError: without pyiqa, or for a name it does not know.
+        device: where it is computed.
     """
 
-    def __init__(self, metric: str, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
-        super().__init__(weight, device)
-        compat.patch()
-        try:
-            import pyiqa
-        except ModuleNotFoundError as error:
-            if error.name != "pyiqa":
-                raise
-            raise AMDRestoreError(
-                f"the reward '{metric}' needs pyiqa (noncommercial licence): "
-                'pip install ".[iqa]" in the clone of this repository'
-            ) from error
-        if metric not in pyiqa.list_models():
-            raise AMDRestoreError(f"pyiqa has no metric '{metric}'; see pyiqa.list_models()")
-        self.metric = pyiqa.create_metric(metric, as_loss=False, device=self.device)
-        self.name = metric
-        self.mode = "full_reference" if self.metric.metric_mode == "FR" else "no_reference"
-        self.sign = -1.0 if self.metric.lower_better else 1.0
+    name = "brisque"
+    mode = "no_reference"
+    higher_is_better = False
+    min_size = brisque.MIN_SIZE
 
-    def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
-        images = (sr,) if self.mode == "no_reference" else (sr, self._require(gt, "gt"))
-        return self.sign * self.metric(*images).reshape(sr.shape[0])
+    def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
+        super().__init__(weight, device)
+        self.machine = brisque.load_machine(device)
+
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        return brisque.brisque(sr, self.machine)

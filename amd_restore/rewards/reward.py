@@ -1,20 +1,19 @@
-"""What a reward is, and the weighted sum of several."""
+"""What a reward is: a metric with its metadata, turned so that higher is better.
+
+A new reward is one registered class: its metadata and :meth:`BaseReward.measure`, the metric as published.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.registry import REWARD_REGISTRY, did_you_mean, register_all
 
-STD_FLOOR = 1e-6  # of a standardised reward: equal values divide by this instead of by zero
-MOMENTUM = 0.99  # of the running deviations; the first 100 updates are a plain average
+ResultT = TypeVar("ResultT")
 
 
 class Reward(Protocol):
@@ -29,24 +28,56 @@ class Reward(Protocol):
 
     def __call__(self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None) -> Tensor: ...
 
+    def value_and_map(
+        self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]: ...
+
 
 class BaseReward:
-    """Shared part of our rewards: clamping, full precision, no gradient. Subclasses define :meth:`score`.
+    """Shared part of our rewards: sign, clamping, full precision, gradients on request only.
+
+    Subclasses define :meth:`measure`, and :meth:`measure_map` where the metric has values per location. Both
+    give the metric as published; the sign that makes it a reward is turned here, once, by
+    ``higher_is_better``.
 
     Args:
-        weight: factor in a :class:`RewardSum`.
+        weight: factor in a :class:`~amd_restore.rewards.RewardSum`.
         device: where a network of the reward lives.
+
+    Attributes:
+        name: in logs and weight headers.
+        mode: ``full_reference`` (compares with ``gt`` or ``lq``) or ``no_reference``.
+        higher_is_better: of the metric; a reward always is.
+        range: lowest and highest value of the metric for images in [0, 1], infinite where it has no bound; of
+            pyiqa's metrics what their metadata says, which may be what is usual.
+        has_map: whether :meth:`value_and_map` gives a map.
+        exact_map: whether the map's mean over its locations is the value; else it is near.
+        differentiable: whether :meth:`loss` works.
+        min_size: pixels a side that an image needs.
     """
 
-    name = "reward"
-    mode = "full_reference"
+    name: str = "reward"
+    mode: str = "full_reference"
+    higher_is_better: bool = True
+    range: tuple[float, float] = (-float("inf"), float("inf"))
+    has_map: ClassVar[bool] = False
+    exact_map: ClassVar[bool] = True
+    differentiable: bool = False
+    min_size: int = 1
 
     def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         self.weight, self.device = weight, torch.device(device)
 
-    def score(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
-        """(B,), higher is better; the images are clamped float32."""
+    def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
+        """The metric as published, (B,), of float32 images in [0, 1]."""
         raise NotImplementedError
+
+    def measure_map(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The metric, (B,), the same numbers as :meth:`measure`, and its values per location (B, 1, h, w).
+
+        The map has the metric's own resolution; None where the metric has none.
+        """
+        return self.measure(sr, gt, lq), None
 
     @torch.no_grad()
     def __call__(self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None) -> Tensor:
@@ -58,121 +89,48 @@ class BaseReward:
             lq: low-quality input (B, 3, H, W).
 
         Returns:
-            (B,) float32 on the device of ``sr``.
+            (B,) float32 on the device of ``sr``, higher is better.
         """
-        images = [None if image is None else image.detach().float().clamp(0.0, 1.0) for image in (sr, gt, lq)]
+        return self._signed(self._run(self.measure, sr.clamp(0.0, 1.0), gt, lq))
+
+    @torch.no_grad()
+    def value_and_map(
+        self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Score a batch as a call does, and say where it is good; one pass of the network gives both.
+
+        Returns:
+            The values of :meth:`__call__`, and a map (B, 1, h, w) float32 in the same unit, higher is better,
+            at the metric's own resolution; None where the metric has none. See ``exact_map``.
+        """
+        values, field = self._run(self.measure_map, sr.clamp(0.0, 1.0), gt, lq)
+        return self._signed(values), None if field is None else self._signed(field)
+
+    def loss(self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None) -> Tensor:
+        """Minus the reward, (B,), with gradient to ``sr``.
+
+        Values of ``sr`` outside [0, 1] are not clamped, or nothing would pull them back.
+
+        Raises:
+            AMDRestoreError: when the reward is not differentiable.
+        """
+        if not self.differentiable:
+            raise AMDRestoreError(f"reward '{self.name}' is not differentiable and cannot be a loss")
+        loss = -self._signed(self._run(self.measure, sr, gt, lq))
+        if sr.requires_grad and torch.is_grad_enabled() and not loss.requires_grad:
+            raise AMDRestoreError(f"reward '{self.name}' gives no gradient and cannot be a loss")
+        return loss
+
+    def _run(self, measure: Callable[..., ResultT], sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> ResultT:
+        """Call ``measure`` in full precision; references are data: clamped and without gradient."""
+        gt, lq = (None if image is None else image.detach().float().clamp(0.0, 1.0) for image in (gt, lq))
         with torch.autocast(sr.device.type, enabled=False):
-            return self.score(images[0], images[1], images[2]).float()  # type: ignore[arg-type]
+            return measure(sr.float(), gt, lq)
+
+    def _signed(self, metric: Tensor) -> Tensor:
+        return metric.float() if self.higher_is_better else -metric.float()
 
     def _require(self, image: Tensor | None, what: str) -> Tensor:
         if image is None:
             raise ValueError(f"reward '{self.name}' needs {what}")
         return image
-
-
-class RewardSum(nn.Module):
-    """Weighted sum of rewards.
-
-    Rewards live on different scales (a PSNR of 30, an LPIPS of -0.3). With ``standardize`` each is divided by
-    a running estimate of its own deviation *within* a batch (or within groups that share a condition, which
-    is what the advantage compares), so that weights are comparable. Only these estimates are state; the
-    rewards' networks are not in the ``state_dict``.
-
-    Args:
-        rewards: each with a ``name`` and a ``weight``.
-        standardize: divide each by its running deviation.
-
-    Raises:
-        AMDRestoreError: for no reward, or two of one name.
-    """
-
-    std: Tensor
-    std_total: Tensor
-    updates: Tensor
-
-    def __init__(self, rewards: Sequence[BaseReward], standardize: bool = False) -> None:
-        super().__init__()
-        self.rewards, self.standardize = tuple(rewards), standardize
-        if not self.rewards:
-            raise AMDRestoreError("no reward given; AMD needs at least one under 'rewards', e.g. LPIPSReward")
-        if len(set(self.names)) < len(self.names):
-            raise AMDRestoreError(f"two rewards of one name: {', '.join(self.names)}")
-        self.register_buffer("std", torch.ones(len(self.rewards)))
-        self.register_buffer("std_total", torch.ones(()))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the rewards, for logs and for the header of exported weights."""
-        return [reward.name for reward in self.rewards]
-
-    @torch.no_grad()
-    def forward(
-        self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None, group_size: int | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Score a batch; in training mode also update the running deviations.
-
-        Args:
-            sr, gt, lq: images in [0, 1], see :class:`BaseReward`.
-            group_size: consecutive samples that share a condition; None takes the batch as one group.
-
-        Returns:
-            The sum (B,) and each reward's own values (B,), by name, unweighted.
-
-        Raises:
-            AMDRestoreError: when a reward is not finite; the message names it.
-        """
-        values = {reward.name: reward(sr, gt=gt, lq=lq) for reward in self.rewards}
-        for name, value in values.items():
-            if not torch.isfinite(value).all():
-                raise AMDRestoreError(f"reward '{name}' is not finite: {value.tolist()}")
-        stacked = torch.stack(list(values.values()), dim=1)
-        if self.training:
-            self.updates += 1
-            self._track(self.std, stacked, group_size)
-        weight = stacked.new_tensor([reward.weight for reward in self.rewards])
-        if self.standardize:
-            weight = weight / self.std.clamp_min(STD_FLOOR)
-        total = (stacked * weight).sum(dim=1)
-        if self.training:
-            self._track(self.std_total, total, group_size)
-        return total, values
-
-    def _track(self, running: Tensor, values: Tensor, group_size: int | None) -> None:
-        """Move a running deviation, in place, towards the one within the groups of ``values`` (B, ...).
-
-        In distributed training the groups of all processes count, so that all of them hold the same estimate.
-        """
-        groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
-        variance = groups.var(dim=1, correction=0).mean(dim=0)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(variance)
-            variance /= dist.get_world_size()
-        within = variance.sqrt()
-        rate = max(1.0 - MOMENTUM, 1.0 / float(self.updates))
-        running.lerp_(within, rate)
-
-
-def build_rewards(
-    options: Sequence[Mapping[str, Any]], device: torch.device | str = "cpu", standardize: bool = False
-) -> RewardSum:
-    """Rewards from option blocks like ``{type: LPIPSReward, weight: 1.0, net: squeeze}``.
-
-    Raises:
-        AMDRestoreError: for a missing or unknown type, an unknown key, or what a reward itself needs and
-            misses.
-    """
-    register_all()
-    rewards = []
-    for block in options:
-        arguments = dict(block)
-        kind = arguments.pop("type", None)
-        if kind is None:
-            raise AMDRestoreError(f"a reward needs a 'type' ({', '.join(REWARD_REGISTRY)}), got {dict(block)}")
-        cls = REWARD_REGISTRY.get(kind)
-        known = [key for key in inspect.signature(cls).parameters if key != "device"]
-        for key in arguments:
-            if key not in known:
-                raise AMDRestoreError(f"reward {kind}: unknown key '{key}'; {did_you_mean(key, known)}")
-        rewards.append(cls(**arguments, device=device))
-    return RewardSum(rewards, standardize).to(device)

@@ -18,7 +18,7 @@ from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.options import BenchmarkOptions
 from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
 from amd_restore.errors import AMDRestoreError
-from amd_restore.rewards.lpips_net import assets_folder
+from amd_restore.rewards.weight_files import assets_folder
 
 Comparison = tuple[str, str, str, str, Difference]  # a, b, dataset, metric
 
@@ -69,7 +69,7 @@ def write_report(
                 "dataset": result.dataset,
                 "images": result.images,
                 "seconds": result.seconds.tolist(),
-                "values": {metric: _finite(values.tolist()) for metric, values in result.values.items()},
+                "values": {metric: finite(values.tolist()) for metric, values in result.values.items()},
             }
             for result in results
         ],
@@ -179,8 +179,10 @@ def _csv(options: BenchmarkOptions, results: Sequence[Result]) -> str:
     return out.getvalue()
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value if math.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """``value`` with null for every NaN inside: JSON has none."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

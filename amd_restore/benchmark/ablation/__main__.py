@@ -1,0 +1,89 @@
+"""``python -m amd_restore.benchmark.ablation -opt options/ablation/NAME.yml``: train, measure, write the table.
+
+Finished runs are skipped, interrupted ones resumed. Runs go to ``experiments/NAME_ARM_sSEED``, their option files,
+logs and costs to ``experiments/NAME``, tables to ``benchmarks/NAME``.
+
+Exit codes: 0 done, 1 some run failed (the others went on), 2 nothing could be done, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from amd_restore.benchmark.ablation.command import Ablation
+from amd_restore.benchmark.ablation.options import load_ablation_options
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import did_you_mean
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark.ablation", description=__doc__)
+    add = parser.add_argument
+    add("-opt", required=True, type=Path, help="option file (.yml)")
+    add("--out", type=Path, help="folder for tables and kept measurements (default: benchmarks/NAME)")
+    add("--only", nargs="+", default=[], metavar="ARM", help="only these arms")
+    add("--seeds", nargs="+", default=[], type=int, metavar="SEED", help="only these training seeds")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--evaluate_only", action="store_true", help="train nothing, measure what is finished")
+    what.add_argument("--train_only", action="store_true", help="measure nothing")
+    what.add_argument("--measure_one", action="store_true", help=argparse.SUPPRESS)  # how this command calls itself
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return run(args)
+    except AMDRestoreError as error:
+        if args.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from there\n")
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line says.
+
+    Returns:
+        0, or 1 if some run failed.
+
+    Raises:
+        AMDRestoreError: before anything starts, when anything in the option file is wrong.
+    """
+    options = load_ablation_options(args.opt)
+    for arm in args.only:
+        if arm not in options.arms:
+            raise AMDRestoreError(f"--only: no arm '{arm}'; {did_you_mean(arm, options.arms)}")
+    for seed in args.seeds:
+        if seed not in options.seeds:
+            raise AMDRestoreError(f"--seeds: no seed {seed} in the option file, only {options.seeds}")
+    ablation = Ablation(options, args.opt, args.out or Path("benchmarks") / options.name, args.only, args.seeds)
+    if args.measure_one:
+        ablation.measure_here()
+        return 0
+    failures = ablation.run(train=not args.evaluate_only, evaluate=not args.train_only)
+    for failure in failures:
+        sys.stderr.write(f"failed: {failure}\n")
+    return 1 if failures else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Trainings and measurements of an ablation, as jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import amd_restore
+from amd_restore.benchmark.ablation.evaluation import Evaluation
+from amd_restore.benchmark.ablation.jobs import Job, last_line, run_jobs
+from amd_restore.benchmark.ablation.options import AblationOptions
+from amd_restore.benchmark.ablation.runs import EXPERIMENTS, TrainingRun, plan
+from amd_restore.benchmark.ablation.tables import write_tables
+from amd_restore.errors import AMDRestoreError
+
+TRAIN_SCRIPT = Path(amd_restore.__file__).parent / "train.py"
+
+
+class Ablation:
+    """An ablation, or some arms and seeds of it.
+
+    Args:
+        options: the ablation.
+        file: its option file.
+        out: folder of tables and kept measurements.
+        only: arms; none: all.
+        seeds: training seeds; none: all.
+
+    Raises:
+        AMDRestoreError: an option of a run is wrong, or a run of that name has other options.
+    """
+
+    def __init__(
+        self, options: AblationOptions, file: Path, out: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()
+    ) -> None:
+        self.options, self.file, self.out = options, file, out
+        self.runs = plan(options, file, only, seeds)
+        self.evaluation = Evaluation(options, out, self.runs[0].options["scale"])
+        self.failures: list[str] = []
+        self.unmeasurable: set[str] = set()
+        for run in self.runs:
+            run.check_unchanged()
+
+    def run(self, train: bool = True, evaluate: bool = True) -> list[str]:
+        """Train what is not finished, measure what is not measured, write the tables.
+
+        Returns:
+            One line for each run that failed.
+
+        Raises:
+            AMDRestoreError: nothing is finished that could be measured.
+        """
+        finished = [run for run in self.runs if run.finished]
+        _say(f"{self.options.name}: {len(self.runs)} runs, {len(finished)} of them finished")
+        with contextlib.ExitStack() as locks:
+            jobs = []
+            for run in self.runs:
+                if run in finished:
+                    jobs += self._measuring(run) if evaluate else []
+                elif train:
+                    jobs.append(self._training(run, locks, evaluate))
+            run_jobs(jobs, self.options.processes)
+        if evaluate:
+            self.write()
+        return self.failures
+
+    def write(self) -> None:
+        """Write the tables of all finished runs that could be measured.
+
+        Raises:
+            AMDRestoreError: there are none.
+        """
+        # Measurements of another state of the code, edited while this process ran, are not kept for this one.
+        measured = [run for run in self.runs if run.finished and run.name not in self.unmeasurable]
+        if not measured:
+            reason = f" ({self.failures[0]})" if self.failures else ""
+            raise AMDRestoreError(f"{self.options.name}: no run is finished and measured{reason}")
+        measured.sort(key=lambda run: list(self.options.arms).index(run.arm))
+        results = self.evaluation.measure(measured, lambda name: None)
+        text = write_tables(self.out, self.options, results, self.runs, self.evaluation.fingerprints())
+        sys.stdout.write(text)
+        _say(f"written to {self.out}/{self.options.name}.md, .csv and .json")
+
+    def measure_here(self) -> None:
+        """Measure finished runs in this process and keep the measurements; writes no table."""
+        self.evaluation.measure([run for run in self.runs if run.finished], lambda name: None)
+
+    def _training(self, run: TrainingRun, locks: contextlib.ExitStack, evaluate: bool) -> Job:
+        lock = locks.enter_context(_locked(run))
+        run.begin()
+
+        def after(code: int, seconds: float) -> Iterator[Job]:
+            run.note_session(seconds, run.total_iter if code == 0 else run.saved_iteration())
+            if code != 0:
+                self._fail(run, "training", code)
+            elif not run.finished:
+                self._fail(run, f"training left no {run.weights}", code)
+            else:
+                _say(f"{run.name}: trained in {seconds:.0f} s")
+                yield from self._measuring(run) if evaluate else ()
+
+        command = [sys.executable, str(TRAIN_SCRIPT), "-opt", str(run.option_file), "--auto_resume"]
+        return Job(f"training {run.name}", command, run.log, self.options.num_threads, after, (lock,))
+
+    def _measuring(self, run: TrainingRun) -> list[Job]:
+        """At most one job: none if the run was measured already."""
+        if self.evaluation.is_kept(run):
+            return []
+
+        def after(code: int, seconds: float) -> Iterator[Job]:
+            if code != 0:
+                self.unmeasurable.add(run.name)
+                self._fail(run, "measuring", code)
+            else:
+                _say(f"{run.name}: measured in {seconds:.0f} s")
+            return iter(())
+
+        command = [sys.executable, "-m", "amd_restore.benchmark.ablation", "-opt", str(self.file), "--measure_one"]
+        # One argument each: an arm's name may begin with a sign.
+        command += [f"--only={run.arm}", f"--seeds={run.seed}", f"--out={self.out}"]
+        return [Job(f"measuring {run.name}", command, run.log, self.options.num_threads, after)]
+
+    def _fail(self, run: TrainingRun, what: str, code: int) -> None:
+        line = f"{run.name}: {what} ended with code {code}: {last_line(run.log)} (log: {run.log})"
+        self.failures.append(line)
+        _say(line)
+
+
+@contextlib.contextmanager
+def _locked(run: TrainingRun) -> Iterator[int]:
+    """Hold the run's lock; its file descriptor is inherited by the training, which may outlive this process.
+
+    Raises:
+        AMDRestoreError: the run is being trained.
+    """
+    file = EXPERIMENTS / run.ablation / f"{run.name}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise AMDRestoreError(
+                    f"{run.name}: is being trained by another process; wait for it, or see --only and --evaluate_only"
+                ) from error
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{datetime.now():%H:%M:%S} {text}\n")
+    sys.stdout.flush()

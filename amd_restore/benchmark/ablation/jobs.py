@@ -1,0 +1,99 @@
+"""Several commands at a time, each with its log; all of them stop when this process does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 10.0  # between asking a command to stop and making it
+
+
+@dataclass
+class Job:
+    """A command.
+
+    Attributes:
+        label: for messages.
+        command: program and arguments.
+        log: its output is added to this file.
+        threads: for numeric libraries, as environment variables.
+        inherit: file descriptors that the command keeps open (locks).
+        after: called with its exit code and wall seconds; returns the jobs that follow from it.
+    """
+
+    label: str
+    command: Sequence[str]
+    log: Path
+    threads: int
+    after: Callable[[int, float], Iterable[Job]]
+    inherit: tuple[int, ...] = ()
+    started: float = field(default=0.0, init=False)
+
+
+def run_jobs(jobs: Iterable[Job], processes: int) -> None:
+    """Run all jobs, ``processes`` at a time; follow-ups go first, so that what is begun gets done.
+
+    An exception (Ctrl-C too) stops the running commands, waits for them, and is raised again.
+    """
+    queue = deque(jobs)
+    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+    try:
+        while queue or running:
+            while queue and len(running) < processes:
+                job = queue.popleft()
+                running.append((job, _start(job)))
+            for job, process in list(running):
+                code = process.poll()
+                if code is not None:
+                    running.remove((job, process))
+                    queue.extendleft(reversed(list(job.after(code, time.monotonic() - job.started))))
+            time.sleep(POLL_SECONDS if running else 0.0)
+    except BaseException:
+        _stop([process for _, process in running])
+        raise
+
+
+def last_line(log: Path) -> str:
+    """Last line of a log that says something: the reason of a failure."""
+    if not log.is_file():
+        return "it wrote nothing"
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "it wrote nothing")
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    root = Path(__file__).resolve().parents[3]
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    job.started = time.monotonic()
+    with job.log.open("ab") as log:
+        return subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **threads, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            pass_fds=job.inherit if sys.platform != "win32" else (),
+            # A Ctrl-C of the terminal reaches this process only, which then stops its commands in order.
+            start_new_session=True,
+        )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,125 @@
+"""Option file of an ablation -> checked dataclasses; an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from amd_restore.benchmark.metrics import DEFAULT_METRICS, METRICS
+from amd_restore.benchmark.options import BenchmarkOptions, DatasetOptions, MethodOptions
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options import read_yaml
+from amd_restore.options.fields import OptionError, PathText, build, check, option
+from amd_restore.registry import did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """``evaluation``: how finished runs are measured. The same keys as in a benchmark file.
+
+    Raises:
+        ValueError: for an unknown metric, or an empty list.
+    """
+
+    datasets: dict[str, DatasetOptions] = option(doc="test sets by name")
+    metrics: list[str] = option(DEFAULT_METRICS, "columns")
+    steps: list[int] = option([1], "numbers of steps, each a table", low=1, high=1000)
+    noise_seeds: list[int] = option([0], "noises of the restoration; averaged before anything else", low=0)
+    crop_border: int = option(4, "pixels cut from each side for PSNR, SSIM and NIQE", low=0)
+    dtype: Literal["float32", "bfloat16"] = option("float32", "arithmetic of the networks")
+    device: str = option("cpu", "where the networks run")
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ValueError(f"unknown metric '{metric}'; {did_you_mean(metric, METRICS)}")
+        if not (self.datasets and self.metrics and self.steps and self.noise_seeds):
+            raise ValueError("datasets, metrics, steps and noise_seeds need at least one entry each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions:
+    """An ablation file. Blocks of ``overrides`` and ``arms`` are merged into the base file key by key, lists replaced.
+
+    Raises:
+        ValueError: names that collide or do not exist.
+    """
+
+    name: str = option(doc="names the runs and the output files")
+    base: PathText = option(doc="option file of the training, relative to this file")
+    overrides: dict[str, Any] = option({}, "changes of the base file that all arms share")
+    arms: dict[str, dict[str, Any]] = option(doc="name -> changes of the base file")
+    seeds: list[int] = option([0, 1, 2], "training seeds of each arm", low=0)
+    total_iter: int = option(doc="iterations of each run; the schedule's only period, too", low=1)
+    processes: int = option(1, "trainings (or evaluations) at the same time", low=1)
+    num_threads: int = option(1, "threads of each", low=1)
+    compare_to: list[str] = option([], "arms that all others are compared with; empty: the first")
+    evaluation: EvaluationOptions = option(doc="how finished runs are measured")
+
+    def __post_init__(self) -> None:
+        if not (self.arms and self.seeds):
+            raise ValueError("arms and seeds need at least one entry each")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed is given twice: {self.seeds}")
+        slugs: dict[str, str] = {}
+        for arm in self.arms:
+            other = slugs.setdefault(slug(arm), arm)
+            if other != arm:
+                raise ValueError(f"arms '{other}' and '{arm}' would have the same folder; rename one")
+        for arm in self.compare_to:
+            if arm not in self.arms:
+                raise ValueError(f"compare_to: no arm '{arm}'; {did_you_mean(arm, self.arms)}")
+
+    @property
+    def references(self) -> list[str]:
+        """Arms that the others are compared with."""
+        return self.compare_to or [next(iter(self.arms))]
+
+
+def slug(arm: str) -> str:
+    """``+ score adaptation`` -> ``score_adaptation``: an arm's name as part of a folder's."""
+    return re.sub(r"[^a-z0-9.]+", "_", arm.lower()).strip("_") or "arm"
+
+
+def load_ablation_options(file: str | Path) -> AblationOptions:
+    """Read and check an ablation file.
+
+    Raises:
+        AMDRestoreError: one line with file, key, problem and nearest known name.
+    """
+    try:
+        options: AblationOptions = build(check(read_yaml(file), AblationOptions, ""), AblationOptions)
+    except OptionError as error:
+        raise AMDRestoreError(f"{file}: {error}") from error
+    return options
+
+
+def as_benchmark(options: AblationOptions, scale: int, weights: dict[str, list[str]]) -> BenchmarkOptions:
+    """The evaluation as a benchmark.
+
+    Args:
+        options: the ablation.
+        scale: upscaling factor of the trainings.
+        weights: arm -> weights files, one per training seed.
+
+    Raises:
+        AMDRestoreError: there is nothing to evaluate.
+    """
+    block = options.evaluation
+    try:
+        return BenchmarkOptions(
+            name=options.name,
+            scale=scale,
+            crop_border=block.crop_border,
+            seeds=block.noise_seeds,
+            metrics=block.metrics,
+            dtype=block.dtype,
+            device=block.device,
+            threads=options.num_threads,
+            datasets=block.datasets,
+            methods=[MethodOptions(name=arm, weights=files, steps=block.steps) for arm, files in weights.items()],
+        )
+    except ValueError as error:
+        raise AMDRestoreError(f"evaluation: {error}") from error

@@ -1,0 +1,61 @@
+"""What happens inside and outside a Forbidden Zone (2602.07345, section 3), measured without a gradient.
+
+A location is inside where its advantage is negative. Restoration knows the answer, so the objection that AMD
+amplifies noise there can be tested: it would show as a cosine between H and ``gt - x`` that is not positive.
+Where a zone is empty the value is NaN, which averages leave out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amd_restore.losses.dmd import expand_weight
+
+
+def _mask(inside: Tensor, like: Tensor) -> Tensor:
+    """(B,) or (B, 1, h, w) as zeros and ones (B, 1, h, w)."""
+    weight = expand_weight(inside.float(), like)
+    return weight.expand(like.shape[0], 1, *like.shape[2:])
+
+
+@torch.no_grad()
+def zone_cosine(direction: Tensor, gt_minus_x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine between the step H and the step to the ground truth, inside and outside the zone.
+
+    Args:
+        direction: H (B, C, h, w).
+        gt_minus_x: step to the ground truth, same shape.
+        inside: bool, (B,) or (B, 1, h, w).
+
+    Returns:
+        Two tensors (B,) in [-1, 1]; NaN for samples without a location of that kind.
+    """
+    h, g = direction.float(), gt_minus_x.float()
+    products = [(a * b).sum(dim=1, keepdim=True) for a, b in ((h, g), (h, h), (g, g))]
+
+    def cosine(mask: Tensor) -> Tensor:
+        dot, hh, gg = ((product * mask).flatten(1).sum(dim=1) for product in products)
+        return dot / (hh * gg).sqrt()
+
+    mask = _mask(inside, h)
+    return cosine(mask), cosine(1.0 - mask)
+
+
+@torch.no_grad()
+def zone_mean(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of ``values`` (B, C, h, w) inside and outside the zone, two scalars; NaN where there is no such location."""
+    mask = _mask(inside, values)
+    per_location = values.float().mean(dim=1, keepdim=True)
+    count = mask.sum()
+    return (per_location * mask).sum() / count, (per_location * (1 - mask)).sum() / (mask.numel() - count)
+
+
+@torch.no_grad()
+def group_diversity(images: Tensor, group_size: int) -> Tensor:
+    """How much the samples of one condition differ: their standard deviation per pixel, averaged, (B / G,).
+
+    In units of ``images`` (B, 3, H, W); 0 for a student that ignores its noise, and for groups of one.
+    """
+    groups = images.float().unflatten(0, (-1, group_size))
+    return groups.std(dim=1, correction=0).flatten(1).mean(dim=1)

@@ -1,0 +1,139 @@
+"""What a run says about itself: means over windows of iterations, kept in memory, written as JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amd_restore.atomic import write_atomically
+from amd_restore.errors import AMDRestoreError
+
+FILE_NAME = "diagnostics.jsonl"
+
+
+class Diagnostics:
+    """Running means of logged tensors, and how long the steps took.
+
+    Values are summed on their device and read only when a window ends, so that logging does not wait for a GPU.
+    NaN entries (an empty Forbidden Zone, say) are left out of their mean.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.seconds = 0.0  # of all training steps so far, resumed ones included
+        self._window = self._own = 0.0
+
+    def add(self, **values: Tensor) -> None:
+        """Add to the window; ``__`` in a name stands for ``/``."""
+        for name, value in values.items():
+            flat = value.detach().float().flatten()
+            counted = torch.stack([flat.nansum(), (~flat.isnan()).sum().float()])
+            key = name.replace("__", "/")
+            self.sums[key] = self.sums[key] + counted if key in self.sums else counted
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Time of one training step."""
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
+        self._window += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def extra(self) -> Iterator[None]:
+        """Time of work that only serves diagnosis; logged as ``amd/overhead``, a share of the step."""
+        start = time.perf_counter()
+        yield
+        self._own += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Means of the window, which starts anew; a mean of nothing is NaN."""
+        means = {}
+        for name, pair in self.sums.items():
+            total, count = pair.tolist()
+            means[name] = total / count if count else math.nan
+        if self._own:
+            means["amd/overhead"] = self._own / max(self._window, 1e-9)
+        self.sums, self._window, self._own = {}, 0.0, 0.0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The unfinished window: an exact resume continues it. Times are not state: no two runs share them."""
+        return {"sums": dict(self.sums)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.sums = dict(state["sums"])
+
+
+class DiagnosticsFile:
+    """``diagnostics.jsonl`` of an experiment: one JSON object per line, ``iter`` rising.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def append(self, **row: Any) -> None:
+        """Write one line; NaN becomes null.
+
+        Raises:
+            AMDRestoreError: the file cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(row)) + "\n")
+        except OSError as error:
+            raise AMDRestoreError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def rewind(self, iteration: int) -> float:
+        """Drop the rows after ``iteration``, which a resumed run writes again, and an unfinished last line.
+
+        Returns:
+            Training seconds noted in the last row that stays; 0 without one.
+        """
+        if not self.path.is_file():
+            return 0.0
+        kept = [row for row in read_diagnostics(self.path) if row["iter"] <= iteration]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self.path, text.encode("utf-8"))
+        return float(kept[-1]["seconds"]) if kept else 0.0
+
+
+def read_diagnostics(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a diagnostics file; an unfinished last line (a killed run) is left out.
+
+    Raises:
+        AMDRestoreError: there is no such file, or a line before the last is not JSON.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise AMDRestoreError(f"{path}: cannot be read ({error.strerror}); train the run first") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise AMDRestoreError(f"{path}, line {number}: not JSON; the file was changed by hand?") from error
+    return rows
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

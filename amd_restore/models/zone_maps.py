@@ -1,0 +1,64 @@
+"""Where the Forbidden Zones of real images lie: samples of one image and their advantages, for the report."""
+
+from __future__ import annotations
+
+import io
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amd_restore.atomic import write_atomically
+
+SIDE = 64  # lq pixels of the square that is shown
+
+
+def _as_bytes(images: Tensor) -> np.ndarray[Any, Any]:
+    """(..., 3, H, W) in [0, 1] -> uint8 (..., H, W, 3)."""
+    array: np.ndarray[Any, Any] = (images.clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
+    return array
+
+
+@torch.no_grad()
+def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
+    """Write ``visualization/zones/zones_ITER.npz`` with ``lq``, ``sr``, ``gt`` (uint8) and ``advantage``.
+
+    Of each of the first ``val.panels`` images the central square of 64 lq pixels is restored once per member of a
+    group, in one step; ``advantage`` (N, G, h, w) is a constant map where the run is not spatial. The rewards'
+    running statistics are read, not moved.
+
+    Args:
+        model: an :class:`~amd_restore.models.amd_model.AMDModel`.
+        dataloader: validation images, one per batch.
+        current_iter: for the file's name.
+    """
+    size, scale = model.run.distill.group_size, model.opt["scale"]
+    shown: dict[str, list[Any]] = {"lq": [], "sr": [], "gt": [], "advantage": []}
+    was_training = model.reward.training
+    model.reward.eval()
+    for data in islice(dataloader, int(model.opt["val"].get("panels") or 0)):
+        model.feed_data(data)
+        height, width = model.lq.shape[2:]
+        top, left, side = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2), min(SIDE, height, width)
+        lq = model.lq[:, :, top : top + side, left : left + side].repeat(size, 1, 1, 1)
+        rows, columns = (slice(scale * start, scale * (start + side)) for start in (top, left))
+        gt = model.gt[:, :, rows, columns].repeat(size, 1, 1, 1)
+        sr = model.restore(lq, 1)
+        advantage = model.advantage(sr, gt, lq)[0]
+        if advantage.ndim == 1:
+            advantage = advantage.reshape(-1, 1, 1, 1).expand(-1, 1, *model.codec.latent_shape(lq)[2:])
+        shown["lq"].append(_as_bytes(lq[0]))
+        shown["gt"].append(_as_bytes(gt[0]))
+        shown["sr"].append(_as_bytes(sr))
+        shown["advantage"].append(advantage[:, 0].float().cpu().numpy())
+    model.reward.train(was_training)
+    if shown["lq"]:
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {key: np.stack(values) for key, values in shown.items()}
+        np.savez_compressed(buffer, **arrays)
+        path = Path(model.opt["path"]["visualization"]) / "zones" / f"zones_{current_iter:07d}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())

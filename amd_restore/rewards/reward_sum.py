@@ -1,0 +1,160 @@
+"""The weighted sum of several rewards, with running deviations, for whole images or per location."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import REWARD_REGISTRY, did_you_mean, register_all
+from amd_restore.rewards.maps import resize_map, smooth_map
+from amd_restore.rewards.reward import BaseReward
+
+STD_FLOOR = 1e-6  # of a standardised reward: equal values divide by this instead of by zero
+MOMENTUM = 0.99  # of the running deviations; the first 100 updates are a plain average
+
+
+class RewardSum(nn.Module):
+    """Weighted sum of rewards.
+
+    Rewards live on different scales (a PSNR of 30, an LPIPS of -0.3). With ``standardize`` each is divided by
+    a running estimate of its own deviation *within* a batch (or within groups that share a condition, which
+    is what the advantage compares), so that weights are comparable. Only these estimates are state; the
+    rewards' networks are not in the ``state_dict``.
+
+    Args:
+        rewards: each with a ``name`` and a ``weight``.
+        standardize: divide each by its running deviation.
+
+    Raises:
+        AMDRestoreError: for no reward, or two of one name.
+    """
+
+    std: Tensor
+    std_total: Tensor
+    updates: Tensor
+
+    def __init__(self, rewards: Sequence[BaseReward], standardize: bool = False) -> None:
+        super().__init__()
+        self.rewards, self.standardize = tuple(rewards), standardize
+        if not self.rewards:
+            raise AMDRestoreError("no reward given; AMD needs at least one under 'rewards', e.g. LPIPSReward")
+        if len(set(self.names)) < len(self.names):
+            raise AMDRestoreError(f"two rewards of one name: {', '.join(self.names)}")
+        self.register_buffer("std", torch.ones(len(self.rewards)))
+        self.register_buffer("std_total", torch.ones(()))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the rewards, for logs and for the header of exported weights."""
+        return [reward.name for reward in self.rewards]
+
+    @torch.no_grad()
+    def forward(
+        self,
+        sr: Tensor,
+        *,
+        gt: Tensor | None = None,
+        lq: Tensor | None = None,
+        group_size: int | None = None,
+        map_size: tuple[int, int] | None = None,
+        map_sigma: float = 0.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score a batch; in training mode also update the running deviations.
+
+        ``std`` is always the deviation of whole-image values, so that a reward weighs the same with and
+        without maps; ``std_total`` is that of what is returned: with maps, the deviation at one location, its
+        variance averaged over locations.
+
+        Args:
+            sr, gt, lq: images in [0, 1], see :class:`BaseReward`.
+            group_size: consecutive samples that share a condition; None takes the batch as one group.
+            map_size: (rows, columns) of the map wanted; None sums whole-image values. Rewards that have a map
+                contribute it, resized; others their value at every location.
+            map_sigma: deviation, in cells of the map, of the Gaussian that smooths the rewards' maps.
+
+        Returns:
+            The sum, (B,), or (B, 1, rows, columns) with ``map_size``; and each reward's own whole-image values
+            (B,), by name, unweighted.
+
+        Raises:
+            AMDRestoreError: when a reward is not finite; the message names it.
+        """
+        fields: list[Tensor | None] = [None] * len(self.rewards)
+        if map_size is None:
+            values = {reward.name: reward(sr, gt=gt, lq=lq) for reward in self.rewards}
+        else:
+            values = {}
+            for index, reward in enumerate(self.rewards):
+                values[reward.name], fields[index] = reward.value_and_map(sr, gt=gt, lq=lq)
+        for (name, value), field in zip(values.items(), fields, strict=True):
+            if not torch.isfinite(value).all() or (field is not None and not torch.isfinite(field).all()):
+                raise AMDRestoreError(f"reward '{name}' is not finite: {value.tolist()}")
+        stacked = torch.stack(list(values.values()), dim=1)
+        if self.training:
+            self.updates += 1
+            self._track(self.std, stacked, group_size)
+        weight = stacked.new_tensor([reward.weight for reward in self.rewards])
+        if self.standardize:
+            weight = weight / self.std.clamp_min(STD_FLOOR)
+        # Rewards without a map are summed first and as always, so that without any map the sum is the same.
+        mapless = [index for index, field in enumerate(fields) if field is None]
+        total = (stacked[:, mapless] * weight[mapless]).sum(dim=1)
+        if map_size is not None and len(mapless) < len(fields):
+            total = total.view(-1, 1, 1, 1)
+            for field, factor in zip(fields, weight, strict=True):
+                if field is not None:
+                    total = total + factor * smooth_map(resize_map(field, map_size), map_sigma)
+        if self.training:
+            self._track(self.std_total, total, group_size)
+        if map_size is not None and total.dim() == 1:
+            total = total.view(-1, 1, 1, 1).repeat(1, 1, *map_size)
+        return total, values
+
+    def _track(self, running: Tensor, values: Tensor, group_size: int | None) -> None:
+        """Move a running deviation, in place, towards the one within the groups of ``values`` (B, ...).
+
+        Variances of locations, (B, 1, h, w), are averaged. In distributed training the groups of all
+        processes count, so that all of them hold the same estimate.
+        """
+        groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
+        variance = groups.var(dim=1, correction=0).mean(dim=0)
+        if values.dim() == 4:
+            variance = variance.mean()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(variance)
+            variance /= dist.get_world_size()
+        within = variance.sqrt()
+        rate = max(1.0 - MOMENTUM, 1.0 / float(self.updates))
+        running.lerp_(within, rate)
+
+
+def build_rewards(
+    options: Sequence[Mapping[str, Any]], device: torch.device | str = "cpu", standardize: bool = False
+) -> RewardSum:
+    """Rewards from option blocks like ``{type: LPIPSReward, weight: 1.0, net: squeeze}``.
+
+    Raises:
+        AMDRestoreError: for a missing or unknown type, an unknown key, or what a reward itself needs and
+            misses.
+    """
+    register_all()
+    rewards = []
+    for block in options:
+        arguments = dict(block)
+        kind = arguments.pop("type", None)
+        if kind is None:
+            raise AMDRestoreError(f"a reward needs a 'type' ({', '.join(REWARD_REGISTRY)}), got {dict(block)}")
+        cls = REWARD_REGISTRY.get(kind)
+        known = [key for key in inspect.signature(cls).parameters if key != "device"]
+        for key in arguments:
+            if key not in known:
+                raise AMDRestoreError(f"reward {kind}: unknown key '{key}'; {did_you_mean(key, known)}")
+        rewards.append(cls(**arguments, device=device))
+    return RewardSum(rewards, standardize).to(device)

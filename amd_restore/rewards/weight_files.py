@@ -1,0 +1,60 @@
+"""Where weights of metrics lie. They are looked for on disk and never downloaded in silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amd_restore.errors import AMDRestoreError
+
+
+def assets_folder() -> Path:
+    """Folder of weights and benchmark images: ``$AMD_RESTORE_ASSETS``, else ``~/.cache/amd_restore``."""
+    return Path(os.environ.get("AMD_RESTORE_ASSETS") or Path.home() / ".cache" / "amd_restore").expanduser()
+
+
+def hub_folder() -> Path:
+    """Folder in which torch, torchvision and pyiqa keep what they download."""
+    return Path(torch.hub.get_dir())
+
+
+def find_file(what: str, places: Sequence[Path], remedy: str) -> Path:
+    """The first of ``places`` that is a file.
+
+    Args:
+        what: who needs what, the message's beginning: "DISTS needs its weights".
+        places: candidates in order of preference.
+        remedy: how to get one, the message's end.
+
+    Raises:
+        AMDRestoreError: when there is none; the message names the places.
+    """
+    for place in places:
+        if place.is_file():
+            return place
+    raise AMDRestoreError(f"{what}: looked for {' and '.join(map(str, places))}; {remedy}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or a torch checkpoint, by name; no code in the file is run.
+
+    Raises:
+        AMDRestoreError: when the file cannot be read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every reader has errors of its own; all mean the same here
+        raise AMDRestoreError(f"{path}: cannot be read as weights ({error})") from error
+    while isinstance(state, dict) and isinstance(state.get("params"), dict):
+        state = state["params"]
+    if not isinstance(state, dict):
+        raise AMDRestoreError(f"{path}: holds no table of weights")
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}

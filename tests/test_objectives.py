@@ -1,0 +1,194 @@
+"""The baselines behind one option, spatial AMD, rewards as losses: gradient ownership and exact special cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_distillation import build, changed, feed, snapshot, train_teacher
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.losses import surrogate_loss, vsd_weight
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Path:
+    folder = tmp_path_factory.mktemp("objectives")
+    train_teacher(folder)
+    return folder
+
+
+def steps(model: Any, count: int = 4) -> Any:
+    for iteration in range(1, count + 1):
+        feed(model, seed=iteration)
+        model.optimize_parameters(iteration)
+    return model
+
+
+def set_step(model: Any, cond: torch.Tensor) -> None:
+    """As if the samples came from the student's first step."""
+    model.made_at = torch.ones(model.lq.shape[0])
+    model.fake_cond = model.condition_of_fake(cond, model.made_at)
+
+
+def same(a: Any, b: Any, *nets: str) -> bool:
+    return all(
+        torch.equal(value, snapshot(getattr(b, net))[key])
+        for net in nets
+        for key, value in snapshot(getattr(a, net)).items()
+    )
+
+
+@pytest.mark.parametrize("name", ["dmd_x4_classical", "amd_x4_classical"])
+def test_dmd2_trains_the_critic_with_the_fake_teacher_only(workshop: Path, name: str) -> None:
+    model = build(workshop, name, objective="dmd2", fake_updates_per_student=2, weight_gan=0.1, weight_gan_fake=0.1)
+    head, fake = snapshot(model.gan.head), snapshot(model.net_fake)
+    plain = build(workshop, name, objective="dmd", fake_updates_per_student=2)
+    model.optimize_parameters(1)  # fake only
+    assert changed(model.gan.head, head) and changed(model.net_fake, fake)
+    plain.optimize_parameters(1)
+    assert not same(model, plain, "net_fake"), "the fake teacher learns from the critic, too"
+    model.seed_step(2)
+    cond = model.codec.condition(model.lq)
+    set_step(model, cond)
+    x0 = torch.zeros(model.codec.latent_shape(model.lq), requires_grad=True)
+    for network in (model.gan.head, model.net_fake):
+        network.zero_grad(set_to_none=True)
+    losses = model.student_losses(x0, model.codec.decode(x0, model.lq), cond, torch.zeros(x0.shape[0]))
+    losses["l_gan"].backward()
+    assert x0.grad is not None and x0.grad.abs().sum() > 0
+    for network in (model.gan.head, model.net_fake, model.net_teacher):
+        assert all(p.grad is None for p in network.parameters())
+    assert all(p.requires_grad for p in model.net_fake.parameters()), "frozen only while the student is asked"
+
+
+def test_the_critic_learns_to_tell_noise_from_photographs(workshop: Path) -> None:
+    model = build(workshop, "dmd_x4_classical", objective="dmd2", weight_gan_fake=1.0)
+    cond = model.codec.condition(model.lq)
+    set_step(model, cond)
+    values = []
+    for iteration in range(1, 41):
+        model.seed_step(iteration)
+        samples = 3.0 * torch.randn(model.codec.latent_shape(model.lq), generator=model.generator)
+        losses = model.fake_losses(samples, cond, None)
+        model.step(model.optimizer_fake, l_gan_fake=losses["l_gan_fake"])
+        values.append(float(losses["l_gan_fake"].detach()))
+    assert values[0] == pytest.approx(1.386, abs=0.15), "undecided at first: 2 log 2"
+    assert sum(values[-5:]) / 5 < 0.8 * values[0]
+
+
+def test_regression_trains_the_student_alone(workshop: Path) -> None:
+    model = build(workshop, "amd_x4_classical", objective="regression", fake_updates_per_student=1)
+    before = {net: snapshot(getattr(model, net)) for net in ("net_g", "net_fake")}
+    model.optimize_parameters(1)
+    assert changed(model.net_g, before["net_g"]) and not changed(model.net_fake, before["net_fake"])
+    assert set(model.get_current_log()) >= {"l_pix", "l_percep"}
+
+
+def test_vsd_differs_from_dmd_by_its_normaliser(workshop: Path) -> None:
+    models = {kind: build(workshop, "dmd_x4_classical", objective=kind) for kind in ("dmd", "vsd")}
+    steps_taken = {}
+    for kind, model in models.items():
+        model.seed_step(2)
+        cond = model.codec.condition(model.lq)
+        set_step(model, cond)
+        torch.nn.init.normal_(model.net_fake.conv_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+        x0 = 0.1 * torch.randn(model.codec.latent_shape(model.lq), generator=torch.Generator().manual_seed(1))
+        direction, norm = model.direction(x0, cond, None)
+        steps_taken[kind] = (direction, norm, surrogate_loss(x0.requires_grad_(), direction, norm))
+    assert torch.equal(steps_taken["dmd"][0], steps_taken["vsd"][0])
+    model = models["vsd"]
+    model.seed_step(2)
+    t = model.score_times(model.lq.shape[0])
+    weight = vsd_weight(model.process.alpha(t), model.process.sigma(t))
+    torch.testing.assert_close(1.0 / steps_taken["vsd"][1], weight)
+    assert not torch.allclose(steps_taken["dmd"][2], steps_taken["vsd"][2])
+
+
+def test_spatial_strength_zero_is_dmd_bit_for_bit(workshop: Path) -> None:
+    spatial = build(
+        workshop, "amd_x4_classical", spatial=True, adaptation_strength=0.0, sharpening_strength=0.0, guidance_scale=2.0
+    )
+    assert same(steps(spatial), steps(build(workshop, "dmd_x4_classical", guidance_scale=2.0)), "net_g", "net_fake")
+
+
+def test_spatial_amd_with_whole_image_rewards_is_whole_image_amd(workshop: Path) -> None:
+    """A reward without a map is the constant map: the same advantages, hence the same run up to rounding."""
+    models = []
+    for spatial in (False, True):
+        model = build(workshop, "amd_x4_classical", spatial=spatial)
+        for reward in model.reward.rewards:
+            value_and_map = reward.value_and_map
+            reward.value_and_map = lambda *a, _inner=value_and_map, **k: (_inner(*a, **k)[0], None)
+        models.append(steps(model))
+    for net in ("net_g", "net_fake"):
+        a, b = (snapshot(getattr(model, net)) for model in models)
+        for key, value in a.items():
+            torch.testing.assert_close(value, b[key], rtol=1e-4, atol=1e-6)
+
+
+def test_spatial_amd_weights_locations_differently(workshop: Path) -> None:
+    model = build(workshop, "amd_x4_classical", spatial=True)
+    model.diagnosing = True
+    model.reward.rewards[1].weight = 0.0  # PSNR has no map: at every location it says the same
+    generator = torch.Generator().manual_seed(0)
+    image = model.gt + 0.1 * torch.randn(model.gt.shape, generator=generator)
+    image[0, :, :16, :16] += 0.5 * torch.randn(3, 16, 16, generator=generator)
+    advantage = model.diagnose(image, True)
+    assert advantage.shape == (model.lq.shape[0], 1, *model.codec.latent_shape(model.lq)[2:])
+    corner, rest = advantage[0, 0, :3, :3].mean(), advantage[0, 0, 6:, 6:].mean()
+    assert corner < -0.5 and corner + 0.3 < rest
+    alpha, beta = model.adaptation(advantage)
+    assert alpha.shape == beta.shape == advantage.shape and beta[0, 0, 0, 0] > 1 > alpha[0, 0, 0, 0]
+    assert not same(steps(model), steps(build(workshop, "amd_x4_classical")), "net_g", "net_fake")
+
+
+def test_a_reward_as_loss_moves_the_student_and_is_off_by_default(workshop: Path) -> None:
+    plain = build(workshop)
+    assert not plain.reward_losses
+    model = build(workshop)
+    model.reward_losses = [(model.reward.rewards[0], 0.5)]
+    cond = model.codec.condition(model.lq)
+    set_step(model, cond)
+    x0 = torch.zeros(model.codec.latent_shape(model.lq), requires_grad=True)
+    image = model.codec.decode(x0, model.lq)
+    losses = model.student_losses(x0, image, cond, torch.zeros(x0.shape[0]))
+    name, value = f"l_{model.reward.rewards[0].name}", model.reward.rewards[0](image, gt=model.gt, lq=model.lq)
+    assert losses[name].item() == pytest.approx(0.5 * float(-value.mean()), rel=1e-3)
+    losses[name].backward()
+    assert x0.grad is not None and x0.grad.abs().sum() > 0
+
+
+def test_the_fake_teacher_starts_the_same_when_it_sees_the_step(workshop: Path) -> None:
+    """The additional channel starts without influence; a fake score without it is plain DMD's."""
+    plain, seeing = (build(workshop, "dmd_x4_classical", fake_sees_step=value) for value in (False, True))
+    assert plain.net_fake.conv_in.weight.shape[1] + 1 == seeing.net_fake.conv_in.weight.shape[1]
+    cond = plain.codec.condition(plain.lq)
+    n, x_t = plain.lq.shape[0], torch.randn(plain.codec.latent_shape(plain.lq))
+    made_at = torch.linspace(0.1, 1.0, n)
+    answers = [
+        model.denoiser(model.net_fake)(x_t, torch.full((n,), 0.5), model.condition_of_fake(cond, made_at))
+        for model in (plain, seeing)
+    ]
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-5, atol=1e-6)
+    steps(seeing, 4)
+    assert seeing.net_fake.conv_in.weight[:, -1].abs().sum() > 0, "and learns to use it"
+
+
+def test_contradictions_are_refused(workshop: Path) -> None:
+    with pytest.raises(AMDRestoreError, match="objective regression"):
+        build(workshop, objective="regression", weight_pix=0.0, weight_percep=0.0)
+    with pytest.raises(AMDRestoreError, match="below 1"):
+        build(workshop, sharpening_form="linear", sharpening_strength=1.5)
+
+
+def test_weights_name_the_rewards_that_had_a_say(workshop: Path) -> None:
+    both = {"lpips_squeeze", "psnr"}
+    assert both <= set(build(workshop).reward_names())
+    idle = {"adaptation_strength": 0.0, "sharpening_strength": 0.0, "weight_percep": 0.0}
+    model = build(workshop, **idle)
+    assert not both & set(model.reward_names()), "rewards that only diagnose leave the metric independent"
+    model.reward_losses = [(model.reward.rewards[0], 1.0)]
+    assert "lpips_squeeze" in model.reward_names()
