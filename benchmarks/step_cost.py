@@ -29,7 +29,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "AMD": ("amd_x4_classical", {}),
     "spatial AMD": ("amd_x4_classical", {"spatial": True}),
 }
-PARTS = {"diagnose": "rewards and advantage", "student_losses": "student's losses", "fake_losses": "fake teacher's loss"}
+PARTS = {
+    "diagnose": "rewards and advantage",
+    "student_losses": "student's losses",
+    "fake_losses": "fake teacher's loss",
+}
 
 
 def build(file: str, distill: dict[str, Any], threads: int) -> Any:
@@ -121,7 +125,8 @@ def report(
     group = models["AMD"].run.distill.group_size
     lines += [
         "",
-        f"{processor()}, {args.threads} threads, torch {torch.__version__}, autocast {models['AMD'].opt['amp']}, {batch} "
+        f"{processor()}, {args.threads} threads, torch {torch.__version__}, autocast {models['AMD'].opt['amp']}, "
+        f"{batch} "
         f"crops of {side} x {side} x group of {group}, the student updated every {cadence} iterations; the variants "
         f"take turns; {args.warmup} warm-up rounds, {args.repeats} timed. Rewards are part of their caller's time.",
     ]

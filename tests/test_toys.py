@@ -112,6 +112,69 @@ def test_separate_weights_on_pull_and_push_move_the_fixed_point(strength: float,
     assert mean == pytest.approx(0.0, abs=0.02)
 
 
+# Means and deviations of 2 x 2 locations.
+SPATIAL_TEACHER = torch.tensor([[[[0.7, -0.4], [1.1, 0.5]]], [[[1.3, 0.8], [0.6, 1.0]]]])[:, None].unbind()
+
+
+def distil_images(strength: float, weights: str) -> tuple[Tensor, Tensor]:
+    """Means and deviations (1, 1, 2, 2) of a student of images of 2 x 2 independent Gaussians, one per location.
+
+    ``weights``: ``maps`` compares each location with its peers, ``whole_image`` the mean reward of an image, and
+    ``constant_maps`` that same mean at every location.
+    """
+    generator = torch.Generator().manual_seed(5)
+    mean, log_std = torch.full((1, 1, 2, 2), -0.5), torch.full((1, 1, 2, 2), -0.7)
+    parameters = [mean.requires_grad_(), log_std.requires_grad_()]
+    optimizer = torch.optim.Adam(parameters, lr=0.03, betas=(0.0, 0.99))
+    grid = (torch.arange(BATCH) + 0.5) / BATCH
+    tail: list[tuple[Tensor, Tensor]] = []
+    num_updates = 600
+    for update in range(num_updates):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - update / num_updates)
+        # Each location has its own stratified draws; the time is that of the image.
+        order = torch.stack([torch.randperm(BATCH, generator=generator) for _ in range(9)], dim=1)
+        z, noise = (_normal(grid[order[:, k : k + 4]]).reshape(-1, 1, 2, 2) for k in (0, 4))
+        times = grid[order[:, 8]]
+        x0 = mean + log_std.exp() * z
+        with torch.no_grad():
+            x_t = PROCESS.add_noise(x0, noise, times)
+            x0_real, x0_fake = denoise(x_t, times, *SPATIAL_TEACHER), denoise(x_t, times, mean, log_std.exp())
+            reward = -(x0 - 2.0).abs()
+            if weights != "maps":
+                reward = reward.mean(dim=(1, 2, 3))
+            if weights == "constant_maps":
+                reward = reward.reshape(-1, 1, 1, 1).repeat(1, 1, 2, 2)
+            alpha, beta = score_adaptation(group_advantage(reward, GROUP), strength)
+            step = matching_direction(x0_real, x0_fake, None, 1.0, alpha, beta)
+            norm = normalizer(x0, x0_real).mean()
+        optimizer.zero_grad()
+        surrogate_loss(x0, step, norm).backward()
+        optimizer.step()
+        if update >= 2 * num_updates // 3:
+            tail.append((mean.detach().clone(), log_std.detach().exp()))
+    means, stds = zip(*tail, strict=True)
+    return torch.stack(means).mean(dim=0), torch.stack(stds).mean(dim=0)
+
+
+@pytest.mark.parametrize("weights", ["whole_image", "maps"])
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.9])
+def test_amd_keeps_the_teacher_at_every_location(strength: float, weights: str) -> None:
+    for student, teacher in zip(distil_images(strength, weights), SPATIAL_TEACHER, strict=True):
+        torch.testing.assert_close(student, teacher, rtol=0.01, atol=0.0)
+
+
+def test_a_whole_image_reward_is_the_constant_map() -> None:
+    for one, other in zip(distil_images(0.9, "whole_image"), distil_images(0.9, "constant_maps"), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(distil_images(0.9, "maps")[0], distil_images(0.9, "whole_image")[0])
+
+
+def test_strength_zero_distils_like_dmd_bit_for_bit() -> None:
+    """Whatever the shape of the advantage: at strength 0 it is multiplied away exactly."""
+    for one, other in zip(distil_images(0.0, "maps"), distil_images(0.0, "whole_image"), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_guidance_tilts_by_alpha() -> None:
     """Conditional N(0.7, 1), unconditional N(0, 1): the mean moves on by alpha (w - 1) times their difference."""
 
