@@ -66,6 +66,8 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
         opt["num_gpu"] = torch.cuda.device_count()
     for phase, dataset in (opt.get("datasets") or {}).items():
         dataset["phase"], dataset["scale"] = phase.split("_")[0], opt["scale"]
+        if dataset["phase"] != "train" and opt.get("degradation"):
+            dataset.setdefault("degradation", dict(opt["degradation"]))
     paths = opt.setdefault("path", {})
     for key, value in paths.items():
         if isinstance(value, str):
@@ -77,7 +79,7 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
         paths["models"], paths["training_states"] = str(run_root / "models"), str(run_root / "training_states")
         paths.setdefault("resume_state", None)
         opt.setdefault("logger", {}).setdefault("use_tb_logger", False)
-        if "debug" in opt["name"]:
+        if opt["name"].startswith("debug_"):  # not "debug" anywhere in it, as BasicSR: runs may be about debugging
             opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"] = 1, 8
             if opt.get("val"):
                 opt["val"]["val_freq"] = 8

@@ -172,7 +172,7 @@ def test_ablation_from_end_to_end(place: Path, teacher: str, capsys: pytest.Capt
 
 
 def test_interrupted_run_is_resumed(place: Path, teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write_ablation(place, teacher, arms={"DMD": ARMS["DMD"]}, seeds=[0], total_iter=400)
+    file = write_ablation(place, teacher, arms={"DMD": ARMS["DMD"]}, seeds=[0], total_iter=90000)
     command = [sys.executable, "-m", "amd_restore.benchmark.ablation", "-opt", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
@@ -190,9 +190,9 @@ def test_interrupted_run_is_resumed(place: Path, teacher: str, capsys: pytest.Ca
     time.sleep(0.5)
     assert (place / "experiments/mini/mini_dmd_s0.log").stat().st_size == size, "the training still runs"
 
-    # The rest of 400 iterations would take long: what is tested is that it goes on where it was.
+    # The rest of 90000 iterations would take long: what is tested is that it goes on where it was.
     record = place / "experiments/mini/mini_dmd_s0.json"
-    record.write_text(record.read_text().replace(": 400", f": {saved + 1}").replace("400\n", f"{saved + 1}\n"))
+    record.write_text(record.read_text().replace(": 90000", f": {saved + 1}").replace("90000\n", f"{saved + 1}\n"))
     file = write_ablation(place, teacher, arms={"DMD": ARMS["DMD"]}, seeds=[0], total_iter=saved + 1)
     assert main(["-opt", str(file), "--train_only"]) == 0, capsys.readouterr()
     assert f"iter: {saved}" in (place / "experiments/mini/mini_dmd_s0.log").read_text(encoding="utf-8")

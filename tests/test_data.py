@@ -17,6 +17,7 @@ from amd_restore.data.degradations import BicubicDegradation, build_degradation
 from amd_restore.data.gt_dataset import GTDataset, imresize
 from amd_restore.data.resumable import PositionDataset, PositionSampler
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options.blocks import DegradationOptions
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -39,7 +40,7 @@ def test_degradation_rounds_to_bytes_and_scale_one_changes_nothing_else() -> Non
     assert lq.shape == (1, 3, 4, 4)
     torch.testing.assert_close(lq * 255, (lq * 255).round(), rtol=0, atol=1e-4)
     assert torch.equal(build_degradation({"quantize": False}, 1)(gt), gt)
-    with pytest.raises(AMDRestoreError, match="unknown degradation"):
+    with pytest.raises(AMDRestoreError, match="degradation.type: .*rain"):
         build_degradation({"type": "rain"}, 4)
 
 
@@ -140,3 +141,58 @@ def test_items_leave_the_global_generators_alone() -> None:
     before = state()
     assert dataset[5].shape == (4,)
     assert before == state()
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        ({"first": {"jpeg_quality": [30, 101]}}, "degradation.first.jpeg_quality"),
+        ({"first": {"blur_sigma": [3, 1]}}, "degradation.first: blur_sigma needs two numbers"),
+        ({"second": {"kernel_weights": [1, 0]}}, "degradation.second: kernel_weights needs 6"),
+        ({"second": {"resize_range": [0.3, 0.9]}}, "resize_range must contain 1"),
+        ({"type": "bicubic", "final_sinc_prob": 0.1}, "final_sinc_prob: only type second_order"),
+        ({"third": {}}, "degradation.third: unknown key"),
+    ],
+)
+def test_wrong_options_are_named(block: dict[str, Any], problem: str) -> None:
+    with pytest.raises(AMDRestoreError, match=problem):
+        build_degradation({"type": "second_order", **block}, 4)
+
+
+def test_everything_can_be_switched_off() -> None:
+    off = {"blur_prob": 0, "noise_prob": 0, "jpeg_prob": 0, "resize_weights": [0, 0, 1]}
+    block = {"type": "second_order", "first": off, "second": off, "final_sinc_prob": 0, "quantize": False}
+    gt = torch.rand(2, 3, 16, 16)
+    assert torch.equal(build_degradation(block, 1)(gt), gt)
+    partly = DegradationOptions(type="second_order")
+    assert partly.second.blur_sigma == [0.2, 1.5] and partly.first.blur_sigma == [0.2, 3.0]
+
+
+def test_validation_images_are_degraded_by_name_and_seed(tmp_path: Path) -> None:
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), (picture(48, 64, ord(name)) * 255).round().astype(np.uint8))
+    opt = {"dataroot_gt": str(tmp_path), "scale": 4, "degradation": {"type": "second_order"}}
+    dataset = GTDataset(opt)
+    first = [dataset[i]["lq"] for i in range(3)]
+    assert first[0].shape == (3, 12, 16) and first[0].dtype == torch.float32
+    assert torch.equal(dataset[2]["lq"], first[2])
+    (tmp_path / "a.png").unlink()
+    assert torch.equal(GTDataset(opt)[0]["lq"], first[1])
+    assert not torch.equal(GTDataset({**opt, "degradation_seed": 1})[0]["lq"], first[1])
+    assert not torch.equal(GTDataset({**opt, "degradation": {"type": "bicubic"}})[0]["lq"], first[1])
+
+
+def test_training_batches_are_a_function_of_the_iteration() -> None:
+    from amd_restore.models.teacher_model import TeacherModel
+
+    def lq_after(iteration: int, rank: int = 0, before: int = 0) -> torch.Tensor:
+        model: Any = object.__new__(TeacherModel)
+        model.opt, model.device, model.current_iter = {"manual_seed": 4, "rank": rank}, "cpu", iteration
+        model.degradation = build_degradation({"type": "second_order"}, 4)
+        model.degradation.reseed(before)
+        model.feed_data({"gt": torch.from_numpy(picture(48, 48).transpose(2, 0, 1))[None]})
+        lq: torch.Tensor = model.lq
+        return lq
+
+    assert torch.equal(lq_after(5), lq_after(5, before=1))
+    assert not torch.equal(lq_after(5), lq_after(6)) and not torch.equal(lq_after(5), lq_after(5, rank=1))

@@ -26,7 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "tiling": set(),
     "precision": set(),
     "archs": {"registry", "compat"},
-    "data": {"registry"},
+    "data": {"registry", "options"},
     "rewards": {"registry", "compat"},
     "image_io": {"registry"},
     "checkpoint": {"archs", "registry", "diffusion"},

@@ -187,7 +187,7 @@ def test_contradictions_are_refused(workshop: Path) -> None:
 def test_weights_name_the_rewards_that_had_a_say(workshop: Path) -> None:
     both = {"lpips_squeeze", "psnr"}
     assert both <= set(build(workshop).reward_names())
-    idle = {"adaptation_strength": 0.0, "sharpening_strength": 0.0, "weight_percep": 0.0}
+    idle: dict[str, Any] = {"adaptation_strength": 0.0, "sharpening_strength": 0.0, "weight_percep": 0.0}
     model = build(workshop, **idle)
     assert not both & set(model.reward_names()), "rewards that only diagnose leave the metric independent"
     model.reward_losses = [(model.reward.rewards[0], 1.0)]

@@ -53,7 +53,7 @@ def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, teache
     assert list((tmp_path / "experiments" / options["name"] / "visualization").rglob("panel_*.png"))
 
 
-@pytest.mark.parametrize("name", ["teacher_x4_classical", "amd_x4_classical"])
+@pytest.mark.parametrize("name", ["teacher_x4_classical", "amd_x4_classical", "amd_x4_real"])
 def test_resume_equals_the_straight_run(name: str, tmp_path: Path, teachers: dict[str, str]) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     for folder in (straight, resumed):

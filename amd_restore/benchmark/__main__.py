@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from amd_restore.benchmark.absent import find_absent
 from amd_restore.benchmark.evaluate import Evaluator
 from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import build_methods
@@ -97,17 +98,26 @@ def run(args: argparse.Namespace) -> None:
     test_sets = [TestSet(name, dataset, options.scale) for name, dataset in options.datasets.items()]
     methods = list(build_methods(options))
     check_compare(options, methods)
-    total = sum(len(method.runs(options)) for method in methods) * sum(map(len, test_sets))
+    absent = find_absent(methods, test_sets)
+    for one in absent:
+        sys.stderr.write(f"{one.method}: not available on {one.dataset}: {one.reason}\n")
+    gaps = {(one.method, one.dataset) for one in absent}
+    work = [(method, [one for one in test_sets if (method.name, one.name) not in gaps]) for method in methods]
+    missing = set(options.datasets) - {test_set.name for _, present in work for test_set in present}
+    if missing:
+        raise AMDRestoreError(f"no method has results on {', '.join(sorted(missing))}; the lines above say why")
+    total = sum(len(method.runs(options)) * sum(map(len, present)) for method, present in work if present)
     with tqdm(total=total, unit="image", disable=None) as bar:
 
         def progress(name: str) -> None:
             bar.update()
             bar.set_postfix_str(name)
 
-        results = Evaluator(options, folder, args.fresh, args.save_images)(methods, test_sets, progress)
+        evaluator = Evaluator(options, folder, args.fresh, args.save_images)
+        results = [result for method, present in work if present for result in evaluator([method], present, progress)]
     weights = {name: digest for method in methods for name, digest in method.describe().items()}
     header = protocol(weights, {test_set.name: test_set.fingerprint() for test_set in test_sets})
-    text = write_report(folder, options, header, results, compare(options, results))
+    text = write_report(folder, options, header, results, compare(options, results), absent)
     sys.stdout.write(text)
     sys.stdout.write(f"\nwritten to {folder}/{options.name}.md, .csv and .json\n")
 

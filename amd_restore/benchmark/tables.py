@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from amd_restore.atomic import write_atomically
+from amd_restore.benchmark.absent import Absent
 from amd_restore.benchmark.evaluate import Result
-from amd_restore.benchmark.methods import Method
+from amd_restore.benchmark.methods import Folder, Method
 from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.options import BenchmarkOptions
 from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
@@ -36,11 +37,13 @@ def check_compare(options: BenchmarkOptions, methods: Sequence[Method]) -> None:
 
 
 def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Comparison]:
-    """The differences that ``compare`` of the option file asks for."""
+    """The differences that ``compare`` of the option file asks for, where both rows have results."""
     by_row = {(result.method.name, result.dataset): result for result in results}
     found = []
     for wanted in options.compare:
         for dataset in options.datasets:
+            if (wanted.a, dataset) not in by_row or (wanted.b, dataset) not in by_row:
+                continue
             a, b = by_row[wanted.a, dataset], by_row[wanted.b, dataset]
             for metric in options.metrics:
                 difference = paired_difference(a.values[metric], b.values[metric])
@@ -54,11 +57,12 @@ def write_report(
     protocol: dict[str, Any],
     results: Sequence[Result],
     comparisons: Sequence[Comparison],
+    absent: Sequence[Absent] = (),
 ) -> str:
     """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``; returns the Markdown."""
-    text = markdown(options, protocol, results, comparisons)
+    text = markdown(options, protocol, results, comparisons, absent)
     write_atomically(folder / f"{options.name}.md", text.encode())
-    write_atomically(folder / f"{options.name}.csv", _csv(options, results).encode())
+    write_atomically(folder / f"{options.name}.csv", _csv(options, results, absent).encode())
     content = {
         "protocol": protocol,
         "options": dataclasses.asdict(options),
@@ -68,7 +72,7 @@ def write_report(
                 "rewards": result.method.rewards,
                 "dataset": result.dataset,
                 "images": result.images,
-                "seconds": result.seconds.tolist(),
+                "seconds": result.seconds.tolist() if _is_timed(result) else None,
                 "values": {metric: finite(values.tolist()) for metric, values in result.values.items()},
             }
             for result in results
@@ -77,6 +81,7 @@ def write_report(
             {"a": a, "b": b, "dataset": dataset, "metric": metric, **dataclasses.asdict(difference)}
             for a, b, dataset, metric, difference in comparisons
         ],
+        "absent": [dataclasses.asdict(one) for one in absent],
     }
     # Published results name the asset folder by its variable, not by where it lay on one machine.
     serialised = json.dumps(content, indent=1).replace(str(assets_folder()), "${AMD_RESTORE_ASSETS}")
@@ -89,6 +94,7 @@ def markdown(
     protocol: dict[str, Any],
     results: Sequence[Result],
     comparisons: Sequence[Comparison],
+    absent: Sequence[Absent] = (),
 ) -> str:
     """The report as Markdown: tables per test set, held-out metrics first, then differences and protocol."""
     lines = [f"# Benchmark {options.name}", ""]
@@ -104,6 +110,9 @@ def markdown(
         if trained_on:
             lines += [f"Trained on by the rows marked {USED}; not a fair comparison.", ""]
             lines += _table(rows, trained_on, with_time=not held_out)
+        gaps = [one for one in absent if one.dataset == dataset]
+        if gaps:
+            lines += ["| not available | why |", "|---|---|", *(f"| {one.method} | {one.reason} |" for one in gaps), ""]
     lines += _comparison_lines(comparisons) + _protocol_lines(options, protocol, results)
     return "\n".join(lines) + "\n"
 
@@ -115,9 +124,14 @@ def _table(rows: Sequence[Result], metrics: Sequence[str], with_time: bool) -> l
     lines = [f"| method | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for row in rows:
         cells = [_cell(row, name) for name in metrics]
-        cells += [f"{row.seconds.mean():.2f}"] if with_time else []
+        cells += [f"{row.seconds.mean():.2f}" if _is_timed(row) else "–"] if with_time else []
         lines.append(f"| {row.method.name} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _is_timed(row: Result) -> bool:
+    """Whether its seconds are those of a restoration; a folder's are those of reading a file."""
+    return not isinstance(row.method, Folder)
 
 
 def _cell(row: Result, name: str) -> str:
@@ -151,7 +165,8 @@ def _protocol_lines(options: BenchmarkOptions, protocol: dict[str, Any], results
         "- Values are means over images and runs; ± is the standard deviation between runs (noise seeds, and "
         f"training seeds where a row has several) of the mean over images. Runs per row: {runs}.",
         f"- {USED} this metric was a reward or a loss of the row; {RELATED} one of its family was.",
-        "- Seconds per image: the restoration alone, at the time it was first measured on this machine.",
+        "- Seconds per image: the restoration alone, at the time it was first measured on this machine; – where "
+        "results were read from a folder.",
     ]
     lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in options.metrics]
     lines += [
@@ -163,7 +178,7 @@ def _protocol_lines(options: BenchmarkOptions, protocol: dict[str, Any], results
     return lines
 
 
-def _csv(options: BenchmarkOptions, results: Sequence[Result]) -> str:
+def _csv(options: BenchmarkOptions, results: Sequence[Result], absent: Sequence[Absent]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["dataset", "method", "metric", "mean", "spread", "runs", "images", "mark"])
@@ -174,8 +189,11 @@ def _csv(options: BenchmarkOptions, results: Sequence[Result]) -> str:
             summary = summarise(result.values[metric])
             row = [result.dataset, result.method.name, metric, summary.mean, summary.spread]
             writer.writerow([*row, *sizes, shown.get(metric, "")])
-        row = [result.dataset, result.method.name, "seconds", result.seconds.mean(), ""]
-        writer.writerow([*row, *sizes, ""])
+        if _is_timed(result):
+            row = [result.dataset, result.method.name, "seconds", result.seconds.mean(), ""]
+            writer.writerow([*row, *sizes, ""])
+    for one in absent:
+        writer.writerow([one.dataset, one.method, "absent", "", "", 0, 0, one.reason])
     return out.getvalue()
 
 

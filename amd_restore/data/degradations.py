@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.data.base import Degradation, to_8bit
+from amd_restore.data.second_order import SecondOrderDegradation
+from amd_restore.options.blocks import DegradationOptions
+from amd_restore.options.fields import build, check
+
+__all__ = ["BicubicDegradation", "Degradation", "SecondOrderDegradation", "build_degradation", "to_8bit"]
 
 
-def to_8bit(image: Tensor) -> Tensor:
-    """Round an image in [0, 1] to 8 bits, as a file on disk would."""
-    return (image.clamp(0, 1) * 255.0).round() / 255.0
-
-
-class BicubicDegradation(nn.Module):
+class BicubicDegradation(Degradation):
     """The classical task: antialiased bicubic downscaling (a = -0.5, as MATLAB's ``imresize``), then 8 bits.
 
     Agrees with BasicSR's ``imresize`` away from the border; at the border torch renormalises the kernel where
@@ -40,13 +40,16 @@ class BicubicDegradation(nn.Module):
         return to_8bit(lq) if self.quantize else lq.clamp(0, 1)
 
 
-def build_degradation(options: Mapping[str, Any], scale: int) -> nn.Module:
-    """Degradation from ``{"type": "bicubic", "quantize": true}``.
+def build_degradation(options: DegradationOptions | Mapping[str, Any], scale: int) -> Degradation:
+    """Degradation from the option block, typed or as the plain values of a yml file.
 
     Raises:
-        AMDRestoreError: for an unknown type.
+        AMDRestoreError: for an unknown type or key, or a value out of range.
     """
-    kind = options.get("type", "bicubic")
-    if kind != "bicubic":
-        raise AMDRestoreError(f"unknown degradation '{kind}'; use bicubic")
-    return BicubicDegradation(scale, bool(options.get("quantize", True)))
+    if not isinstance(options, DegradationOptions):
+        typed = build(check(options, DegradationOptions, "degradation"), DegradationOptions, "degradation")
+        assert isinstance(typed, DegradationOptions)
+        options = typed
+    if options.type == "second_order":
+        return SecondOrderDegradation(scale, options)
+    return BicubicDegradation(scale, options.quantize)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from amd_restore.data.degradations import build_degradation
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import DATASET_REGISTRY  # mends and imports BasicSR: stands before it
 
@@ -53,11 +55,15 @@ def _tensor(image: np.ndarray) -> Tensor:
 
 @DATASET_REGISTRY.register()
 class GTDataset(Dataset[dict[str, Any]]):
-    """Whole images; without ``dataroot_lq`` the low-quality side is BasicSR's MATLAB-like ``imresize`` at 8 bits.
+    """Whole images, in pairs or with the low-quality side made here.
+
+    Without ``dataroot_lq`` the low-quality side is BasicSR's MATLAB-like ``imresize`` at 8 bits, unless
+    ``degradation`` has another type than ``bicubic``: then it is that degradation, a function of
+    ``degradation_seed`` and the image's file name.
 
     Args:
         opt: ``dataroot_gt``; optional ``dataroot_lq`` (same order of names), ``scale``, ``limit`` (use the first
-            so many), ``gt_size`` (centre crop, 0 for the whole image).
+            so many), ``gt_size`` (centre crop, 0 for the whole image), ``degradation``, ``degradation_seed``.
 
     Raises:
         AMDRestoreError: missing or empty folders, or different numbers of files on the two sides.
@@ -67,6 +73,9 @@ class GTDataset(Dataset[dict[str, Any]]):
         self.opt, self.scale = opt, int(opt["scale"])
         limit = opt.get("limit") or None
         self.gt_files = list_images(opt["dataroot_gt"])[:limit]
+        block = opt.get("degradation") or {}
+        bicubic = block.get("type", "bicubic") == "bicubic"
+        self.degradation = None if bicubic else build_degradation(block, self.scale)
         self.lq_files = list_images(opt["dataroot_lq"])[:limit] if opt.get("dataroot_lq") else None
         if self.lq_files is not None and len(self.lq_files) != len(self.gt_files):
             raise AMDRestoreError(
@@ -91,9 +100,16 @@ class GTDataset(Dataset[dict[str, Any]]):
         # Sides that suit every scale and the space-to-depth factor.
         multiple = 4 * self.scale
         gt = gt[: gt.shape[0] // multiple * multiple, : gt.shape[1] // multiple * multiple]
+        return self._item(index, gt, self._degrade(gt, self.gt_files[index].name), self.gt_files[index])
+
+    def _degrade(self, gt: np.ndarray, name: str) -> np.ndarray:
+        if self.degradation is not None:
+            # By name, so that more or fewer images in the folder change nothing.
+            self.degradation.reseed((int(self.opt.get("degradation_seed") or 0) << 32) + zlib.crc32(name.encode()))
+            lq = self.degradation(_tensor(gt)[None])[0]
+            return np.asarray(lq.permute(1, 2, 0).numpy())
         lq = np.clip(imresize(gt, 1 / self.scale), 0, 1) if self.scale > 1 else gt
-        lq = (lq * 255.0).round() / 255.0
-        return self._item(index, gt, lq.astype(np.float32), self.gt_files[index])
+        return np.asarray((lq * 255.0).round() / 255.0, dtype=np.float32)
 
     def _item(self, index: int, gt: np.ndarray, lq: np.ndarray, lq_path: Path) -> dict[str, Any]:
         return {

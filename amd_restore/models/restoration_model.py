@@ -71,7 +71,7 @@ class RestorationModel(SRModel):
         self.diagnostics_file = DiagnosticsFile(Path(opt["path"]["log"]) / FILE_NAME)
         if self.is_train and not opt.get("resume_iter"):
             self.diagnostics_file.rewind(0)
-        self.degradation = build_degradation(opt.get("degradation") or {}, opt["scale"]).to(self.device)
+        self.degradation = build_degradation(self.run.degradation, opt["scale"]).to(self.device)
         self.generator = torch.Generator(self.device)
 
     # ---- set-up -----------------------------------------------------------------------------------------------
@@ -116,12 +116,16 @@ class RestorationModel(SRModel):
     # ---- data -------------------------------------------------------------------------------------------------
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch; without ``lq`` the degradation makes it."""
+        """Take a batch; without ``lq`` the degradation makes it, seeded for the iteration that follows."""
         if hasattr(self, "gt"):
             del self.gt
         if "gt" in data:
             self.gt = data["gt"].to(self.device)
-        self.lq = data["lq"].to(self.device) if "lq" in data else self.degradation(self.gt)
+        if "lq" in data:
+            self.lq = data["lq"].to(self.device)
+        else:
+            self.degradation.reseed(self.step_seed(self.current_iter + 1))
+            self.lq = self.degradation(self.gt)
 
     def autocast(self) -> torch.autocast:
         """bf16 autocast when ``amp: bf16`` and the hardware has it, else a no-op."""
@@ -129,8 +133,12 @@ class RestorationModel(SRModel):
 
     def seed_step(self, current_iter: int) -> None:
         """Make this step's randomness a function of (seed, iteration, rank)."""
+        self.generator.manual_seed(self.step_seed(current_iter))
+
+    def step_seed(self, current_iter: int) -> int:
+        """Seed of an iteration, from 0 to 2^63 - 1."""
         seed = (int(self.opt["manual_seed"]) * 1_000_003 + current_iter) * 1_009 + int(self.opt.get("rank", 0))
-        self.generator.manual_seed(seed % 2**63)
+        return seed % 2**63
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal noise of the step's own generator."""

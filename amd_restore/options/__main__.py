@@ -19,8 +19,10 @@ def blocks_in(annotation: Any) -> list[type]:
     return [block for argument in get_args(annotation) for block in blocks_in(argument)]
 
 
-def describe(block: type) -> str:
-    """Markdown of a block and of the blocks inside it."""
+def describe(block: type, described: set[type] | None = None) -> str:
+    """Markdown of a block and of the blocks inside it, without those already ``described``, which grows."""
+    described = set() if described is None else described
+    described.add(block)
     hints = typing.get_type_hints(block, include_extras=True)
     lines = [
         f"## {(block.__doc__ or '').splitlines()[0]}",
@@ -39,7 +41,11 @@ def describe(block: type) -> str:
         lines.append(
             f"| `{field.name}` | {_default(field)} | {field.metadata['doc']} | {' / '.join(choices) or limits} |"
         )
-    return "\n\n".join(["\n".join(lines), *[describe(other) for other in dict.fromkeys(inner)]])
+    texts = ["\n".join(lines)]
+    for other in inner:
+        if other not in described:
+            texts.append(describe(other, described))
+    return "\n\n".join(texts)
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from amd_restore.options.blocks import DegradationOptions
 from amd_restore.options.fields import PathText, option
 
 
@@ -29,6 +30,10 @@ class DatasetOptions:
     filename_tmpl: str = option("{}", "name of the low-quality file, from the clean one's")
     gt_size: int | None = option(None, "side of a training crop in output pixels", low=0)
     limit: int | None = option(None, "use only the first so many images", low=1)
+    degradation: DegradationOptions | None = option(
+        None, "how GTDataset makes low-quality images without dataroot_lq; null: as the file's degradation block"
+    )
+    degradation_seed: int = option(0, "seed of that, together with the image's name", low=0)
     use_hflip: bool = option(True, "flip training crops")
     use_rot: bool = option(True, "rotate training crops by multiples of 90 degrees")
     color: Literal["y"] | None = option(None, "'y' to train on luminance only")

@@ -17,12 +17,94 @@ class CodecOptions:
     std: float = option(0.07, "standard deviation of the residual over the training images, pixel units", above=0)
 
 
+def _check_range(name: str, bounds: list[float] | list[int]) -> None:
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ValueError(f"{name} needs two numbers, least and greatest, got {bounds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrderOptions:
+    """``degradation.first``: blur, resize, noise and JPEG of ``second_order``; the defaults are Real-ESRGAN's.
+
+    Raises:
+        ValueError: a range without two ordered numbers, or weights that do not fit what they weigh.
+    """
+
+    blur_prob: float = option(1.0, "probability of blur", low=0, high=1)
+    kernel_radius: list[int] = option([3, 10], "range of the kernel's radius, pixels; side 2 r + 1", low=1, high=50)
+    sinc_prob: float = option(0.1, "share of sinc filters among the blur kernels", low=0, high=1)
+    kernel_weights: list[float] = option(
+        [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
+        "of the other kernels: isotropic and anisotropic Gaussian, generalised, plateau; relative",
+        low=0,
+    )
+    blur_sigma: list[float] = option([0.2, 3.0], "range of the kernel's deviation along each axis, pixels", above=0)
+    generalized_beta: list[float] = option([0.5, 4.0], "range of beta; half of the draws are below 1", above=0)
+    plateau_beta: list[float] = option([1.0, 2.0], "range of beta; half of the draws are up to 1", above=0)
+    resize_weights: list[float] = option([0.2, 0.7, 0.1], "of resizing up, down, not at all; relative", low=0)
+    resize_range: list[float] = option([0.15, 1.5], "smallest and greatest factor of the clean size", above=0, high=4)
+    noise_prob: float = option(1.0, "probability of noise", low=0, high=1)
+    gaussian_prob: float = option(0.5, "share of Gaussian noise; the rest is Poisson", low=0, high=1)
+    gaussian_sigma: list[float] = option([1.0, 30.0], "range of the deviation, 1/255", low=0)
+    poisson_scale: list[float] = option([0.05, 3.0], "range of the factor on Poisson noise", low=0)
+    gray_prob: float = option(0.4, "share of noise that is equal in all channels", low=0, high=1)
+    jpeg_prob: float = option(1.0, "probability of JPEG", low=0, high=1)
+    jpeg_quality: list[int] = option([30, 95], "range of the quality", low=1, high=100)
+
+    def __post_init__(self) -> None:
+        for name in ("kernel_radius", "blur_sigma", "generalized_beta", "plateau_beta", "resize_range"):
+            _check_range(name, getattr(self, name))
+        for name in ("gaussian_sigma", "poisson_scale", "jpeg_quality"):
+            _check_range(name, getattr(self, name))
+        for name, count in (("kernel_weights", 6), ("resize_weights", 3)):
+            weights = getattr(self, name)
+            if len(weights) != count or sum(weights) <= 0:
+                raise ValueError(f"{name} needs {count} numbers, not all 0, got {weights}")
+        if not self.resize_range[0] <= 1 <= self.resize_range[1]:
+            raise ValueError(f"resize_range must contain 1, got {self.resize_range}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondOrderOptions(FirstOrderOptions):
+    """``degradation.second``: the same once more, with its own defaults."""
+
+    blur_prob: float = option(0.8, "probability of blur", low=0, high=1)
+    blur_sigma: list[float] = option([0.2, 1.5], "range of the kernel's deviation along each axis, pixels", above=0)
+    resize_weights: list[float] = option([0.3, 0.4, 0.3], "of resizing up, down, not at all; relative", low=0)
+    resize_range: list[float] = option([0.3, 1.2], "smallest and greatest factor of the target size", above=0, high=4)
+    gaussian_sigma: list[float] = option([1.0, 25.0], "range of the deviation, 1/255", low=0)
+    poisson_scale: list[float] = option([0.05, 2.5], "range of the factor on Poisson noise", low=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DegradationOptions:
-    """``degradation``: how training makes the low-quality side of a clean image."""
+    """``degradation``: how the low-quality side of a clean image is made.
 
-    type: Literal["bicubic"] = option("bicubic", "antialiased bicubic downscaling by scale")
+    Raises:
+        ValueError: settings of ``second_order`` with another type, or a range without two ordered numbers.
+    """
+
+    type: Literal["bicubic", "second_order"] = option(
+        "bicubic", "antialiased bicubic downscaling by scale, or Real-ESRGAN's second-order degradation"
+    )
     quantize: bool = option(True, "round the result to 8 bits")
+    first: FirstOrderOptions = option(FirstOrderOptions(), "first round of second_order")
+    second: SecondOrderOptions = option(SecondOrderOptions(), "second round of second_order")
+    final_sinc_prob: float = option(0.8, "second_order: probability of the final sinc filter", low=0, high=1)
+    final_sinc_radius: list[int] = option([3, 10], "second_order: range of its radius, pixels", low=1, high=50)
+    jpeg_last_prob: float = option(
+        0.5, "second_order: share in which the second JPEG follows the final resize and sinc filter", low=0, high=1
+    )
+
+    def __post_init__(self) -> None:
+        _check_range("final_sinc_radius", self.final_sinc_radius)
+        if self.type == "bicubic":
+            for key in ("first", "second", "final_sinc_prob", "final_sinc_radius", "jpeg_last_prob"):
+                if getattr(self, key) != getattr(_DEFAULT_DEGRADATION, key):
+                    raise ValueError(f"{key}: only type second_order has it")
+
+
+_DEFAULT_DEGRADATION = DegradationOptions(type="second_order")
 
 
 @dataclass(frozen=True, kw_only=True)

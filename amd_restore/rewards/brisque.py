@@ -23,6 +23,7 @@ from amd_restore.rewards.scene_statistics import filter_along, gamma, shape_tabl
 MIN_SIZE = 32  # pixels a side; the statistics of less mean nothing
 _GRAY = (0.2125, 0.7154, 0.0721)
 _WINDOW, _WINDOW_SIGMA, _CONTRAST_FLOOR = 7, 7 / 6, 1 / 255
+_FLAT = 1e-14  # variance that is only rounding
 _HALVING = (-0.09375, 0.59375, 0.59375, -0.09375)  # bicubic with a = -0.75 midway between pixels, as OpenCV's
 
 
@@ -50,9 +51,10 @@ def load_machine(device: torch.device | str = "cpu") -> Machine:
         )
 
 
-@torch.no_grad()
 def brisque(images: Tensor, machine: Machine) -> Tensor:
     """BRISQUE of each image, (B,), lower is better: about 0 for a good photograph, 100 for a ruined one.
+
+    Differentiable in the images, but easily deceived: as a loss it makes textures that no photograph has.
 
     Nothing bounds it. An image without contrast has no statistics; it gets the score that the machine gives far
     from everything it knows, 155.8.
@@ -99,7 +101,10 @@ def _features(gray: Tensor, machine: Machine) -> Tensor:
     padded = F.pad(gray, (_WINDOW // 2,) * 4)
     mean = filter_along(filter_along(padded, window, -2), window, -1)
     power = filter_along(filter_along(padded.square(), window, -2), window, -1)
-    normal = (gray - mean) / ((mean.square() - power).abs().sqrt() + _CONTRAST_FLOOR)
+    variance = (mean.square() - power).abs()
+    flat = variance < _FLAT  # where the root has no gradient
+    deviation = variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
+    normal = (gray - mean) / (deviation + _CONTRAST_FLOOR)
 
     alpha, left, right = _fit(normal, machine)
     columns = [alpha, (left.square() + right.square()) / 2]

@@ -65,6 +65,7 @@ class BRISQUEReward(BaseReward):
     name = "brisque"
     mode = "no_reference"
     higher_is_better = False
+    differentiable = True
     min_size = brisque.MIN_SIZE
 
     def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:

@@ -1,0 +1,45 @@
+"""Rows of results that cannot be had: a folder method without its folder is said, not an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amd_restore.benchmark.images import TestSet
+from amd_restore.benchmark.methods import Folder, Method
+from amd_restore.image_io import SUFFIXES
+
+NOTE = "absent.txt"  # beside or instead of a data set's results: why there are none
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A method that has nothing to show on a data set, and why."""
+
+    method: str
+    dataset: str
+    reason: str
+
+
+def find_absent(methods: Sequence[Method], test_sets: Sequence[TestSet]) -> list[Absent]:
+    """Pairs of a folder method and a test set of which there are no results.
+
+    A folder that misses single images is no such case: that stays an error.
+    """
+    found = []
+    for method in methods:
+        if isinstance(method, Folder):
+            reasons = ((test_set.name, _reason(method, test_set.name)) for test_set in test_sets)
+            found += [Absent(method.name, dataset, reason) for dataset, reason in reasons if reason]
+    return found
+
+
+def _reason(method: Folder, dataset: str) -> str | None:
+    folder = method.path / dataset
+    if (folder / NOTE).is_file():
+        return " ".join((folder / NOTE).read_text(encoding="utf-8").split()) or "no reason given"
+    place = "/".join(method.path.parts[-2:])  # tables are published; where it lay on one machine is not
+    if not method.path.is_dir():
+        return f"no folder of results {place}"
+    flat = any(path.suffix.lower() in SUFFIXES for path in method.path.iterdir())
+    return None if folder.is_dir() or flat else f"no results on {dataset} in {place}"

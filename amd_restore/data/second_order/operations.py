@@ -1,0 +1,95 @@
+"""Blur, resize and noise of images (B, 3, H, W)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luminance
+
+
+def _mirror(length: int, radius: int, device: torch.device) -> Tensor:
+    """Indices of an axis with ``radius`` more at both ends, mirrored about the border pixels as often as needed."""
+    period = max(1, 2 * (length - 1))
+    index = torch.arange(-radius, length + radius, device=device) % period
+    return torch.minimum(index, period - index) if length > 1 else torch.zeros_like(index)
+
+
+def _transform_length(length: int) -> int:
+    """The least even number from ``length`` on without a prime factor above 5: quick to Fourier-transform."""
+    candidate = rest = length + length % 2
+    while True:
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return candidate
+        candidate = rest = candidate + 2
+
+
+def filter_by_fourier(padded: Tensor, kernel: Tensor) -> Tensor:
+    """Cross-correlation without padding of every channel of (B, C, H, W) with (k, k): sides shrink by k - 1."""
+    side, size = kernel.shape[-1], padded.shape[2:]
+    fit = [_transform_length(length) for length in size]
+    product = torch.fft.rfft2(padded, s=fit) * torch.fft.rfft2(kernel.flip(0, 1), s=fit)
+    return torch.fft.irfft2(product, s=fit)[:, :, side - 1 : size[0], side - 1 : size[1]]
+
+
+def filter_directly(padded: Tensor, kernel: Tensor) -> Tensor:
+    """The same as a convolution layer."""
+    channels = padded.shape[1]
+    return F.conv2d(padded, kernel.expand(channels, 1, -1, -1), groups=channels)
+
+
+def blur(image: Tensor, kernel: Tensor) -> Tensor:
+    """Each channel of ``image`` with ``kernel`` (k, k), k odd; borders are mirrored, as by OpenCV's default.
+
+    On a CPU through the FFT: a direct convolution of one image took three times as long at these sizes, of which no
+    two are alike. Elsewhere directly, since a GPU would plan a transform for each new size.
+    """
+    radius, kernel = kernel.shape[-1] // 2, kernel.to(image.device)
+    if radius < min(image.shape[2:]):
+        padded = F.pad(image, (radius,) * 4, mode="reflect")
+    else:
+        rows, columns = (_mirror(n, radius, image.device) for n in image.shape[2:])
+        padded = image[:, :, rows][:, :, :, columns]
+    return filter_by_fourier(padded, kernel) if image.device.type == "cpu" else filter_directly(padded, kernel)
+
+
+def resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """To ``size`` by ``area``, ``bilinear`` or ``bicubic`` (a = -0.75), without antialiasing in the last two."""
+    if tuple(image.shape[2:]) == size:
+        return image
+    return F.interpolate(image, size=size, mode=mode, align_corners=None if mode == "area" else False)
+
+
+def gray(image: Tensor) -> Tensor:
+    """Luminance, (B, 1, H, W)."""
+    weights = torch.tensor(GRAY, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
+    return (image * weights).sum(dim=1, keepdim=True)
+
+
+def add_gaussian(image: Tensor, sigma: float, is_gray: bool, generator: torch.Generator) -> Tensor:
+    """Add Gaussian noise of deviation ``sigma`` / 255, equal in all channels if ``is_gray``; clamped to [0, 1]."""
+    like = image[:, :1] if is_gray else image
+    noise = torch.randn(like.shape, generator=generator, device=image.device)
+    return (image + noise * (sigma / 255.0)).clamp(0, 1)
+
+
+def photons(image: Tensor) -> Tensor:
+    """Events that stand for white in Poisson noise: the number of distinct 8-bit levels, up to a power of two.
+
+    So does scikit-image's ``random_noise``, which the published training follows. Args: one image in [0, 1].
+    """
+    levels = torch.bincount((image * 255.0).round().int().flatten(), minlength=256)
+    return (levels > 0).sum().float().log2().ceil().exp2()
+
+
+def add_poisson(image: Tensor, scale: float, is_gray: bool, generator: torch.Generator) -> Tensor:
+    """Add ``scale`` times the Poisson noise of one image (1, 3, H, W), of its luminance if ``is_gray``; clamped."""
+    image = image.clamp(0, 1)
+    clean = ((gray(image) if is_gray else image) * 255.0).round() / 255.0
+    events = photons(clean)
+    noise = torch.poisson(clean * events, generator=generator) / events - clean
+    return (image + noise * scale).clamp(0, 1)
