@@ -175,7 +175,16 @@ def test_interrupted_run_is_resumed(place: Path, teacher: str, capsys: pytest.Ca
     file = write_ablation(place, teacher, arms={"DMD": ARMS["DMD"]}, seeds=[0], total_iter=90000)
     command = [sys.executable, "-m", "amd_restore.benchmark.ablation", "-opt", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
     states = place / "experiments/mini_dmd_s0/training_states"
     deadline = time.monotonic() + 240
     while not list(states.glob("*.state")) and time.monotonic() < deadline:
