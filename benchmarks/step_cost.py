@@ -67,8 +67,8 @@ def instrument(model: Any, spent: dict[str, float]) -> None:
     for part, title in PARTS.items():
         setattr(model, part, timed(title, getattr(model, part)))
     for reward in model.reward.rewards if hasattr(model, "reward") else ():
-        reward.value_and_map = timed(f"reward {reward.name}", reward.value_and_map)
-        reward.score = timed(f"reward {reward.name}", reward.score)
+        for method in ("measure", "measure_map") if reward.has_map else ("measure",):
+            setattr(reward, method, timed(f"reward {reward.name}", getattr(reward, method)))
 
 
 def main() -> None:
