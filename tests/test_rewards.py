@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from reward_setup import blurred
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,14 +47,6 @@ def photo(assets: Path) -> Tensor:
 @pytest.fixture(scope="module")
 def squeeze(assets: Path) -> LPIPSReward:
     return LPIPSReward("squeeze")
-
-
-def blurred(image: Tensor, times: int) -> Tensor:
-    kernel = torch.tensor([1.0, 2.0, 1.0])
-    kernel = (kernel[:, None] * kernel / 16.0).expand(3, 1, 3, 3)
-    for _ in range(times):
-        image = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
-    return image
 
 
 # ---- LPIPS ----------------------------------------------------------------------------------------------------
