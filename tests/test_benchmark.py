@@ -285,6 +285,8 @@ def test_guidance_is_that_of_the_sampler(tmp_path: Path) -> None:
         ({"seeds": []}, "at least one entry"),
         ({"datasets": {"A": {"gt": "${NOT_SET_ANYWHERE}/x"}}}, "environment variable"),
         ({"compare": [{"a": "bicubic", "b": "bicubik"}]}, "no row 'bicubik'"),
+        ({"datasets": {"A": {"limit": 1}}}, "needs a folder 'gt', or 'lq' alone"),
+        ({"scale": 1}, "at scale 1 the inputs must be given"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -308,7 +310,8 @@ def test_shipped_options_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
         options = load_benchmark_options(file)
         assert options.name == file.stem
         places = ("/somewhere/", "datasets/data/")
-        assert all(dataset.gt.startswith(places) for dataset in options.datasets.values())
+        folders = [folder for one in options.datasets.values() for folder in (one.gt, one.lq) if folder]
+        assert folders and all(folder.startswith(places) for folder in folders)
 
 
 # ---- the contact sheet ---------------------------------------------------------------------------------------------

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from smooth_images import smooth_image
 from training_setup import REPOSITORY, TINY_NETWORK, load_miniature, make_data, run_training
+
+from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.benchmark.__main__ import main as measure
+from amd_restore.checkpoint import read_header, resolve_weights
+from amd_restore.image_io import Picture, write_image
+from amd_restore.pipeline import RestorationPipeline
 
 TRAINING_FILES = sorted(path.stem for path in (REPOSITORY / "options" / "train").glob("*.yml"))
 
 
+class Teachers:
+    """Miniature weights for each network and scale that the option files use, trained at first need."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made = folder, dict[tuple[int, str], str]()
+        make_data(folder)
+
+    def of(self, network: dict[str, Any], scale: int = 4) -> str:
+        """A weights file of this network."""
+        key = (scale, json.dumps(network, sort_keys=True))
+        if key not in self.made:
+            recipe = {4: "regression_x4_classical"}.get(scale, f"regression_x{scale}_real")
+            options = load_miniature(recipe, self.folder, iterations=2)
+            options.update(name=f"teacher{len(self.made)}", network_g=dict(network))
+            result = run_training(options, self.folder)
+            assert result.returncode == 0, result.stderr
+            self.made[key] = str(self.folder / "experiments" / options["name"] / "models" / "net_g_latest.pth")
+        return self.made[key]
+
+
 @pytest.fixture(scope="module")
-def teachers(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> dict[str, str]:
-    """A miniature teacher for each architecture that the option files use."""
-    folder = tmp_path_factory.mktemp("teacher")
-    make_data(folder)
-    made = {}
-    for name in ("regression_x4_classical", "teacher_x4_unet"):
-        options = load_miniature(name, folder, iterations=2)
-        result = run_training(options, folder)
-        assert result.returncode == 0, result.stderr
-        kind = options["network_g"]["type"]
-        made[kind] = str(folder / "experiments" / options["name"] / "models" / "net_g_latest.pth")
-    return made
+def teachers(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Teachers:
+    """Weights to start from."""
+    return Teachers(tmp_path_factory.mktemp("teacher"))
 
 
-def miniature(name: str, folder: Path, teachers: dict[str, str], iterations: int = 4) -> dict[str, Any]:
+def miniature(name: str, folder: Path, teachers: Teachers, iterations: int = 4) -> dict[str, Any]:
     make_data(folder)
     options = load_miniature(name, folder, iterations=iterations)
-    teacher = teachers[options["network_g"]["type"]]
-    return load_miniature(name, folder, teacher=teacher, iterations=iterations)
+    student = teachers.of(options["network_g"], options["scale"])
+    teacher = teachers.of(options.get("network_teacher", options["network_g"]), options["scale"])
+    return load_miniature(name, folder, teacher=teacher, iterations=iterations, student=student)
 
 
 def weights(folder: Path, name: str, net: str = "net_g_latest") -> dict[str, torch.Tensor]:
@@ -41,7 +62,7 @@ def weights(folder: Path, name: str, net: str = "net_g_latest") -> dict[str, tor
 
 
 @pytest.mark.parametrize("name", TRAINING_FILES)
-def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, teachers: Teachers) -> None:
     options = miniature(name, tmp_path, teachers)
     result = run_training(options, tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -53,8 +74,69 @@ def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, teache
     assert list((tmp_path / "experiments" / options["name"] / "visualization").rglob("panel_*.png"))
 
 
+@pytest.mark.parametrize("scale", [2, 1])
+def test_exported_weights_of_other_scales_restore_any_size(scale: int, tmp_path: Path, teachers: Teachers) -> None:
+    options = miniature(f"amd_x{scale}_real", tmp_path, teachers, iterations=2)
+    assert run_training(options, tmp_path).returncode == 0
+    file = tmp_path / "experiments" / options["name"] / "models" / "net_g_latest.safetensors"
+    pipeline = RestorationPipeline.from_pretrained(file, "cpu", torch.float32)
+    header = pipeline.header
+    assert header.scale == scale and header.degradation == "second_order" and header.codec["patch"] == 4
+    assert header.network["cond_channels"] == 3 * (4 // scale) ** 2
+    for height, width in ((33, 21), (32, 40), (1, 7)):
+        image = np.resize(smooth_image(0), (height, width, 3))
+        for steps in (1, 2):
+            sr = pipeline.restore_image(image, num_steps=steps)
+            assert sr.shape == (scale * height, scale * width, 3)
+        tiled = pipeline.restore_image(image, num_steps=1, tile=16, halo=pipeline.reach(1))
+        assert np.abs(tiled.astype(int) - pipeline.restore_image(image, num_steps=1, tile=0)).max() <= 1
+    metrics = ["psnr_y", "ssim_y", "consistency"]
+    write_image(tmp_path / "gt/odd.png", Picture(smooth_image(1)[:47, :61]))
+    benchmark: dict[str, Any] = {"name": "other", "scale": scale, "seeds": [0], "metrics": metrics, "crop_border": 2}
+    benchmark["datasets"] = {"A": {"gt": str(tmp_path / "gt")}}
+    if scale == 1:
+        write_image(tmp_path / "lq/odd.png", Picture(smooth_image(1)[1:48, 1:62]))
+        benchmark["datasets"]["A"]["lq"] = str(tmp_path / "lq")
+    benchmark["methods"] = [{"name": "bicubic", "type": "bicubic"}, {"name": "AMD", "weights": [str(file)]}]
+    (tmp_path / "other.yml").write_text(yaml.safe_dump(benchmark), encoding="utf-8")
+    assert measure(["-opt", str(tmp_path / "other.yml"), "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out/other.json").read_text(encoding="utf-8"))["results"]
+    assert all(np.isfinite(one["values"][name]).all() for one in results for name in metrics)
+
+
+def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, teachers: Teachers) -> None:
+    options = miniature("regression_x1_real", tmp_path, teachers, iterations=2)
+    for side in ("gt", "lq"):
+        write_image(tmp_path / side / "a.png", Picture(np.resize(smooth_image(2), (107, 203, 3))))
+    pairs = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq")}
+    options["datasets"]["val"].update(pairs)
+    result = run_training(options, tmp_path)
+    assert result.returncode == 0 and "psnr@1" in result.stderr + result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("name", ["amd_x4_classical_tiny", "direct_x4_classical_tiny"])
+def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, teachers: Teachers) -> None:
+    whole = yaml.safe_load((REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8"))
+
+    def parameters(block: dict[str, Any]) -> int:
+        net = FlatDenoiser(**{key: value for key, value in block.items() if key != "type"})
+        return sum(p.numel() for p in net.parameters())
+
+    assert 300_000 <= parameters(whole["network_g"]) <= 500_000
+    assert parameters(whole["network_teacher"]) == parameters(whole["network_fake"]) > 1_200_000
+    released = read_header(resolve_weights(Path(whole["path"]["pretrain_network_teacher"]).stem))
+    assert released.codec["std"] == whole["codec"]["std"] and released.network["num_feat"] == 64
+    options = miniature(name, tmp_path, teachers, iterations=4)
+    assert options["network_g"]["num_feat"] < options["network_fake"]["num_feat"]
+    assert options["path"]["pretrain_network_g"] != options["path"]["pretrain_network_teacher"]
+    assert run_training(options, tmp_path).returncode == 0
+    first, last = (weights(tmp_path, options["name"], f"net_fake_{number}") for number in (2, 4))
+    moved = any(not torch.equal(first[key], last[key]) for key in first)
+    assert moved == (name == "amd_x4_classical_tiny")  # without the teacher nobody trains its fake
+
+
 @pytest.mark.parametrize("name", ["teacher_x4_classical", "amd_x4_classical", "amd_x4_real"])
-def test_resume_equals_the_straight_run(name: str, tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_resume_equals_the_straight_run(name: str, tmp_path: Path, teachers: Teachers) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     for folder in (straight, resumed):
         folder.mkdir()
@@ -94,7 +176,7 @@ def assert_same(a: Any, b: Any, where: str = "state") -> None:
         assert a == b, where
 
 
-def test_a_damaged_state_is_refused(tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_a_damaged_state_is_refused(tmp_path: Path, teachers: Teachers) -> None:
     options = miniature("teacher_x4_classical", tmp_path, teachers, iterations=2)
     assert run_training(options, tmp_path).returncode == 0
     state = tmp_path / "experiments" / options["name"] / "training_states" / "2.state"
@@ -105,7 +187,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, teachers: dict[str, str]) ->
     assert "2.state" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, teachers: Teachers) -> None:
     options = miniature("teacher_x4_classical", tmp_path, teachers)
     whole = Path(options["path"]["pretrain_network_g"])
     half = tmp_path / "half.pth"
@@ -118,19 +200,19 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, teachers: dict[
         assert str(path) in result.stderr.strip().splitlines()[-1]
 
 
-def test_a_mistyped_metric_is_found_before_training(tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_a_mistyped_metric_is_found_before_training(tmp_path: Path, teachers: Teachers) -> None:
     options = miniature("regression_x4_classical", tmp_path, teachers)
     options["val"]["metrics"]["psnr"]["type"] = "calculate_pnsr"
     result = run_training(options, tmp_path)
     assert result.returncode == 2 and "calculate_psnr" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: Teachers) -> None:
     make_data(tmp_path)
     text = (REPOSITORY / "options" / "test" / "x4_classical.yml").read_text(encoding="utf-8")
     options = yaml.safe_load(text)
     options["network_g"] = dict(TINY_NETWORK)
-    options["path"]["pretrain_network_g"] = teachers["FlatDenoiser"]
+    options["path"]["pretrain_network_g"] = teachers.of(TINY_NETWORK)
     options["datasets"] = {"test_1": {"name": "tiny", "type": "GTDataset", "dataroot_gt": str(tmp_path / "val")}}
     result = run_training(options, tmp_path, script="test.py")
     assert result.returncode == 0, result.stderr
@@ -138,7 +220,7 @@ def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: dict[str,
     assert len(list((tmp_path / "results").rglob("*_1step.png"))) == 2
 
 
-def test_missing_gpus_and_unknown_keys_are_one_line(tmp_path: Path, teachers: dict[str, str]) -> None:
+def test_missing_gpus_and_unknown_keys_are_one_line(tmp_path: Path, teachers: Teachers) -> None:
     options = miniature("teacher_x4_classical", tmp_path, teachers)
     if torch.cuda.device_count() < 4:
         options["num_gpu"] = 4

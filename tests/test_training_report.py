@@ -15,6 +15,7 @@ import yaml
 from PIL import Image as PILImage
 
 from amd_restore.benchmark.report.__main__ import main
+from amd_restore.benchmark.report.compute import stages
 from amd_restore.benchmark.report.curves import draw_svg, last_values, mean_curve
 from amd_restore.benchmark.report.markup import to_html
 from amd_restore.benchmark.report.pictures import FORBIDDEN, GOOD, compare_panels, overlay, zone_pictures
@@ -262,3 +263,27 @@ def test_markdown_of_a_table() -> None:
         '<tbody><tr><td class="text">A</td><td>–</td><td><strong>2</strong><br>(1 to 3)</td></tr></tbody></table>'
         "\n<p>after</p>"
     )
+
+
+# ---- quality against compute ---------------------------------------------------------------------------------------
+
+
+def test_stages_of_a_recipe_add_up(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, index) for index, name in enumerate(("warm_start", "student"))]
+    options = yaml.safe_load((folders[1] / "train.yml").read_text(encoding="utf-8"))
+    options |= {"num_threads": 2, "datasets": {"train": {"batch_size_per_gpu": 8}}}
+    (folders[1] / "train.yml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    rows = stages(find_runs(folders))
+    assert len(rows) == 8 and {row.metric for row in rows} == {"lpips", "psnr"}
+    last = [row for row in rows if row.metric == "lpips"]
+    assert [row.stage for row in last] == ["warm_start"] * 2 + ["student"] * 2
+    # 342 s on one thread, then as long on two
+    assert [row.hours * 3600 for row in last] == pytest.approx([171, 342, 342 + 2 * 171, 342 + 2 * 342])
+    assert [row.crops * 1000 for row in last] == pytest.approx([180, 360, 360 + 8 * 180, 360 + 8 * 360])
+    out = tmp_path / "compute.png"
+    assert main([*map(str, folders), "--compute", str(out), "--axis", "crops"]) == 0
+    assert PILImage.open(out).size[0] > 800
+    lines = out.with_suffix(".csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 9 and lines[0].startswith("stage,iteration,thread_hours")
+    (folders[0] / "diagnostics.jsonl").write_text('{"iter": 1, "seconds": 1, "values": {}}\n', encoding="utf-8")
+    assert main([str(folders[0]), "--compute", str(out)]) == 2

@@ -14,6 +14,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_NETWORK = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "time_feat": 8}
+SMALL_FEAT = 6  # width of a student that is smaller than its teacher
 
 
 def make_data(folder: Path) -> None:
@@ -29,13 +30,21 @@ def make_data(folder: Path) -> None:
         cv2.imwrite(str(folder / "val" / f"{index}.png"), image)
 
 
-def shrink(options: dict[str, Any], folder: Path, teacher: str | None, iterations: int) -> dict[str, Any]:
-    """An option file of the project in miniature: everything stays but sizes, paths and lengths."""
+def shrink(
+    options: dict[str, Any], folder: Path, teacher: str | None, iterations: int, student: str | None = None
+) -> dict[str, Any]:
+    """An option file of the project in miniature: everything stays but sizes, paths and lengths.
+
+    ``student`` starts network_g instead of ``teacher``. One that is smaller than its teacher stays so.
+    """
+    is_smaller = options["network_g"] != options.get("network_teacher", options["network_g"])
     tiny = dict(TINY_NETWORK)
     if options["network_g"]["type"] != "FlatDenoiser":
         tiny = {"type": options["network_g"]["type"], "channels": [32, 32], "layers_per_block": 1}
     for key in [key for key in options if key.startswith("network_")]:
         options[key] = dict(tiny)
+    if is_smaller:
+        options["network_g"]["num_feat"] = SMALL_FEAT
     options["num_threads"] = 1
     for phase, dataset in options["datasets"].items():
         if phase == "train":
@@ -43,7 +52,7 @@ def shrink(options: dict[str, Any], folder: Path, teacher: str | None, iteration
         else:
             dataset.update(dataroot_gt=str(folder / "val"), gt_size=0, limit=1)
     for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
-        options["path"][key] = teacher
+        options["path"][key] = student or teacher if key == "pretrain_network_g" else teacher
     for reward in options.get("rewards") or []:
         if reward["type"] in ("NIQEReward", "PyIQAReward"):  # needs 96 pixels; an optional package
             options["rewards"] = [{"type": "LPIPSReward", "net": "squeeze"}, {"type": "PSNRReward"}]
@@ -54,10 +63,12 @@ def shrink(options: dict[str, Any], folder: Path, teacher: str | None, iteration
     return options
 
 
-def load_miniature(name: str, folder: Path, teacher: str | None = None, iterations: int = 4) -> dict[str, Any]:
+def load_miniature(
+    name: str, folder: Path, teacher: str | None = None, iterations: int = 4, student: str | None = None
+) -> dict[str, Any]:
     """``options/train/NAME.yml`` shrunk."""
     text = (REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8")
-    return shrink(yaml.safe_load(text), folder, teacher, iterations)
+    return shrink(yaml.safe_load(text), folder, teacher, iterations, student)
 
 
 def run_training(

@@ -8,18 +8,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from amd_restore.benchmark.absent import find_absent
-from amd_restore.benchmark.evaluate import Evaluator
+from amd_restore.benchmark.absent import Absent, find_absent
+from amd_restore.benchmark.evaluate import Evaluator, Result
 from amd_restore.benchmark.images import TestSet
-from amd_restore.benchmark.methods import build_methods
+from amd_restore.benchmark.methods import Method, build_methods
 from amd_restore.benchmark.options import BenchmarkOptions, load_benchmark_options
+from amd_restore.benchmark.plots import write_plots
 from amd_restore.benchmark.provenance import protocol
+from amd_restore.benchmark.speed import Speed, collect, measure_speed
 from amd_restore.benchmark.tables import check_compare, compare, write_report
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import did_you_mean
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     folder = args.out or Path("benchmarks") / options.name
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    test_sets = [TestSet(name, dataset, options.scale) for name, dataset in options.datasets.items()]
+    test_sets = find_test_sets(options)
     methods = list(build_methods(options))
     check_compare(options, methods)
     absent = find_absent(methods, test_sets)
@@ -103,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
         sys.stderr.write(f"{one.method}: not available on {one.dataset}: {one.reason}\n")
     gaps = {(one.method, one.dataset) for one in absent}
     work = [(method, [one for one in test_sets if (method.name, one.name) not in gaps]) for method in methods]
-    missing = set(options.datasets) - {test_set.name for _, present in work for test_set in present}
+    wanted, found = {one.name for one in test_sets}, {one.name for _, present in work for one in present}
+    missing = wanted - found
     if missing:
         raise AMDRestoreError(f"no method has results on {', '.join(sorted(missing))}; the lines above say why")
     total = sum(len(method.runs(options)) * sum(map(len, present)) for method, present in work if present)
@@ -117,9 +121,47 @@ def run(args: argparse.Namespace) -> None:
         results = [result for method, present in work if present for result in evaluator([method], present, progress)]
     weights = {name: digest for method in methods for name, digest in method.describe().items()}
     header = protocol(weights, {test_set.name: test_set.fingerprint() for test_set in test_sets})
-    text = write_report(folder, options, header, results, compare(options, results), absent)
+    speeds = speeds_of(options, [method for method, present in work if present], results, header)
+    plots = write_plots(folder, options, results, speeds) if options.plots else {}
+    absent += [
+        Absent("all", name, "the data set is not on disk")
+        for name in options.datasets
+        if name not in {test_set.name for test_set in test_sets}
+    ]
+    text = write_report(folder, options, header, results, compare(options, results), absent, speeds, plots)
     sys.stdout.write(text)
-    sys.stdout.write(f"\nwritten to {folder}/{options.name}.md, .csv and .json\n")
+    also = "; ".join([f"{options.name}_speed.*"] * bool(options.speed) + [file.name for file in plots.values()])
+    sys.stdout.write(f"\nwritten to {folder}/{options.name}.md, .csv and .json{'; ' * bool(also)}{also}\n")
+
+
+def find_test_sets(options: BenchmarkOptions) -> list[TestSet]:
+    """The test sets that are on disk.
+
+    Raises:
+        AMDRestoreError: one that is not optional is missing, or all are.
+    """
+    found = []
+    for name, dataset in options.datasets.items():
+        folders = [Path(folder) for folder in (dataset.gt, dataset.lq) if folder is not None]
+        if dataset.optional and not all(folder.is_dir() for folder in folders):
+            sys.stderr.write(f"{name}: left out, not on disk\n")
+            continue
+        found.append(TestSet(name, dataset, options.scale))
+    if not found:
+        raise AMDRestoreError(f"none of {', '.join(options.datasets)} is on disk; datasets/README.md says where")
+    return found
+
+
+def speeds_of(
+    options: BenchmarkOptions, methods: Sequence[Method], results: Sequence[Result], header: Mapping[str, Any]
+) -> list[Speed]:
+    """Seconds of all rows; ours are measured now, if the option file asks for it."""
+    if options.speed is None:
+        return collect(methods, results, {}, options, header)
+    total = len(methods) * (options.speed.warm_up + options.speed.repeats)
+    with tqdm(total=total, unit="call", disable=None) as bar:
+        measured = measure_speed(methods, options.speed, lambda name: bar.set_postfix_str(name) or bar.update())
+    return collect(methods, results, measured, options, header)
 
 
 if __name__ == "__main__":

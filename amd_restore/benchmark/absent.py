@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amd_restore.benchmark.images import TestSet
-from amd_restore.benchmark.methods import Folder, Method
+from amd_restore.benchmark.methods import Folder, Method, Missing
 from amd_restore.image_io import SUFFIXES
 
 NOTE = "absent.txt"  # beside or instead of a data set's results: why there are none
@@ -22,13 +22,15 @@ class Absent:
 
 
 def find_absent(methods: Sequence[Method], test_sets: Sequence[TestSet]) -> list[Absent]:
-    """Pairs of a folder method and a test set of which there are no results.
+    """Pairs of a method and a test set of which there are no results: weights or a folder that are not there.
 
     A folder that misses single images is no such case: that stays an error.
     """
     found = []
     for method in methods:
-        if isinstance(method, Folder):
+        if isinstance(method, Missing):
+            found += [Absent(method.name, test_set.name, method.reason) for test_set in test_sets]
+        elif isinstance(method, Folder):
             reasons = ((test_set.name, _reason(method, test_set.name)) for test_set in test_sets)
             found += [Absent(method.name, dataset, reason) for dataset, reason in reasons if reason]
     return found

@@ -25,11 +25,27 @@ Image = NDArray[np.uint8]  # (H, W, 3), RGB
 
 @dataclass(frozen=True)
 class Pair:
-    """A test image: its name without suffix, ground truth (sH, sW, 3) and input (H, W, 3)."""
+    """A test image.
+
+    Attributes:
+        name: file name without suffix.
+        gt: ground truth (sH, sW, 3); None where there is only an input.
+        lq: input (H, W, 3).
+        scale: s, needed without ground truth only.
+        aliases: other names under which a folder of results may have it.
+    """
 
     name: str
-    gt: Image
+    gt: Image | None
     lq: Image
+    scale: int = 4
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of a restoration."""
+        height, width = self.lq.shape[:2] if self.gt is None else self.gt.shape[:2]
+        return (height, width) if self.gt is not None else (height * self.scale, width * self.scale)
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -61,6 +77,8 @@ def read_rgb(path: Path) -> Image:
 
 def resize(image: Image, height: int) -> NDArray[np.float32]:
     """BasicSR's MATLAB-like ``imresize`` to ``height`` at the same aspect, antialiased; [0, 1], not clipped."""
+    if height == image.shape[0]:
+        return (image / 255.0).astype(np.float32)
     import_basicsr()
     from basicsr.utils.matlab_functions import imresize
 
@@ -77,7 +95,7 @@ def to_uint8(image: NDArray[np.floating]) -> Image:
 
 
 class TestSet:
-    """Pairs of a dataset, read one at a time.
+    """Pairs (or inputs alone) of a dataset, read one at a time.
 
     Args:
         name: its name in the tables.
@@ -92,14 +110,19 @@ class TestSet:
 
     def __init__(self, name: str, options: DatasetOptions, scale: int) -> None:
         self.name, self.options, self.scale = name, options, scale
-        self.files = list_images(options.gt)[: options.limit]
+        if scale == 1 and options.lq is None:
+            raise AMDRestoreError(f"{name}: at scale 1 the inputs must be given (lq); bicubic would change nothing")
+        self.files = list_images(options.gt or options.lq or "")[: options.limit]
         self.inputs: list[Path | None] = [None] * len(self.files)
-        if options.lq is not None:
-            by_name = {path.stem: path for path in list_images(options.lq)}
-            missing = [path.stem for path in self.files if path.stem not in by_name]
+        if options.gt is None:
+            self.inputs = [*self.files]
+        elif options.lq is not None:
+            by_name = {path.stem.removesuffix(options.lq_suffix): path for path in list_images(options.lq)}
+            names = [path.stem.removesuffix(options.gt_suffix) for path in self.files]
+            missing = [name for name in names if name not in by_name]
             if missing:
                 raise AMDRestoreError(f"{options.lq}: no input for {', '.join(missing[:3])} of {options.gt}")
-            self.inputs = [by_name[path.stem] for path in self.files]
+            self.inputs = [by_name[name] for name in names]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -111,6 +134,9 @@ class TestSet:
             AMDRestoreError: an input that is not 1 / scale of its ground truth.
         """
         for gt_path, lq_path in zip(self.files, self.inputs, strict=True):
+            if self.options.gt is None:
+                yield Pair(gt_path.stem, None, self._crop(read_rgb(gt_path), self.scale), self.scale)
+                continue
             gt = read_rgb(gt_path)
             if lq_path is None:
                 height, width = (side // self.scale * self.scale for side in gt.shape[:2])
@@ -124,7 +150,8 @@ class TestSet:
                         f"({gt.shape[1]}x{gt.shape[0]})"
                     )
                 lq, gt = self._crop(lq, self.scale), self._crop(gt, 1)
-            yield Pair(gt_path.stem, gt, lq)
+            aliases = () if lq_path is None or lq_path.stem == gt_path.stem else (lq_path.stem,)
+            yield Pair(gt_path.stem, gt, lq, self.scale, aliases)
 
     def fingerprint(self) -> str:
         """Hash of all that decides the pairs: file contents, names, scale and crop."""
@@ -132,7 +159,7 @@ class TestSet:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(repr((self.scale, self.options.crop)).encode())
+        digest = hashlib.sha256(repr((self.scale, self.options.crop, self.options.gt is None)).encode())
         for path in (*self.files, *self.inputs):
             if path is not None:
                 digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from amd_restore.benchmark.images import Image, Pair, read_rgb, resize, to_uint8
 from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
 from amd_restore.benchmark.provenance import file_hash
-from amd_restore.checkpoint import read_header, resolve_weights
+from amd_restore.checkpoint import read_header, released_models, resolve_weights
 from amd_restore.diffusion import Denoiser
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline
@@ -56,6 +57,15 @@ class Method:
         """What belongs into the protocol."""
         return {}
 
+    @property
+    def family(self) -> str:
+        """What rows that differ in their number of steps only have in common."""
+        return self.name
+
+    def timed_call(self, lq: Tensor) -> Callable[[], object] | None:
+        """A restoration of (1, 3, H, W) to be timed; None where what runs here is not what a user would run."""
+        return None
+
     def release(self) -> None:
         """Forget what takes memory."""
 
@@ -86,10 +96,10 @@ class Run:
         start = time.perf_counter()
         sr = self.method.restore(pair, dataset, self)
         self.seconds.append(time.perf_counter() - start)
-        if sr.shape != pair.gt.shape:
+        height, width = pair.output_size
+        if sr.shape != (height, width, 3):
             raise AMDRestoreError(
-                f"{self.method.name}: {dataset}/{pair.name} is {sr.shape[1]}x{sr.shape[0]}, "
-                f"the ground truth {pair.gt.shape[1]}x{pair.gt.shape[0]}"
+                f"{self.method.name}: {dataset}/{pair.name} is {sr.shape[1]}x{sr.shape[0]}, expected {width}x{height}"
             )
         return sr
 
@@ -98,7 +108,20 @@ class Bicubic(Method):
     """BasicSR's MATLAB-like enlargement."""
 
     def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
-        return to_uint8(resize(pair.lq, pair.gt.shape[0]))
+        return to_uint8(resize(pair.lq, pair.output_size[0]))
+
+
+class Missing(Method):
+    """A row without results.
+
+    Args:
+        name: of the row.
+        reason: why, for the table.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name)
+        self.reason = reason
 
 
 class Folder(Method):
@@ -121,8 +144,9 @@ class Folder(Method):
 
     def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
         folder = self.path / dataset if (self.path / dataset).is_dir() else self.path
-        found = [path for path in folder.glob(f"{pair.name}*") if path.stem == pair.name]
-        found = found or sorted(folder.glob(f"{pair.name}[_-]*"))
+        names = (pair.name, *pair.aliases)
+        found = [path for name in names for path in folder.glob(f"{glob.escape(name)}*") if path.stem == name]
+        found = found or sorted(path for name in names for path in folder.glob(f"{glob.escape(name)}[_-]*"))
         if len(found) != 1:
             raise AMDRestoreError(f"{self.name}: {len(found)} files for {pair.name} in {folder}, expected one")
         return read_rgb(found[0])
@@ -137,13 +161,22 @@ class Weights(Method):
         self.steps = headers[0].default_steps if steps is None else steps
         self.label = options.name
         self.guidance_scale, self.options = options.guidance_scale, run_options
-        suffix = f", {self.steps} step{'s' if self.steps > 1 else ''}"
-        super().__init__(options.name + suffix, sorted({name for header in headers for name in header.rewards}))
+        self.dtype = options.dtype or run_options.dtype
+        rewards = sorted({name for header in headers for name in header.rewards})
+        super().__init__(_row_name(options.name, self.steps), rewards)
         for file, header in zip(self.files, headers, strict=True):
             if header.scale != run_options.scale:
                 raise AMDRestoreError(f"{file}: enlarges by {header.scale}, the benchmark by {run_options.scale}")
         self.hashes = [file_hash(file) for file in self.files]
         self._loaded: tuple[int, RestorationPipeline] | None = None
+
+    @property
+    def family(self) -> str:
+        return self.label
+
+    def timed_call(self, lq: Tensor) -> Callable[[], object]:
+        pipeline = self._pipeline(0)
+        return lambda: pipeline(lq, num_steps=self.steps, seed=0)
 
     def runs(self, options: BenchmarkOptions) -> list[Run]:
         return [
@@ -153,7 +186,7 @@ class Weights(Method):
                     "weights": digest,
                     "steps": self.steps,
                     "guidance_scale": self.guidance_scale,
-                    "dtype": options.dtype,
+                    "dtype": self.dtype,
                     "device": options.device,
                     "seed": seed,
                 },
@@ -183,7 +216,7 @@ class Weights(Method):
 
     def _pipeline(self, index: int) -> RestorationPipeline:
         if self._loaded is None or self._loaded[0] != index:
-            dtype = getattr(torch, self.options.dtype)
+            dtype = getattr(torch, self.dtype)
             pipeline = RestorationPipeline.from_pretrained(self.files[index], self.options.device, dtype)
             if self.guidance_scale != 1.0:
                 pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
@@ -208,4 +241,19 @@ def build_methods(options: BenchmarkOptions) -> Iterator[Method]:
         else:
             choices: list[int | None] = [*method.steps] or [None]
             for steps in choices:
-                yield Weights(method, steps, options)
+                try:
+                    yield Weights(method, steps, options)
+                except AMDRestoreError:
+                    if not method.optional or _exist(method):
+                        raise
+                    yield Missing(_row_name(method.name, steps), "not released; no such weights")
+
+
+def _exist(method: MethodOptions) -> bool:
+    """Whether all weights are there, right or wrong."""
+    released = released_models()
+    return all(name in released or Path(name).expanduser().exists() for name in method.weights)
+
+
+def _row_name(name: str, steps: int | None) -> str:
+    return name if steps is None else f"{name}, {steps} step{'s' if steps > 1 else ''}"

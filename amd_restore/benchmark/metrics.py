@@ -144,14 +144,17 @@ class Measure:
         return build_lpips(name.removeprefix("lpips_"), self.device)
 
     def __call__(self, sr: Image, pair: Pair) -> dict[str, float]:
-        """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined.
+        """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined, or needs a ground truth that is not there.
 
         NIQE is not below two blocks of 96 pixels, nor for a constant image; BRISQUE is not below 32 pixels.
         """
         return {name: self._one(name, sr, pair) for name in self.names}
 
     def _one(self, name: str, sr: Image, pair: Pair) -> float:
+        if pair.gt is None and METRICS[name].needs_gt:
+            return float("nan")
         if name in self._distances:
+            assert pair.gt is not None
             with torch.no_grad():
                 return float(self._distances[name](self._tensor(sr), self._tensor(pair.gt)))
         if self._machine is not None and name == "brisque":
@@ -166,6 +169,7 @@ class Measure:
                 return float(self._basicsr[name](bgr, **options)) if rows * cols >= 2 else float("nan")
             except np.linalg.LinAlgError:
                 return float("nan")  # an image without contrast has no statistics
+        assert pair.gt is not None
         return float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
 
     def _brisque(self, sr: Image, machine: Machine) -> float:

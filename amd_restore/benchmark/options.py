@@ -14,12 +14,23 @@ from amd_restore.options.fields import OptionError, PathText, build, check, opti
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """One entry of ``datasets``: a folder of ground truth, and its low-quality side."""
+    """One entry of ``datasets``: a folder of ground truth and its low-quality side, or inputs alone.
 
-    gt: PathText = option(doc="folder of ground-truth images")
+    Raises:
+        ValueError: neither side is given.
+    """
+
+    gt: PathText | None = option(None, "folder of ground-truth images; null: inputs alone, for metrics without one")
     lq: PathText | None = option(None, "folder of inputs of the same names; null: MATLAB-like bicubic from gt")
+    gt_suffix: str = option("", "what names of ground truth may have more than the image's name, as _HR")
+    lq_suffix: str = option("", "likewise of inputs, as x4")
+    optional: bool = option(False, "leave it out, and say so, where its folders are not on disk")
     limit: int | None = option(None, "use the first images only", low=1)
     crop: int | None = option(None, "use the central square of this many ground-truth pixels", low=32)
+
+    def __post_init__(self) -> None:
+        if self.gt is None and self.lq is None:
+            raise ValueError("needs a folder 'gt', or 'lq' alone where there is no ground truth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,8 @@ class MethodOptions:
     weights: list[PathText] = option([], "weights files or released names; several are training seeds of one method")
     steps: list[int] = option([], "numbers of steps, each a row; empty: the weights' default", low=1, high=1000)
     guidance_scale: float = option(1.0, "guidance at inference; 1 is none", low=0)
+    dtype: Literal["float32", "bfloat16"] | None = option(None, "arithmetic of its network; null: the benchmark's")
+    optional: bool = option(False, "weights that are not there are a row that says so, no error")
     path: PathText | None = option(None, "folder of result images, one sub-folder per dataset")
     rewards: list[str] = option([], "metrics that a folder's method was trained on")
 
@@ -51,6 +64,16 @@ class CompareOptions:
 
     a: str = option(doc="name of a row")
     b: str = option(doc="name of another row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """``speed``: every method on one input, all in turn, so that a disturbance meets all of them."""
+
+    side: int = option(128, "side of the square input, pixels", low=8)
+    warm_up: int = option(1, "calls before the clock starts", low=0)
+    repeats: int = option(5, "timed calls; their median counts", low=1)
+    baselines: list[str] = option([], "rows beside which the others' speed is stated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +95,8 @@ class BenchmarkOptions:
     datasets: dict[str, DatasetOptions] = option(doc="test sets by name")
     methods: list[MethodOptions] = option(doc="what is compared")
     compare: list[CompareOptions] = option([], "pairs of rows whose difference is tested")
+    speed: SpeedOptions | None = option(None, "seconds on one input size; null: no table of speed")
+    plots: bool = option(True, "draw perception against distortion, and quality against seconds")
 
     def __post_init__(self) -> None:
         unknown = [metric for metric in self.metrics if metric not in METRICS]

@@ -1,6 +1,7 @@
 """Contact sheet: ``python -m amd_restore.benchmark.panel --gt GT --lq LQ --weights A B --steps 1 --out panel.png``.
 
-One row per image, one column per method, cut from where the ground truth has most detail, so that one can look.
+One row per image, one column per method, cut from where the ground truth (or what stands for it, the bicubic
+enlargement) has most detail, so that one can look. ``--lq`` alone serves inputs without ground truth.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark.panel", description=__doc__)
     add = parser.add_argument
-    add("--gt", required=True, help="folder of ground truth")
-    add("--lq", help="folder of inputs (default: bicubic from the ground truth)")
+    add("--gt", help="folder of ground truth")
+    add("--lq", help="folder of inputs (default: bicubic from the ground truth); may stand alone")
     add("--weights", nargs="*", default=[], metavar="FILE", help="weights files or released names")
     add("--steps", nargs="*", type=int, default=[], help="numbers of steps (default: the weights')")
     add("--guidance_scale", type=float, default=1.0, help="guidance at inference")
@@ -65,8 +66,10 @@ def make_panel(args: argparse.Namespace) -> Image:
         AMDRestoreError: missing folders, images or weights.
     """
     scale = read_header(resolve_weights(args.weights[0])).scale if args.weights else 4
+    if args.gt is None and args.lq is None:
+        raise AMDRestoreError("give --gt, --lq or both: there is nothing to show")
     dataset = DatasetOptions(gt=args.gt, lq=args.lq, limit=args.limit)
-    test_set = TestSet(Path(args.gt).name, dataset, scale)
+    test_set = TestSet(Path(args.gt or args.lq).name, dataset, scale)
     options = BenchmarkOptions(
         name="panel",
         scale=scale,
@@ -86,14 +89,16 @@ def make_panel(args: argparse.Namespace) -> Image:
     rows = []
     for pair in test_set:
         images = {m.name: m.runs(options)[0].restore(pair, test_set.name) for m in methods}
-        images["ground truth"] = pair.gt
+        if pair.gt is not None:
+            images["ground truth"] = pair.gt
         rows.append(_row(pair, images, args.crop, args.zoom))
     width = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
 
 
 def _row(pair: Pair, images: dict[str, Image], crop: int, zoom: int) -> Image:
-    top, left = most_detailed(pair.gt, crop) if crop else (0, 0)
+    seen = images["bicubic"] if pair.gt is None else pair.gt
+    top, left = most_detailed(seen, crop) if crop else (0, 0)
     cells = []
     for label, image in images.items():
         cut = image[top : top + crop, left : left + crop] if crop else image

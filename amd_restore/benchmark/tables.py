@@ -7,16 +7,17 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from amd_restore.atomic import write_atomically
 from amd_restore.benchmark.absent import Absent
 from amd_restore.benchmark.evaluate import Result
-from amd_restore.benchmark.methods import Folder, Method
+from amd_restore.benchmark.methods import Method
 from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.options import BenchmarkOptions
+from amd_restore.benchmark.speed import Speed, is_timed, speed_csv, speed_json, speed_markdown
 from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.weight_files import assets_folder
@@ -58,9 +59,15 @@ def write_report(
     results: Sequence[Result],
     comparisons: Sequence[Comparison],
     absent: Sequence[Absent] = (),
+    speeds: Sequence[Speed] = (),
+    plots: Mapping[str, Path] | None = None,
 ) -> str:
-    """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``; returns the Markdown."""
-    text = markdown(options, protocol, results, comparisons, absent)
+    """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``, and if asked for ``NAME_speed`` likewise.
+
+    Returns:
+        The Markdown of both.
+    """
+    text = markdown(options, protocol, results, comparisons, absent, plots)
     write_atomically(folder / f"{options.name}.md", text.encode())
     write_atomically(folder / f"{options.name}.csv", _csv(options, results, absent).encode())
     content = {
@@ -72,7 +79,7 @@ def write_report(
                 "rewards": result.method.rewards,
                 "dataset": result.dataset,
                 "images": result.images,
-                "seconds": result.seconds.tolist() if _is_timed(result) else None,
+                "seconds": result.seconds.tolist() if is_timed(result) else None,
                 "values": {metric: finite(values.tolist()) for metric, values in result.values.items()},
             }
             for result in results
@@ -86,7 +93,13 @@ def write_report(
     # Published results name the asset folder by its variable, not by where it lay on one machine.
     serialised = json.dumps(content, indent=1).replace(str(assets_folder()), "${AMD_RESTORE_ASSETS}")
     write_atomically(folder / f"{options.name}.json", serialised.encode())
-    return text
+    if options.speed is None:
+        return text
+    table = speed_markdown(speeds, options)
+    write_atomically(folder / f"{options.name}_speed.md", table.encode())
+    write_atomically(folder / f"{options.name}_speed.csv", speed_csv(speeds, options).encode())
+    write_atomically(folder / f"{options.name}_speed.json", speed_json(speeds, options, protocol).encode())
+    return f"{text}\n{table}"
 
 
 def markdown(
@@ -95,24 +108,35 @@ def markdown(
     results: Sequence[Result],
     comparisons: Sequence[Comparison],
     absent: Sequence[Absent] = (),
+    plots: Mapping[str, Path] | None = None,
 ) -> str:
     """The report as Markdown: tables per test set, held-out metrics first, then differences and protocol."""
     lines = [f"# Benchmark {options.name}", ""]
+    lines += [line for title, file in (plots or {}).items() for line in (f"![{title}]({file.name})", "")]
+    if options.speed is not None:
+        lines += [f"Seconds on one input size: [{options.name}_speed.md]({options.name}_speed.md)", ""]
     used = {metric for result in results for metric, mark in marks(result.method.rewards).items() if mark == USED}
     held_out = [metric for metric in options.metrics if metric not in used]
     trained_on = [metric for metric in options.metrics if metric in used]
     for dataset in options.datasets:
         rows = [result for result in results if result.dataset == dataset]
+        if not rows:
+            continue
         lines += [f"## {dataset} ({len(rows[0].images)} images)", ""]
-        if trained_on and held_out:
+        here = [metric for metric in held_out if _is_defined(rows, metric)]
+        spoilt = [metric for metric in trained_on if _is_defined(rows, metric)]
+        if spoilt and here:
             lines += ["Held out: no row was trained on these metrics.", ""]
-        lines += _table(rows, held_out, with_time=True) if held_out else []
-        if trained_on:
+        lines += _table(rows, here, with_time=True) if here else []
+        if spoilt:
             lines += [f"Trained on by the rows marked {USED}; not a fair comparison.", ""]
-            lines += _table(rows, trained_on, with_time=not held_out)
+            lines += _table(rows, spoilt, with_time=not here)
         gaps = [one for one in absent if one.dataset == dataset]
         if gaps:
             lines += ["| not available | why |", "|---|---|", *(f"| {one.method} | {one.reason} |" for one in gaps), ""]
+    left_out = [one.dataset for one in absent if one.dataset not in {result.dataset for result in results}]
+    if left_out:
+        lines += [f"Not on disk, hence left out: {', '.join(dict.fromkeys(left_out))}.", ""]
     lines += _comparison_lines(comparisons) + _protocol_lines(options, protocol, results)
     return "\n".join(lines) + "\n"
 
@@ -124,14 +148,14 @@ def _table(rows: Sequence[Result], metrics: Sequence[str], with_time: bool) -> l
     lines = [f"| method | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for row in rows:
         cells = [_cell(row, name) for name in metrics]
-        cells += [f"{row.seconds.mean():.2f}" if _is_timed(row) else "–"] if with_time else []
+        cells += [f"{row.seconds.mean():.2f}" if is_timed(row) else "–"] if with_time else []
         lines.append(f"| {row.method.name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def _is_timed(row: Result) -> bool:
-    """Whether its seconds are those of a restoration; a folder's are those of reading a file."""
-    return not isinstance(row.method, Folder)
+def _is_defined(rows: Sequence[Result], metric: str) -> bool:
+    """Whether any row has a value; without ground truth most metrics have none."""
+    return any(not math.isnan(summarise(row.values[metric]).mean) for row in rows)
 
 
 def _cell(row: Result, name: str) -> str:
@@ -189,7 +213,7 @@ def _csv(options: BenchmarkOptions, results: Sequence[Result], absent: Sequence[
             summary = summarise(result.values[metric])
             row = [result.dataset, result.method.name, metric, summary.mean, summary.spread]
             writer.writerow([*row, *sizes, shown.get(metric, "")])
-        if _is_timed(result):
+        if is_timed(result):
             row = [result.dataset, result.method.name, "seconds", result.seconds.mean(), ""]
             writer.writerow([*row, *sizes, ""])
     for one in absent:

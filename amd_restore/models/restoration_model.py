@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from amd_restore.checkpoint import Header, save_checkpoint
 from amd_restore.data.degradations import build_degradation
@@ -215,6 +216,8 @@ class RestorationModel(SRModel):
         net: Any = getattr(self, "net_g_ema", self.net_g)
         was_training = net.training
         net.eval()
+        rows, columns = lq.shape[2:]
+        lq = self.codec_sized(lq)
         n, channels, height, width = self.codec.latent_shape(lq)
 
         def draw(step: int) -> Tensor:
@@ -226,7 +229,13 @@ class RestorationModel(SRModel):
             cond = self.codec.condition(lq)
             x0 = sample(self.denoiser(net), draw(0), cond, num_steps, guidance_scale, fresh_noise, self.time_shift)
         net.train(was_training)
-        return self.codec.decode(x0, lq).clamp(0, 1)
+        scale = self.codec.scale
+        return self.codec.decode(x0, lq)[:, :, : rows * scale, : columns * scale].clamp(0, 1)
+
+    def codec_sized(self, lq: Tensor) -> Tensor:
+        """``lq`` with its last rows and columns repeated until the codec can cut it into cells (scales below patch)."""
+        below, right = (-side % self.codec.lq_patch for side in lq.shape[2:])
+        return F.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
     def nondist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
         """Metrics at every number of steps in ``val.num_steps``, best values, sample panels."""

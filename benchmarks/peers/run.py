@@ -3,8 +3,9 @@
     python benchmarks/peers/run.py --peers all --input FOLDER --output results/peers [--datasets Set5 Set14]
 
 Input is FOLDER/DATASET/LRbicx4/*.png or FOLDER/DATASET/*.png; output is OUTPUT/PEER/DATASET/NAME.png, and
-OUTPUT/peers.json with seconds, threads, versions and licences. A peer that cannot be had does not stop the others:
-its entry in peers.json and OUTPUT/PEER/DATASET/absent.txt say why, and the benchmark's row repeats it.
+OUTPUT/peers.json with seconds, threads, versions and licences, where entries of other peers and data sets stay. A peer
+that cannot be had does not stop the others: its entry in peers.json and OUTPUT/PEER/DATASET/absent.txt say why, and the
+benchmark's row repeats it.
 
 Exit codes: 0 at least one peer ran, 1 none did, 2 wrong arguments.
 """
@@ -155,6 +156,23 @@ def describe(kind: type[Peer]) -> Entry:
     return {"peer": kind.name, "about": kind.about, "licence": kind.licence, "packages": packages}
 
 
+def find_all_datasets(roots: Sequence[Path], names: Sequence[str], subfolder: str) -> dict[str, list[Path]]:
+    """:func:`find_datasets` in several folders; of data sets of one name the first counts.
+
+    Raises:
+        AMDRestoreError: no inputs, or a name that no folder has.
+    """
+    missing = [name for name in names if not any((root / name).is_dir() for root in roots)]
+    if missing:
+        raise AMDRestoreError(f"no data set {missing[0]} in {', '.join(map(str, roots))}")
+    found: dict[str, list[Path]] = {}
+    for root in roots:
+        here = [name for name in names if (root / name).is_dir()]
+        if here or not names:
+            found = {**find_datasets(root, here, subfolder), **found}
+    return found
+
+
 def find_datasets(root: Path, names: Sequence[str], subfolder: str) -> dict[str, list[Path]]:
     """Inputs by data set: ``root/NAME/subfolder`` if there is one, else ``root/NAME``.
 
@@ -180,6 +198,17 @@ def find_datasets(root: Path, names: Sequence[str], subfolder: str) -> dict[str,
     return found
 
 
+def earlier_entries(file: Path, entries: Sequence[Entry]) -> list[Entry]:
+    """Entries of earlier runs about other peers or data sets; none from a file that cannot be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        when = {"date": content["date"], "machine": content["machine"]}
+        replaced = {(entry["peer"], entry["dataset"]) for entry in entries}
+        return [{**when, **old} for old in content["entries"] if (old["peer"], old["dataset"]) not in replaced]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def line_of(entry: Entry) -> str:
     """A line for people."""
     start = f"{entry['peer']:24} {entry['dataset']:8} "
@@ -195,7 +224,7 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [kind.name for kind in kinds]
     parser.add_argument("--peers", nargs="+", default=["all"], choices=["all", *names], metavar="PEER")
-    parser.add_argument("--input", type=Path, required=True, help="folder of data sets")
+    parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of data sets")
     parser.add_argument("--output", type=Path, required=True, help="folder of results")
     parser.add_argument("--datasets", nargs="+", default=[], help="only these sub-folders of the input")
     parser.add_argument("--subfolder", default="LRbicx4", help="where a data set has its inputs in a sub-folder")
@@ -206,25 +235,22 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
     from amd_restore.benchmark.provenance import processor  # imports torch: not for the processes of the peers
 
     try:
-        datasets = find_datasets(args.input, args.datasets, args.subfolder)
+        datasets = find_all_datasets(args.input, args.datasets, args.subfolder)
     except AMDRestoreError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     job = Job(datasets, args.output, args.cache.expanduser().resolve(), args.threads, args.repeats)
     chosen = [kind for kind in kinds if "all" in args.peers or kind.name in args.peers]
     sys.stdout.write(f"{processor()}, {args.threads} threads, the first call of each is not timed\n")
+    when = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": f"{processor()}, {platform.system()}"}
     entries = []
     for entry in run_all(chosen, job):
-        entries.append(entry)
+        entries.append({**entry, **when})
         sys.stdout.write(line_of(entry) + "\n")
         sys.stdout.flush()
-    header = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": f"{processor()}, {platform.system()}",
-        "threads": args.threads,
-        "entries": entries,
-    }
-    write_atomically(args.output / "peers.json", (json.dumps(header, indent=1) + "\n").encode())
+    file = args.output / "peers.json"
+    header = {**when, "threads": args.threads, "entries": [*earlier_entries(file, entries), *entries]}
+    write_atomically(file, (json.dumps(header, indent=1) + "\n").encode())
     return 0 if any("reason" not in entry for entry in entries) else 1
 
 

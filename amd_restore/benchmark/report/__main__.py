@@ -1,6 +1,8 @@
 """``python -m amd_restore.benchmark.report RUN... [--out FILE.html] [--figure FILE.png]``.
 
-RUN is the experiment folder of a training, or ``experiments/NAME`` of an ablation for all of its runs.
+RUN is the experiment folder of a training, or ``experiments/NAME`` of an ablation for all of its runs. With
+``--compute FILE.png`` the runs are the stages of one recipe in their order, and only the curve of validation LPIPS and
+PSNR against training compute is drawn, with its numbers beside it as .csv.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amd_restore.atomic import user_error, write_atomically
+from amd_restore.benchmark.report.compute import AXES, compute_csv, compute_figure, stages
 from amd_restore.benchmark.report.curves import main_figure
 from amd_restore.benchmark.report.page import render
 from amd_restore.benchmark.report.quantities import layout
@@ -38,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", type=Path, metavar="RUN", help="experiment folder of a training or of an ablation")
     add("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
     add("--figure", type=Path, help="also write the main figure as a picture (.png)")
+    add("--compute", type=Path, help="draw quality against compute over the runs as stages, instead of a page (.png)")
+    add("--axis", choices=tuple(AXES), default="hours", help="unit of compute (default: hours)")
     add("--quantities", nargs="+", metavar="KEY", help="what the main figure shows (default: what is usual)")
     add("--tables", nargs="+", type=Path, default=[], metavar="FILE.md", help="tables to take in, from an ablation")
     add("--title", help="heading (default: names of the folders)")
@@ -50,6 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     try:
         runs = find_runs(args.runs)
+        if args.compute:
+            rows = stages(runs)
+            write_atomically(args.compute, compute_figure(rows, args.axis))
+            write_atomically(args.compute.with_suffix(".csv"), compute_csv(rows).encode())
+            sys.stdout.write(f"written to {args.compute} and .csv ({len(rows)} values of {len(runs)} stages)\n")
+            return 0
         title = args.title or ", ".join(folder.resolve().name for folder in args.runs)
         page = render(title, runs, [_read(file) for file in args.tables]).encode()
         write_atomically(args.out, page)

@@ -42,7 +42,7 @@ def draw_svg(quantity: Quantity, arms: Arms) -> str:
         quantity: what to draw.
         arms: curves of all runs.
     """
-    pyplot = _pyplot()
+    plt = pyplot()
     settings = {
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": quantity.key,  # ids that other diagrams of the page do not have
@@ -54,13 +54,13 @@ def draw_svg(quantity: Quantity, arms: Arms) -> str:
         "ytick.color": _INK,
         "grid.color": _GRID,
     }
-    with pyplot.rc_context(settings):
-        figure, axes = pyplot.subplots(figsize=_SIZE, layout="constrained")
+    with plt.rc_context(settings):
+        figure, axes = plt.subplots(figsize=_SIZE, layout="constrained")
         draw(axes, quantity, arms)
         axes.set_xlabel("iteration", fontsize=9)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        pyplot.close(figure)
+        plt.close(figure)
     return _themed(out.getvalue(), quantity.title)
 
 
@@ -120,11 +120,11 @@ def last_values(curve: Curve, count: int = 5) -> float:
 
 def main_figure(quantities: Sequence[Quantity], arms: Arms, columns: int = 3) -> bytes:
     """A picture (PNG) of several diagrams with one legend, for documents."""
-    pyplot = _pyplot()
+    plt = pyplot()
     rows = -(-len(quantities) // columns)
     size = (4.0 * columns, 2.7 * rows + 0.5)
-    with pyplot.rc_context({"grid.color": "#dddddd", "axes.edgecolor": "#999999"}):
-        figure, grid = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    with plt.rc_context({"grid.color": "#dddddd", "axes.edgecolor": "#999999"}):
+        figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
         for axes, quantity in zip(grid.flat, quantities, strict=False):
             draw(axes, quantity, arms)
             axes.set_title(quantity.title, fontsize=10, loc="left")
@@ -133,12 +133,12 @@ def main_figure(quantities: Sequence[Quantity], arms: Arms, columns: int = 3) ->
         for axes in grid[-1]:
             axes.set_xlabel("iteration", fontsize=9)
         styles = [{"color": color_of(i), "linestyle": DASHES[i // len(COLORS) % len(DASHES)]} for i in range(len(arms))]
-        handles = [pyplot.Line2D([], [], linewidth=2, **style) for style in styles]
+        handles = [plt.Line2D([], [], linewidth=2, **style) for style in styles]
         below = {"loc": "outside lower center", "ncols": min(len(arms), 6)}
         figure.legend(handles, list(arms), **below, frameon=False, fontsize=9)
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
-        pyplot.close(figure)
+        plt.close(figure)
     return out.getvalue()
 
 
@@ -161,7 +161,7 @@ def _rounded(attribute: str) -> str:
     return re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", attribute)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """matplotlib.pyplot, drawing into memory.
 
     Raises:
@@ -170,7 +170,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise AMDRestoreError("the report needs matplotlib; pip install 'amd-restore[train]'") from error
+        raise AMDRestoreError("pictures need matplotlib; pip install 'amd-restore[train]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -49,17 +49,17 @@ def tables(quality: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _transform(device: torch.device) -> Tensor:
+def _transform(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The two-dimensional DCT of an 8 x 8 block as one orthogonal matrix (64, 64)."""
     k, n = torch.arange(8.0, dtype=torch.float64)[:, None], torch.arange(8.0, dtype=torch.float64)
     basis = torch.cos((2 * n + 1) * k * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
-    return torch.kron(basis, basis).float().to(device)
+    return torch.kron(basis, basis).to(device, dtype)
 
 
 def _mix(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
     """Channels of (B, 3, H, W) through a 3 x 3 matrix."""
-    return torch.einsum("oc,bchw->bohw", torch.tensor(matrix, device=image.device), image)
+    return torch.einsum("oc,bchw->bohw", torch.tensor(matrix, device=image.device, dtype=image.dtype), image)
 
 
 def _pad(image: Tensor, rows: int, columns: int) -> Tensor:
@@ -73,7 +73,7 @@ def _pad(image: Tensor, rows: int, columns: int) -> Tensor:
 def _code(plane: Tensor, steps: Tensor) -> Tensor:
     """Planes (B, C, 8h, 8w) in [0, 255] after DCT, quantisation by steps (B, 64) and back; whole numbers."""
     b, c, height, width = plane.shape
-    matrix = _transform(plane.device)
+    matrix = _transform(plane.device, plane.dtype)
     blocks = plane.view(b, c, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(b, -1, 64)
     coefficients = (blocks - 128.0) @ matrix.T / steps[:, None]
     levels = coefficients.sign() * (coefficients.abs() + 0.5).floor()
@@ -106,7 +106,7 @@ def jpeg(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     """
     height, width = image.shape[2:]
     qualities = [quality] * len(image) if isinstance(quality, int) else list(quality)
-    steps = torch.stack([tables(q) for q in qualities]).to(image.device)
+    steps = torch.stack([tables(q) for q in qualities]).to(image.device, image.dtype)
     ycc = _mix((image.clamp(0, 1) * 255.0).round(), TO_YCC)
     luma = (ycc[:, :1] + 0.5).floor()
     # Just below one half, as libjpeg: keeps chroma in 8 bits.

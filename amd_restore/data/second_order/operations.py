@@ -73,7 +73,7 @@ def gray(image: Tensor) -> Tensor:
 def add_gaussian(image: Tensor, sigma: float, is_gray: bool, generator: torch.Generator) -> Tensor:
     """Add Gaussian noise of deviation ``sigma`` / 255, equal in all channels if ``is_gray``; clamped to [0, 1]."""
     like = image[:, :1] if is_gray else image
-    noise = torch.randn(like.shape, generator=generator, device=image.device)
+    noise = torch.randn(like.shape, generator=generator, device=image.device, dtype=image.dtype)
     return (image + noise * (sigma / 255.0)).clamp(0, 1)
 
 
@@ -83,7 +83,7 @@ def photons(image: Tensor) -> Tensor:
     So does scikit-image's ``random_noise``, which the published training follows. Args: one image in [0, 1].
     """
     levels = torch.bincount((image * 255.0).round().int().flatten(), minlength=256)
-    return (levels > 0).sum().float().log2().ceil().exp2()
+    return (levels > 0).sum().to(image.dtype).log2().ceil().exp2()
 
 
 def add_poisson(image: Tensor, scale: float, is_gray: bool, generator: torch.Generator) -> Tensor:
