@@ -47,9 +47,6 @@ def test_lossless_round_trip(tmp_path: Path, channels: int, dtype: type, suffix:
     path = tmp_path / f"picture{suffix}"
     write_image(path, Picture(pixels))
     back = read_image(path).pixels
-    if channels == 2 and dtype == np.uint16:  # OpenCV can write it only as R = G = B and alpha
-        assert np.ptp(back[:, :, :3], axis=2).max() == 0
-        back = back[:, :, [0, 3]]
     assert back.dtype == dtype
     assert np.array_equal(back, pixels)
 
@@ -222,7 +219,9 @@ def test_truncated_16_bits(suffix: str) -> None:
 def test_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("these are not pixels")
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(AMDRestoreError, match=r"text\.png: no image file.*PNG, JPEG, WebP, TIFF and BMP"):
+    with pytest.raises(
+        AMDRestoreError, match=r"text\.png: no image file.*PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and HEIF can"
+    ):
         read_image(tmp_path / "text.png")
     with pytest.raises(AMDRestoreError, match=r"empty\.png: the file is empty"):
         read_image(tmp_path / "empty.png")
@@ -237,15 +236,9 @@ def test_animations_and_pages_are_refused() -> None:
     for kind in ("TIFF", "WEBP", "PNG"):
         out = io.BytesIO()
         frames[0].save(out, kind, save_all=True, append_images=frames[1:])
-        with pytest.raises(AMDRestoreError, match="holds 3 pages or frames"):
+        advice = "3 pages; split it" if kind == "TIFF" else "3 frames; restore it frame by frame with --frames"
+        with pytest.raises(AMDRestoreError, match=f"holds {advice}"):
             decode(out.getvalue())
-
-
-def test_float_pixels_are_refused() -> None:
-    out = io.BytesIO()
-    Image.fromarray(np.zeros((5, 5), np.float32)).save(out, "TIFF")
-    with pytest.raises(AMDRestoreError, match="32 bits"):
-        decode(out.getvalue())
 
 
 def test_what_formats_cannot_hold() -> None:

@@ -1,0 +1,36 @@
+"""Image files in and out, without losing what they carry: depth, gray, alpha, orientation, profile, EXIF, resolution.
+
+PNG, JPEG, WebP, TIFF, BMP, AVIF and HEIF (the last with the extra ``heif``) are read and written; GIF is read, and
+written as an animation. Pillow reads and checks every file (OpenCV takes a truncated JPEG for a half gray picture)
+and holds the metadata; OpenCV takes what Pillow cannot: 16 bits per channel in colour, and float TIFF.
+
+What a file has and a picture has not: XMP (it repeats EXIF, and the rest of it are sizes, thumbnails, gain maps and
+edits of the small picture), maker notes and thumbnails, text chunks, a PNG's gAMA and cHRM, all but the main picture
+of a phone's MPO or HEIF file.
+"""
+
+from __future__ import annotations
+
+from amd_restore.image_io.decoding import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES, decode, read_image, suffix_of
+from amd_restore.image_io.encoding import SUFFIXES, encode, write_image
+from amd_restore.image_io.frames import FRAME_SUFFIXES, Frame, Frames, read_frames, write_frames
+from amd_restore.image_io.picture import Picture
+from amd_restore.image_io.transparency import fill_transparent
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FRAME_SUFFIXES",
+    "READABLE_SUFFIXES",
+    "SUFFIXES",
+    "Frame",
+    "Frames",
+    "Picture",
+    "decode",
+    "encode",
+    "fill_transparent",
+    "read_frames",
+    "read_image",
+    "suffix_of",
+    "write_frames",
+    "write_image",
+]

@@ -1,0 +1,195 @@
+"""Bytes of a file -> :class:`Picture`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from amd_restore.atomic import user_error
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import colour, deep, heif
+from amd_restore.image_io.limits import DEFAULT_MAX_PIXELS, check_size, damaged
+from amd_restore.image_io.metadata import metadata_of, read_metadata, upright
+from amd_restore.image_io.picture import Picture, Pixels
+
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+READABLE_SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif",
+)  # fmt: skip
+_SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "TIFF": ".tiff", "BMP": ".bmp"}
+_SUFFIX_OF |= {"GIF": ".gif", "AVIF": ".avif"}
+_NO_IMAGE = "no image file, or a broken one; PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and HEIF can be read"
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
+_PILLOW = threading.Lock()  # its limit on pixels is one for the whole process
+
+
+class _UnknownError(AMDRestoreError):
+    """Pillow does not know what it is."""
+
+
+def read_image(path: str | Path, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
+    """Read PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIF; the content decides, not the name.
+
+    Palettes become RGB in the profile of the file, CMYK becomes sRGB (see :func:`~.colour.to_srgb`), 12-bit gray
+    16 bits, as do AVIF and HEIF of 10 and 12 bits.
+
+    Args:
+        path: the file.
+        max_pixels: more than these are refused on reading the header, before memory is taken; None allows any.
+
+    Raises:
+        AMDRestoreError: the file is missing, empty, truncated, too large, no image, an animation, has several
+            pages, or is of an unknown depth.
+    """
+    data = read_bytes(path)
+    try:
+        return decode(data, max_pixels)
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{path}: {error}") from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file that is not empty.
+
+    Raises:
+        AMDRestoreError: it is missing, empty, no file, or may not be read.
+    """
+    path = Path(path)
+    with user_error(f"{path}: cannot be read", "check the path and its permissions"):
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe could wait for ever
+            raise AMDRestoreError(f"{path}: cannot be read: no ordinary file; name an image")
+        data = path.read_bytes()
+    if not data:
+        raise AMDRestoreError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    return data
+
+
+def decode(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
+    """Picture from the bytes of a file; arguments and errors as :func:`read_image`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata
+            return heif.decode(data, max_pixels) if heif.is_heif(data) else _decode(data, max_pixels)
+    except AMDRestoreError:
+        raise
+    except Exception as error:  # each decoder has its own kinds of errors
+        raise damaged(error) from error
+
+
+def _decode(data: bytes, max_pixels: int | None) -> Picture:
+    try:
+        image = open_header(data, max_pixels)
+    except _UnknownError:
+        if deep.is_tiff(data):
+            return _decode_deep_tiff(data, max_pixels)
+        raise
+    pages = getattr(image, "n_frames", 1)
+    if image.format == "TIFF":
+        if pages > 1:
+            raise AMDRestoreError(f"holds {pages} pages; split it into single images first")
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        deep.check_strips(data, tags)
+        if deep.is_deep_tiff(tags):
+            return _decode_deep_tiff(data, max_pixels, image)
+    elif pages > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
+        raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames")
+    image.load()
+    pixels, icc = _pixels(image, data)
+    metadata = read_metadata(image)
+    return Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi)
+
+
+def suffix_of(data: bytes) -> str | None:
+    """Suffix that fits the content, such as ``.jpg``; None if it is no image."""
+    if heif.is_heif(data):
+        return ".heic"
+    try:
+        return _SUFFIX_OF[open_header(data, None).format or ""]
+    except (AMDRestoreError, KeyError):
+        return ".tiff" if deep.is_tiff(data) else None
+
+
+def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
+    """Open with Pillow, which reads the header only.
+
+    Raises:
+        AMDRestoreError: no image, or more pixels than allowed.
+    """
+    with _PILLOW:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(io.BytesIO(data), formats=READABLE)
+        except Exception as error:  # each decoder has its own kinds of errors
+            raise _UnknownError(_NO_IMAGE) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    check_size(*image.size, max_pixels)
+    return image
+
+
+def _decode_deep_tiff(data: bytes, max_pixels: int | None, image: Image.Image | None = None) -> Picture:
+    """A TIFF of more than 8 bits, whose pixels Pillow cannot show, and sometimes (no ``image``) not even its tags."""
+    tags = deep.read_tags(data)
+    if not {deep.WIDTH, deep.HEIGHT} <= set(tags) or not deep.is_deep_tiff(tags):
+        raise _UnknownError(_NO_IMAGE)
+    check_size(tags[deep.WIDTH], tags[deep.HEIGHT], max_pixels)
+    if tags.next:
+        raise AMDRestoreError("holds several pages; split it into single images first")
+    if image is not None:
+        metadata = read_metadata(image)
+    else:
+        exif = Image.Exif()
+        exif.load(b"" if deep.is_big(data) else data)
+        for tag in tags if deep.is_big(data) else ():  # whose EXIF tables Pillow finds only through an image
+            exif[tag] = tags[tag]
+        metadata = metadata_of(exif)
+    pixels = deep.decode_deep_tiff(data, tags)
+    icc = colour.kept_profile(tags.get(deep.ICC_PROFILE), pixels.shape[2])
+    return Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi)
+
+
+def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:
+    profile = image.info.get("icc_profile")
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        pixels = np.asarray(image).astype(np.uint16)[:, :, None]
+        if image.format == "TIFF":
+            pixels = _from_12_bits(pixels, image.tag_v2.get(deep.PHOTOMETRIC))  # type: ignore[attr-defined]
+        pixels = _with_key(pixels, key)
+    elif image.format == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
+        gray_alpha = data[25] == 4  # which Pillow shows as RGBA
+        pixels = deep.decode_cv2(data, 2 if gray_alpha else len(image.mode))
+        pixels = _with_key(pixels, key)
+    elif image.format == "AVIF" and (deeper := deep.decode_deep_avif(data, len(image.mode))) is not None:
+        pixels = deeper
+    elif image.mode in ("F", "I"):
+        raise AMDRestoreError(f"pixels of {image.mode} type (32 bits) are not supported; convert to 8 or 16 bits")
+    elif image.mode in ("CMYK", "LAB"):
+        converted, profile = colour.to_srgb(image)
+        pixels = np.array(converted)
+    else:
+        if key is not None or image.mode in ("PA", "La", "RGBa"):
+            mode = "LA" if image.mode in ("1", "L", "La") else "RGBA"
+        else:
+            mode = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA"}.get(image.mode, "RGB")
+        pixels = np.atleast_3d(np.array(image.convert(mode)))
+    return pixels, colour.kept_profile(profile, pixels.shape[2])
+
+
+def _from_12_bits(pixels: Pixels, photometric: int | None) -> Pixels:
+    scaled = (pixels.astype(np.uint32).clip(0, 4095) * 65535 + 2047) // 4095
+    return (65535 - scaled if photometric == 0 else scaled).astype(np.uint16)
+
+
+def _with_key(pixels: Pixels, key: int | tuple[int, ...] | None) -> Pixels:
+    """Add the alpha channel that a transparent colour (PNG's tRNS) means, where there is none yet."""
+    if key is None or pixels.shape[2] in (2, 4):
+        return pixels
+    visible = (pixels != np.asarray(key, np.uint16)).any(axis=2, keepdims=True)
+    return np.concatenate([pixels, visible * np.uint16(65535)], axis=2)

@@ -1,0 +1,93 @@
+"""HEIF (.heic), through pillow-heif, which is optional."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import colour
+from amd_restore.image_io.limits import check_size
+from amd_restore.image_io.metadata import exif_of, metadata_of
+from amd_restore.image_io.picture import Picture, Pixels, to_depth
+
+_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_CHANNELS = {"L": 1, "I": 1, "LA": 2, "La": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+DEFAULT_QUALITY = 95
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether it begins like a HEIF file that is no AVIF (ISO/IEC 23008-12, 10)."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[i : i + 4] for i in (8, *range(16, end, 4))}
+    return bool(brands & _BRANDS) and not brands & _AVIF_BRANDS
+
+
+def decode(data: bytes, max_pixels: int | None) -> Picture:
+    """The main picture of a file; 10 and 12 bits become 16.
+
+    Raises:
+        AMDRestoreError: pillow-heif is missing, or the file has more pixels than allowed. On damaged files,
+            whatever pillow-heif raises.
+    """
+    file = _library().open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+    image = file[file.primary_index]
+    width, height = image.size
+    check_size(width, height, max_pixels)
+    channels = _CHANNELS[image.mode.split(";")[0]]
+    pixels = np.array(image).reshape(height, width, channels)
+    if image.premultiplied_alpha:
+        pixels = _unmultiplied(pixels)
+    # The container's own rotation has been applied; EXIF repeats it, and must not be followed.
+    exif = Image.Exif()
+    exif.load(image.info.get("exif") or b"")
+    metadata = metadata_of(exif)
+    icc = colour.kept_profile(image.info.get("icc_profile"), channels)
+    return Picture(pixels, icc, metadata.exif, metadata.dpi)
+
+
+def encode(picture: Picture, quality: int | None) -> bytes:
+    """Bytes of a HEIF file; more than 8 bits are written as 12.
+
+    Raises:
+        AMDRestoreError: pillow-heif is missing, or its encoder refuses.
+    """
+    library = _library()
+    deep = picture.pixels.dtype != np.uint8
+    pixels = to_depth(picture.pixels, np.uint16) if deep else picture.pixels
+    mode = _MODES[pixels.shape[2]] + (";16" if deep else "")
+    options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444, "enc_params": {"preset": "fast"}}
+    if deep:
+        options["bit_depth"] = 12
+    size = (pixels.shape[1], pixels.shape[0])
+    out = io.BytesIO()
+    try:
+        data = np.ascontiguousarray(pixels).tobytes()
+        library.encode(mode, size, data, out, icc_profile=picture.icc, exif=exif_of(picture), **options)
+    except Exception as error:  # of many kinds; without an encoder, RuntimeError
+        reason = str(error).split("\n", 1)[0]
+        raise AMDRestoreError(f"HEIF cannot hold {size[0]}x{size[1]} pixels ({reason}); write png") from error
+    return out.getvalue()
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("pillow_heif")
+    except ImportError as error:
+        message = "HEIF needs the package pillow-heif; install it with pip install 'amd-restore[heif]'"
+        raise AMDRestoreError(message) from error
+
+
+def _unmultiplied(pixels: Pixels) -> Pixels:
+    alpha = np.maximum(pixels[..., -1:].astype(np.float32), 1)
+    highest = np.iinfo(pixels.dtype).max
+    colours = (pixels[..., :-1] * (highest / alpha)).clip(0, highest) + 0.5
+    return np.concatenate([colours.astype(pixels.dtype), pixels[..., -1:]], axis=2)

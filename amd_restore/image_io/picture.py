@@ -1,0 +1,53 @@
+"""What an image file holds, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Pixels = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file in memory, upright.
+
+    Args:
+        pixels: (H, W, C) uint8, uint16, or float32 in [0, 1]; C is 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+            Alpha is not multiplied into the colours.
+        icc: colour profile that belongs to ``pixels``.
+        exif: EXIF block; it names no orientation, for that has been applied.
+        dpi: pixels per inch, (horizontal, vertical).
+    """
+
+    pixels: Pixels
+    icc: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.pixels.shape[2] in (2, 4)
+
+    def with_pixels(self, pixels: Pixels) -> Picture:
+        """The same picture at another size; its resolution changes along, so that it prints as large as before."""
+        height, width = pixels.shape[:2]
+        dpi = self.dpi
+        if dpi is not None:
+            dpi = dpi[0] * width / self.pixels.shape[1], dpi[1] * height / self.pixels.shape[0]
+        return Picture(pixels, self.icc, self.exif, dpi)
+
+
+def to_depth(pixels: Pixels, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:
+    """Pixels as uint8 or uint16, rounded to the nearest; floating ones are taken to lie in [0, 1]."""
+    if pixels.dtype == dtype:
+        return pixels
+    if pixels.dtype.kind == "f":
+        highest = np.iinfo(dtype).max
+        return (pixels.clip(0, 1) * highest + 0.5).astype(dtype)
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels.astype(np.uint16) * np.uint16(257)
