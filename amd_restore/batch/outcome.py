@@ -1,0 +1,65 @@
+"""What became of one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from amd_restore.batch.plan import Job
+from amd_restore.errors import AMDRestoreError
+
+Status = Literal["restored", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the report.
+
+    Args:
+        job: what was to be done.
+        status: what was done; ``skipped`` means that the output was there already.
+        message: why it failed.
+        seconds: of reading, work and writing together.
+        size, restored_size: (height, width) of the input and of the output, in pixels.
+        error: the exception behind a failure, for its traceback.
+    """
+
+    job: Job
+    status: Status
+    message: str = ""
+    seconds: float = 0.0
+    size: tuple[int, int] | None = None
+    restored_size: tuple[int, int] | None = None
+    error: BaseException | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON object; what is not known is left out."""
+        values: dict[str, Any] = {
+            "source": _text(self.job.source),
+            "target": _text(self.job.target),
+            "status": self.status,
+        }
+        if self.message:
+            values["message"] = self.message
+        if self.status == "restored":
+            values["seconds"] = round(self.seconds, 3)
+        for key, size in (("size", self.size), ("restored_size", self.restored_size)):
+            if size is not None:
+                values[key] = {"width": size[1], "height": size[0]}
+        return values
+
+
+def failed(job: Job, error: Exception) -> Outcome:
+    """Outcome of a picture that failed, in one line that names it."""
+    if isinstance(error, AMDRestoreError):
+        message = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
+    else:
+        message = f"{job.source}: unexpected {type(error).__name__} ({error}); run with --debug and report it"
+    return Outcome(job, "failed", " ".join(message.split()), error=error)
+
+
+def _text(path: Path) -> str:
+    # A name that is no valid Unicode must not end the report.
+    return str(path).encode("utf-8", "replace").decode()

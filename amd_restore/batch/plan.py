@@ -1,0 +1,136 @@
+"""Which file becomes which: no two outputs share a name, none is an input, the tree of folders is kept."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from amd_restore.atomic import remove_stale, write_atomically
+from amd_restore.errors import AMDRestoreError
+
+EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to read and one to write."""
+
+    source: Path
+    target: Path
+
+
+def plan_jobs(source: Path, output: Path, suffix: str = "", ext: str = "auto", recursive: bool = False) -> list[Job]:
+    """Inputs with their outputs; no two outputs share a name and none is an input, letter case aside.
+
+    ``a.jpg`` and ``a.png`` that would both become ``a.png`` are written as ``a_jpg.png`` and ``a_png.png``;
+    an output that would replace an input gets ``_restored`` added. Where the source is one file, an ``output`` with the
+    suffix of an image is the file to write, unless a folder of that name exists.
+
+    Raises:
+        AMDRestoreError: the source does not exist, or holds no image.
+    """
+    if source.is_file() and is_image_name(output) and not output.is_dir():
+        target = output.with_name(f"{output.stem}{suffix}{EXTENSIONS.get(ext, output.suffix)}")
+        return [Job(source, target if _key(target) != _key(source) else _restored(target))]
+    root, sources = _find_sources(source, output, recursive)
+    plain = [_target(path, root, output, suffix, ext) for path in sources]
+    taken = {_key(path) for path in sources}
+    wanted = [_key(target) for target in plain]
+    claims = Counter(wanted)
+    jobs = []
+    for path, target, key in zip(sources, plain, wanted, strict=True):
+        if claims[key] > 1:
+            target = target.with_name(f"{target.stem}_{path.suffix[1:].lower()}{target.suffix}")
+            key = _key(target)
+        while key in taken:
+            target = _restored(target)
+            key = _key(target)
+        taken.add(key)
+        jobs.append(Job(path, target))
+    return jobs
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the suffix of ``path`` is that of an image format."""
+    from amd_restore.image_io import SUFFIXES
+
+    return path.suffix.lower() in SUFFIXES
+
+
+def check_writable(folder: Path) -> None:
+    """Make the output folder, try it, so that a long run does not end in nothing, and clear what a killed run left.
+
+    Raises:
+        AMDRestoreError: it cannot be made or written to.
+    """
+    probe = folder / ".amd-restore.probe"
+    try:
+        write_atomically(probe, b"")
+        probe.unlink()
+    except AMDRestoreError as error:
+        reason = str(error).removeprefix(f"cannot write {probe}: ").split(";")[0]
+        raise AMDRestoreError(f"{folder}: cannot write there ({reason}); name another folder with -o") from error
+
+
+def clear_stale(jobs: list[Job]) -> int:
+    """Remove temporary files that a killed run left beside the outputs of ``jobs``; returns how many."""
+    return sum(remove_stale(folder) for folder in sorted({job.target.parent for job in jobs}))
+
+
+def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, list[Path]]:
+    """The folder that relative names start from, and the images."""
+    from amd_restore.image_io import SUFFIXES
+
+    if source.is_file():
+        return source.parent, [source]
+    if not source.is_dir():
+        raise AMDRestoreError(f"{source}: no such file or folder; check -i")
+    skipped = output.resolve()
+    inside = source.resolve() in skipped.parents
+    try:
+        found = sorted(
+            path
+            for path in _walk(source, recursive)
+            if path.suffix.lower() in SUFFIXES
+            and path.is_file()
+            # Results of an earlier run inside the input folder are no inputs.
+            and not (inside and skipped in path.resolve().parents)
+        )
+    except OSError as error:
+        raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
+    if not found:
+        names = " ".join(SUFFIXES)
+        advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
+        raise AMDRestoreError(f"{source}: no image in this folder ({names}); {advice}")
+    return source, found
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Entries that are not hidden; links to folders are not entered, for they may lead in circles."""
+
+    def fail(error: OSError) -> None:
+        if Path(error.filename) == folder:  # a locked folder further down costs only itself
+            raise error
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+
+
+def _target(path: Path, root: Path, output: Path, suffix: str, ext: str) -> Path:
+    extension = EXTENSIONS.get(ext, path.suffix)
+    target = output / path.relative_to(root).parent / f"{path.stem}{suffix}{extension}"
+    # A single file may have any name; its content decides.
+    return target if is_image_name(target) else target.with_name(f"{path.stem}{suffix}.png")
+
+
+def _restored(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_restored{target.suffix}")
+
+
+def _key(path: Path) -> str:
+    # Two names that differ in case only are one file on macOS and Windows.
+    return str(path.resolve()).casefold()

@@ -1,0 +1,106 @@
+"""Which command is meant, and the restoring of files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from amd_restore.cli.console import Console
+from amd_restore.cli.parser import build_parser, settings_of
+from amd_restore.errors import AMDRestoreError
+
+# torch is imported when work begins: --help and a mistyped path should answer at once.
+
+OK, SOME_FAILED, NOT_STARTED, INTERRUPTED = 0, 1, 2, 130
+COMMANDS = {name: f"amd_restore.{name}_command" for name in ("export", "video", "ui")}
+STANDARD = Path("-")  # standard input or output
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:]))
+    if arguments[:1] == ["restore"]:
+        del arguments[0]
+    options = build_parser().parse_args(arguments)
+    # Messages must not mix with a picture or a report on standard output.
+    console = Console(options.debug, quiet=STANDARD in (options.output, options.json))
+    try:
+        with _sigterm_interrupts():
+            return run(options, console)
+    except AMDRestoreError as error:
+        console.complain(str(error), error)
+        return NOT_STARTED
+    except KeyboardInterrupt:
+        console.complain("interrupted; the images written so far are complete, the same command goes on from there")
+        return INTERRUPTED
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Plan, load, restore, report; failures of single images are reported and do not stop the others.
+
+    Raises:
+        AMDRestoreError: nothing could be started: no input, no weights, no device, no place to write.
+    """
+    settings = settings_of(options)
+    if STANDARD in (options.input, options.output):
+        from amd_restore.cli.streams import restore_bytes
+
+        return restore_bytes(options, settings, console)
+    from amd_restore.batch.plan import check_writable, clear_stale, plan_jobs
+    from amd_restore.cli.report import Report
+
+    jobs = plan_jobs(options.input, options.output, options.suffix, options.ext, options.recursive)
+    folder = jobs[0].target.parent if len(jobs) == 1 else options.output
+    report = Report(settings, options.output)
+    if options.overwrite or not all(job.target.exists() for job in jobs):
+        from amd_restore.batch.engine import Engine
+        from amd_restore.batch.restorer import Restorer
+
+        restorer = Restorer(settings)
+        console.note(restorer.advice)
+        check_writable(folder)
+        clear_stale(jobs)
+        try:
+            with console.bar(len(jobs)) as bar:
+                engine = Engine(restorer, options.workers, options.batch, bar.tiles)
+                for outcome in engine.run(jobs, options.overwrite):
+                    report.add(outcome)
+                    bar.advance(outcome)
+                    if outcome.status == "failed":
+                        console.complain(outcome.message, outcome.error)
+        finally:
+            report.finish(jobs)
+            if options.json:
+                report.write(options.json)
+    else:
+        report.skip(jobs)
+        if options.json:
+            report.write(options.json)
+    console.say(report.summary())
+    return SOME_FAILED if report.count("failed") else OK
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Being told to end, as by a job scheduler, is an interruption."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
