@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-import tempfile
+import platform
+import re
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from amd_restore.errors import AMDRestoreError
 
+# Name of a temporary file: host and process that write it, so that what a killed process left can be told from what a
+# living one is writing. The suffix keeps a leftover from being taken for an image or a checkpoint.
+_TEMPORARY = re.compile(r"\.amd-restore-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]+\.part")
+_OLD = 24 * 3600.0  # seconds after which a leftover is taken for dead, whoever seems to write it
+_mine: set[str] = set()  # names that this process is writing now
+
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` through a temporary file in the same folder, fsync and rename.
+    """Write ``data`` to ``path``, see :func:`open_atomically`."""
+    with open_atomically(path) as file:
+        file.write(data)
 
-    Folders on the way are made. Whatever goes wrong, an older file at ``path`` stays as it was and no
-    temporary file is left.
+
+@contextlib.contextmanager
+def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to that becomes ``path`` at the end of the block: temporary file in the same folder, fsync, rename.
+
+    Folders on the way are made. Whatever goes wrong, an older file at ``path`` stays as it was and no temporary file is
+    left, unless the process is killed; then :func:`remove_stale` clears it.
 
     Raises:
         AMDRestoreError: the folder or the file cannot be written; names the path and the reason.
@@ -25,19 +43,39 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        # The suffix keeps a leftover (power cut) from being taken for an image or a checkpoint.
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        temporary = path.parent / f".amd-restore-{_host()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+        _mine.add(temporary.name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+            with open(temporary, "xb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+        finally:
+            _mine.discard(temporary.name)
+
+
+def remove_stale(folder: str | Path) -> int:
+    """Remove temporary files in ``folder`` that nobody writes any more; returns how many there were.
+
+    That is known for processes of this machine. Those of another one (a shared folder) count as dead after a day.
+    """
+    removed = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match is None:
+                continue
+            with contextlib.suppress(OSError):
+                dead = match["host"] == _host() and not _written(entry.name, int(match["process"]))
+                if dead or time.time() - entry.stat().st_mtime > _OLD:
+                    os.unlink(entry.path)
+                    removed += 1
+    return removed
 
 
 @contextlib.contextmanager
@@ -53,8 +91,19 @@ def user_error(what: str, advice: str) -> Iterator[None]:
         raise AMDRestoreError(f"{what}: {(error.strerror or str(error)).lower()}; {advice}") from error
 
 
-def _umask() -> int:
-    # There is no other way to ask for it; set it back at once.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _written(name: str, process: int) -> bool:
+    if process == os.getpid():  # in containers, the next run often has the number of the last one
+        return name in _mine
+    if os.name == "nt":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny_model import save_tiny
 
-from amd_restore import cli
-from amd_restore.cli import main, plan_jobs
+from amd_restore.batch.plan import plan_jobs
+from amd_restore.cli import main
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, encode, read_image, write_image
 from amd_restore.pipeline import RestorationPipeline
@@ -308,15 +308,6 @@ def test_alpha_into_jpeg_is_refused_with_advice(
 def test_untrained_step_counts_are_noted(folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-i", "in", "--model", str(weights), "--steps", "3"]) == 0
     assert "made for 1, 2, 4 steps, not 3" in capsys.readouterr().err
-
-
-def test_tile_bar_counts_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    with cli._TileBar("a.png") as bar:
-        bar.update(1, 1)
-        assert bar._bar is None
-        bar.update(1, 3)
-        bar.update(3, 3)
-        assert bar._bar is not None and bar._bar.total == 3
 
 
 def test_help_and_version_need_no_torch() -> None:
