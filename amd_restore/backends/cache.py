@@ -1,0 +1,38 @@
+"""Graphs that were made before: one file for each set of weights, form and version of the graph."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from amd_restore.atomic import write_atomically
+from amd_restore.errors import AMDRestoreError
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/amd_restore/graphs``, or ``~/.cache/amd_restore/graphs``; may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "amd_restore" / "graphs"
+
+
+def cached(key: str, make: Callable[[], bytes]) -> bytes:
+    """The bytes kept under ``key``, or those of ``make``, which are then kept.
+
+    A damaged entry is made again (its own hash comes first in the file). Where nothing can be written, nothing is
+    kept: a read-only home must not stop anybody.
+
+    Args:
+        key: names everything that the bytes depend on; part of the file's name.
+        make: called when there is no such entry.
+    """
+    path = cache_folder() / f"{key}.onnx.cached"
+    with contextlib.suppress(OSError):
+        stored = path.read_bytes()
+        if hashlib.sha256(stored[32:]).digest() == stored[:32]:
+            return stored[32:]
+    data = make()
+    with contextlib.suppress(AMDRestoreError):
+        write_atomically(path, hashlib.sha256(data).digest() + data)
+    return data

@@ -1,0 +1,110 @@
+"""Networks that another runtime computes, called like ours: ``raw = net(x_t, t, cond, keep)`` on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amd_restore.backends.graph import INPUTS
+from amd_restore.errors import AMDRestoreError
+
+Array = np.ndarray[Any, Any]
+
+
+class GraphNetwork(nn.Module):
+    """A graph of :mod:`~amd_restore.backends.graph` behind the calling convention of the architectures.
+
+    Safe to call from several threads at once. Without gradients.
+
+    Args:
+        null_cond: the learned null condition (1, K, 1, 1).
+        radius: of the network's receptive field, as the architecture's attribute of that name.
+    """
+
+    def __init__(self, null_cond: Tensor, radius: int | None) -> None:
+        super().__init__()
+        self.register_buffer("null_cond", null_cond.detach().float().cpu().clone(), persistent=False)
+        self.radius = radius
+
+    def run(self, x_t: Array, t: Array, cond: Array) -> Array:
+        """The graph: contiguous float32 arrays in, one out that belongs to the caller."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+        """Raw prediction, float32; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`.
+
+        Raises:
+            AMDRestoreError: a tensor is not on the CPU.
+        """
+        if x_t.device.type != "cpu":
+            raise AMDRestoreError(f"this backend computes on the CPU, not on {x_t.device}; use --backend torch")
+        assert isinstance(self.null_cond, Tensor)
+        null = self.null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:])
+        if cond is None:
+            cond = null
+        elif keep is not None:
+            cond = torch.where(keep[:, None, None, None], cond, null)
+        return torch.from_numpy(self.run(_array(x_t), _array(t), _array(cond)))
+
+
+class OnnxRuntimeNetwork(GraphNetwork):
+    """Computed by ONNX Runtime.
+
+    Args:
+        model: the ONNX file's bytes.
+        threads: processor threads.
+        null_cond, radius: see :class:`GraphNetwork`.
+    """
+
+    def __init__(self, model: bytes, threads: int, null_cond: Tensor, radius: int | None) -> None:
+        super().__init__(null_cond, radius)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(self, x_t: Array, t: Array, cond: Array) -> Array:
+        raw: Array = self._session.run(None, dict(zip(INPUTS, (x_t, t, cond), strict=True)))[0]
+        return raw
+
+
+class OpenVINONetwork(GraphNetwork):
+    """Computed by OpenVINO.
+
+    Args:
+        model: the ONNX file's bytes.
+        precision: ``f32`` or ``bf16``, of what is not in 8 bits.
+        threads: processor threads.
+        null_cond, radius: see :class:`GraphNetwork`.
+    """
+
+    def __init__(self, model: bytes, precision: str, threads: int, null_cond: Tensor, radius: int | None) -> None:
+        super().__init__(null_cond, radius)
+        import openvino
+
+        core = openvino.Core()
+        config = {
+            "INFERENCE_PRECISION_HINT": precision,  # its own default is bf16 wherever the processor has it
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # pinned, two processes would share the same cores
+        }
+        self._compiled = core.compile_model(core.read_model(model), "CPU", config)
+        self._requests = threading.local()  # a request serves one thread at a time
+
+    def run(self, x_t: Array, t: Array, cond: Array) -> Array:
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        raw: Array = self._requests.own.infer([x_t, t, cond], share_inputs=True)[0]
+        return raw
+
+
+def _array(value: Tensor) -> Array:
+    return value.detach().float().contiguous().numpy()
