@@ -1,0 +1,66 @@
+"""The input beside the output, in one picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from amd_restore.errors import AMDRestoreError
+
+ENLARGEMENTS = ("nearest", "bicubic")
+
+
+def side_by_side(
+    lq: NDArray[Any], sr: NDArray[Any], enlarge: str = "nearest", separator: int | None = None
+) -> NDArray[Any]:
+    """The enlarged input on the left, the output on the right, a white line between them.
+
+    Args:
+        lq: (h, w) or (h, w, C), uint8, uint16, or floating in [0, 1].
+        sr: (H, W) or (H, W, C) of the same channels and dtype, of any size.
+        enlarge: ``nearest`` shows the input's pixels as they are, ``bicubic`` what any viewer makes of them.
+        separator: width of the line in pixels; None takes 1/200 of a picture's width, at least 2.
+
+    Returns:
+        (H, 2 W + separator) or (.., C), dtype of ``sr``; the line is opaque where there is alpha.
+
+    Raises:
+        AMDRestoreError: another enlargement, or pictures of different channels or dtype.
+    """
+    if enlarge not in ENLARGEMENTS:
+        raise AMDRestoreError(f"compare: enlarge must be one of {', '.join(ENLARGEMENTS)}, not '{enlarge}'")
+    if lq.dtype != sr.dtype or lq.shape[2:] != sr.shape[2:] or lq.ndim != sr.ndim:
+        raise AMDRestoreError(
+            f"compare: input {lq.shape} {lq.dtype} and output {sr.shape} {sr.dtype} differ in channels or dtype"
+        )
+    height, width = sr.shape[:2]
+    left = _nearest(lq, height, width) if enlarge == "nearest" else _bicubic(lq, height, width)
+    separator = max(2, width // 200) if separator is None else separator
+    white = 1.0 if sr.dtype.kind == "f" else np.iinfo(sr.dtype).max
+    line = np.full((height, separator, *sr.shape[2:]), white, sr.dtype)
+    return np.concatenate([left, line, sr], axis=1)
+
+
+def _nearest(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    rows = np.arange(height) * image.shape[0] // height
+    columns = np.arange(width) * image.shape[1] // width
+    return image[rows[:, None], columns]
+
+
+def _bicubic(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+    planes = torch.from_numpy(np.atleast_3d(image).astype(np.float32) / highest).permute(2, 0, 1)[None]
+    if planes.shape[1] in (2, 4):  # colours weighted by alpha, or what hides below it would bleed into the edges
+        planes = torch.cat([planes[:, :-1] * planes[:, -1:], planes[:, -1:]], dim=1)
+    planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
+    if planes.shape[1] in (2, 4):
+        planes = torch.cat([planes[:, :-1] / planes[:, -1:].clamp_min(1e-4), planes[:, -1:]], dim=1)
+    planes = planes.clamp(0, 1)
+    if highest > 1:
+        planes = (planes * highest).round()
+    out: NDArray[Any] = planes[0].permute(1, 2, 0).numpy().astype(image.dtype)
+    return out.reshape(height, width, *image.shape[2:])
