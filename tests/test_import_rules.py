@@ -18,19 +18,40 @@ LAYERS: dict[str, set[str]] = {
     "__init__": {"pipeline"},  # at first use of the name only
     "errors": set(),
     "atomic": set(),
+    "sizing": set(),
     "compat": set(),
     "registry": {"compat"},
     "options": {"registry"},
     "diffusion": set(),
     "losses": set(),
+    "control": set(),
     "tiling": set(),
+    "memory": set(),
+    "arrays": {"image_io"},
+    "streaming": {"image_io"},
     "precision": set(),
     "archs": {"registry", "compat"},
     "data": {"registry", "options"},
     "rewards": {"registry", "compat"},
     "image_io": {"registry"},
     "checkpoint": {"archs", "registry", "diffusion"},
-    "pipeline": {"diffusion", "archs", "checkpoint", "tiling", "image_io", "precision"},
+    "backends": {"checkpoint", "diffusion", "image_io", "precision"},
+    "pipeline": {
+        "diffusion",
+        "archs",
+        "arrays",
+        "backends",
+        "checkpoint",
+        "control",
+        "image_io",
+        "memory",
+        "precision",
+        "streaming",
+        "tiling",
+    },
+    "ui": {"checkpoint", "image_io", "pipeline", "sizing"},
+    "batch": {"pipeline", "checkpoint", "image_io"},
+    "integrations": {"pipeline", "checkpoint", "diffusion", "compat"},
     "models": {
         "diffusion",
         "losses",
@@ -43,16 +64,24 @@ LAYERS: dict[str, set[str]] = {
         "precision",
     },
 }
-ENTRY_POINTS = {"train", "test", "training", "benchmark", "cli", "release", "__main__"}
-ENTRY_POINTS_MAY_SHARE = {("train", "training"), ("test", "training")}
+ENTRY_POINTS = {"train", "test", "training", "benchmark", "cli", "export_command", "release", "ui_command", "__main__"}
+ENTRY_POINTS_MAY_SHARE = {("train", "training"), ("test", "training"), ("cli", "export_command")}
 
 # third party -> its doors; what is not listed is open to all
 DOORS = {
-    "diffusers": {"archs"},
+    "onnx": {"backends"},
+    "onnxruntime": {"backends"},
+    "openvino": {"backends", "export_command"},
+    "diffusers": {"archs", "integrations"},
+    "spandrel": {"integrations"},
     "lpips": {"rewards", "benchmark"},
     "pyiqa": {"rewards", "benchmark"},
     "cv2": {"data", "image_io"},
     "matplotlib": {"benchmark"},
+    "fastapi": {"ui"},
+    "nicegui": {"ui"},
+    "starlette": {"ui"},
+    "uvicorn": {"ui"},
     "basicsr": {"data", "models", "train", "test", "training", "benchmark"},  # registry: lazily, by name
     "torchvision": {"compat"},
     "safetensors": {"checkpoint", "rewards"},

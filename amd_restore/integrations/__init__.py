@@ -1,0 +1,7 @@
+"""Doors to other people's tools: diffusers and spandrel. Nothing else of the package imports these modules."""
+
+from __future__ import annotations
+
+from amd_restore import compat
+
+compat.patch()  # both import torchvision where it is installed

@@ -1,0 +1,220 @@
+"""Restoration as a diffusers pipeline.
+
+pipe = AMDRestorePipeline.from_amd_restore()              # the weights in the package
+image = pipe(Image.open("small.png").convert("RGB"), seed=0).images[0]
+pipe.save_pretrained("folder"); AMDRestorePipeline.from_pretrained("folder")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from torch.nn import functional as F
+
+from amd_restore.checkpoint import (
+    DEFAULT_MODEL,
+    Header,
+    build_header_codec,
+    load_checkpoint,
+    resolve_weights,
+    save_checkpoint,
+)
+from amd_restore.diffusion import field_noise
+from amd_restore.errors import AMDRestoreError
+from amd_restore.integrations.diffusers_images import ImageInput, to_batch
+from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
+from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+_MIN_SIDE = 8  # as RestorationPipeline: smaller inputs are padded
+Generators = torch.Generator | list[torch.Generator] | None
+StepCallback = Callable[["AMDRestorePipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+
+
+class AMDRestorePipeline(DiffusionPipeline):
+    """Small images in, large images out, in the ways of diffusers.
+
+    For gray, alpha, 16 bits, files and gigapixels there is :class:`~amd_restore.pipeline.RestorationPipeline`.
+
+    Args:
+        network: with its header, which also describes the codec.
+        scheduler: the steps.
+    """
+
+    network: AMDRestoreNetwork
+    scheduler: AMDRestoreScheduler
+    model_cpu_offload_seq = "network"  # type: ignore[assignment]  # declared as None
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012  # diffusers' way
+
+    def __init__(self, network: AMDRestoreNetwork, scheduler: AMDRestoreScheduler) -> None:
+        super().__init__()
+        self.register_modules(network=network, scheduler=scheduler)
+        self.codec = build_header_codec(network.header)
+
+    @classmethod
+    def from_amd_restore(cls, name_or_path: str | Path = DEFAULT_MODEL) -> AMDRestorePipeline:
+        """Load weights of this project: a released name, a ``.safetensors`` file, or a folder with exactly one.
+
+        Raises:
+            AMDRestoreError: no such weights, or a damaged file.
+        """
+        header, state_dict = load_checkpoint(resolve_weights(name_or_path))
+        network = AMDRestoreNetwork(header=_to_table(header))
+        network.net.load_state_dict(state_dict)
+        return cls(network.eval(), AMDRestoreScheduler.from_header(header))
+
+    def to_amd_restore(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Inverse of :meth:`from_amd_restore`: one ``.safetensors`` file for ``amd-restore`` and everything else.
+
+        The process, sampler and time shift are those of the scheduler now.
+
+        Raises:
+            AMDRestoreError: as :func:`~amd_restore.checkpoint.save_checkpoint`.
+        """
+        config = self.scheduler.config
+        header = dataclasses.replace(
+            self.network.header,
+            process=self.scheduler.process.config(),
+            prediction_type=config["prediction_type"],
+            sampler=config["sampler"],
+            time_shift=config["time_shift"],
+        )
+        save_checkpoint(path, self.network.net.state_dict(), header, dtype)
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel, along each axis."""
+        return self.codec.scale
+
+    def enable_tiling(self, tile_size: int = 512) -> None:
+        """Evaluate the network in windows of ``tile_size`` lq pixels; exact, see ``AMDRestoreNetwork``."""
+        self.network.enable_tiling(max(tile_size // self.codec.lq_patch, 1))
+
+    def disable_tiling(self) -> None:
+        """Evaluate whole images again."""
+        self.network.disable_tiling()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        num_inference_steps: int | None = None,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        seed: int | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Restore one image or a batch of one size.
+
+        Noise comes from ``generator`` as in every diffusers pipeline: one generator for the batch or a list with
+        one for each image, its state moves on, and without any torch's global one is used. ``seed`` is this
+        project's own: image i gets the pixels that ``RestorationPipeline(lq, seed=seed + i)`` gives it untiled. A
+        generator seeded with the same number draws other noise.
+
+        Args:
+            image: see :func:`~amd_restore.integrations.diffusers_images.to_batch`.
+            num_inference_steps: None takes the model's default.
+            generator: source of the noise.
+            latents: noise of the first step, standard normal, (B, C, h, w) of the padded image.
+            seed: names the noise; excludes the two above.
+            output_type: ``pil``; ``np``, (B, H, W, 3) float32; ``pt``, (B, 3, H, W) float32; ``latent``, the clean
+                latent of the padded image.
+            return_dict: False answers with a tuple.
+            callback_on_step_end: called as ``(pipe, step, timestep, tensors)``; ``latents`` in the table it
+                answers with replace ours.
+            callback_on_step_end_tensor_inputs: names of the tensors it wants.
+
+        Returns:
+            An output whose ``images`` are a list of PIL pictures, an array or a tensor, in [0, 1].
+
+        Raises:
+            AMDRestoreError: an argument out of its range, or a result that is not finite.
+        """
+        lq = to_batch(image)
+        self._check(lq, output_type, generator, latents, seed, callback_on_step_end_tensor_inputs)
+        device = self._execution_device
+        padded = self._pad(lq.to(device))
+        shape = self.codec.latent_shape(padded)
+
+        def draw(step: int) -> Tensor:
+            if seed is None:
+                return randn_tensor(shape, generator, device, torch.float32)
+            return torch.cat([field_noise(seed + i, shape[1], 0, 0, *shape[2:], step) for i in range(shape[0])]).to(
+                device
+            )
+
+        if latents is not None and tuple(latents.shape) != shape:
+            raise AMDRestoreError(f"latents: shape {shape} is needed, not {tuple(latents.shape)}")
+        latents = draw(0) if latents is None else latents.to(device, torch.float32)
+        condition = self.codec.condition(padded)
+        steps = self.network.header.default_steps if num_inference_steps is None else num_inference_steps
+        self.scheduler.set_timesteps(steps, device)
+        latents = latents * self.scheduler.init_noise_sigma
+        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            scaled = self.scheduler.scale_model_input(latents, t)
+            output = self.network(scaled, t, condition).sample
+            fresh = draw(i + 1) if i + 1 < steps and self.scheduler.config["sampler"] == "renoise" else None
+            latents, _ = self.scheduler.step(output, t, latents, variance_noise=fresh, return_dict=False)
+            if callback_on_step_end is not None:
+                wanted = {name: latents for name in callback_on_step_end_tensor_inputs}
+                answer = callback_on_step_end(self, i, t, wanted) or {}
+                latents = answer.get("latents", latents)
+
+        if output_type == "latent":
+            images: Any = latents
+        else:
+            images = self._decode(latents, padded, lq, output_type)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _decode(self, latents: Tensor, padded: Tensor, lq: Tensor, output_type: str) -> Any:
+        height, width = (side * self.scale for side in lq.shape[2:])
+        sr = self.codec.decode(latents, padded)[..., :height, :width]
+        if not torch.isfinite(sr).all():
+            raise AMDRestoreError("the result is not finite; damaged weights, or a dtype that is too small")
+        sr = sr.clamp(0, 1)
+        if output_type == "pt":
+            return sr
+        array = sr.permute(0, 2, 3, 1).cpu().numpy()
+        return array if output_type == "np" else self.numpy_to_pil(array)
+
+    def _pad(self, lq: Tensor) -> Tensor:
+        """Repeat the right and lower border, as RestorationPipeline does."""
+        patch = self.codec.lq_patch
+        height, width = (-(-max(side, _MIN_SIDE) // patch) * patch for side in lq.shape[2:])
+        return F.pad(lq, (0, width - lq.shape[3], 0, height - lq.shape[2]), mode="replicate")
+
+    def _check(
+        self,
+        lq: Tensor,
+        output_type: str,
+        generator: Generators,
+        latents: Tensor | None,
+        seed: int | None,
+        tensor_inputs: Sequence[str],
+    ) -> None:
+        if output_type not in OUTPUT_TYPES:
+            raise AMDRestoreError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
+        if seed is not None and (generator is not None or latents is not None):
+            raise AMDRestoreError("seed already names the noise; leave out generator and latents, or seed")
+        if isinstance(generator, list) and len(generator) != len(lq):
+            raise AMDRestoreError(f"generator: a list of {len(generator)} for a batch of {len(lq)}; pass one for each")
+        unknown = sorted(set(tensor_inputs) - set(self._callback_tensor_inputs))
+        if unknown:
+            raise AMDRestoreError(f"callback_on_step_end_tensor_inputs: no {', '.join(unknown)}; there is: latents")
+
+
+def _to_table(header: Header) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(header.to_json())
+    return table
