@@ -30,7 +30,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to that becomes ``path`` at the end of the block: temporary file in the same folder, fsync, rename.
+    """A file that becomes ``path`` at the end of the block: temporary file in the same folder, fsync, rename.
 
     Folders on the way are made. Whatever goes wrong, an older file at ``path`` stays as it was and no temporary file is
     left, unless the process is killed; then :func:`remove_stale` clears it.

@@ -7,16 +7,20 @@ large = pipeline.restore_image(small)                     # numpy arrays, gray, 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amd_restore import memory
+from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.arrays import Planes
+from amd_restore.call_options import CallOptions, check_image, memory_errors
 from amd_restore.checkpoint import (
     DEFAULT_MODEL,
     Header,
@@ -26,16 +30,26 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
+from amd_restore.control.fidelity import Draw, tempered
+from amd_restore.control.tta import restore_oriented
 from amd_restore.diffusion import field_noise, sample
-from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import fill_transparent
-from amd_restore.precision import has_bfloat16
-from amd_restore.tiling import blend_width, plan_axis, restore_tiled
+from amd_restore.precision import resolve_device, resolve_dtype
+from amd_restore.streaming import is_streamed, write_rows
+from amd_restore.tiling import blend_width, collect_bands, finish_bands, plan_axis, restore_bands, window_of
 
+if TYPE_CHECKING:
+    from amd_restore.control.post import PostProcess
+    from amd_restore.image_io import Picture
+
+# lq pixels that a tile sees beyond its borders; fewer where the network sees less far. Measured with the released x4
+# student (reach 34 per step) on 31 photographs, largest difference to the untiled result at 6, 8, 12 and 16 pixels from
+# a cut, in units of 1/255: 1.0, .34, .002, .0001 for one step in float32, and the same for two: more steps do not look
+# further, for each step is told the result of the last one only through the noise. So 8 would do. In bfloat16 rounding
+# alone makes .9 at any distance below the reach.
 DEFAULT_HALO = 16
-AUTO_TILE = 512  # side in lq pixels; larger images are tiled unless the caller says otherwise
+PROBE_SIDE = 160  # of the window with which memory is measured; smaller images are not tiled
+CPU = torch.device("cpu")
 _MIN_SIDE = 8  # smaller inputs are padded: a network has seen no 1x1 pictures
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as every converter to gray does it
 
 
 class RestorationPipeline:
@@ -65,6 +79,8 @@ class RestorationPipeline:
         net = net.eval().requires_grad_(False).to(self.device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.denoiser = build_denoiser(header, net)
+        self._resident = max(memory.process_memory(), memory.RUNTIME)
+        self._probed: tuple[nn.Module, float] | None = None
 
     @classmethod
     def from_pretrained(
@@ -72,14 +88,29 @@ class RestorationPipeline:
         name_or_path: str | Path = DEFAULT_MODEL,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        backend: str = "torch",
     ) -> RestorationPipeline:
         """Load weights: a released name, a ``.safetensors`` file, or a folder with exactly one.
 
+        Args:
+            name_or_path: of the weights.
+            device: see the class.
+            dtype: see the class; other backends than torch also know ``int8``.
+            backend: what computes the network, see :func:`amd_restore.backends.choose_backend`.
+
         Raises:
-            AMDRestoreError: no such weights, a damaged file, or a device or dtype that is not there.
+            AMDRestoreError: no such weights, a damaged file, or a device, dtype or backend that is not there.
         """
         header, state_dict = load_checkpoint(resolve_weights(name_or_path))
-        return cls(header, build_network(header, state_dict), device, dtype)
+        if backend == "torch" and dtype != "int8":
+            return cls(header, build_network(header, state_dict), device, dtype)
+        from amd_restore.backends import choose_backend, load_network
+
+        found = resolve_device(device)
+        backend, arithmetic = choose_backend(header, backend, dtype, found)
+        net = load_network(header, state_dict, backend, arithmetic, device=found)
+        # Other backends take and give float32, whatever they compute in.
+        return cls(header, net, found, arithmetic if backend == "torch" else "fp32")
 
     @property
     def scale(self) -> int:
@@ -87,12 +118,17 @@ class RestorationPipeline:
         return self.header.scale
 
     def reach(self, num_steps: int) -> int | None:
-        """How far, in lq pixels, a result depends on its surroundings; None when on the whole image.
+        """How far, in lq pixels, a result can depend on its surroundings; None when on the whole image.
 
-        A halo of at least this makes tiled and untiled results the same.
+        With a halo of at least this, tiled and untiled results are the same but for rounding.
         """
         radius = getattr(self.denoiser.net, "radius", None)
         return None if radius is None else radius * num_steps * self.codec.lq_patch
+
+    def halo(self, num_steps: int) -> int:
+        """The halo that is taken when none is named, in lq pixels; see ``DEFAULT_HALO``."""
+        reach = self.reach(num_steps)
+        return DEFAULT_HALO if reach is None else min(reach, DEFAULT_HALO)
 
     @torch.no_grad()  # what comes out is an ordinary tensor; inside, inference_mode
     def __call__(
@@ -100,9 +136,13 @@ class RestorationPipeline:
         lq: Tensor,
         *,
         num_steps: int | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         tile: int | None = None,
-        halo: int = DEFAULT_HALO,
+        halo: int | None = None,
+        max_memory: float | None = None,
+        fidelity: float = 0.0,
+        tta: bool = False,
+        post: PostProcess | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Restore a batch of images.
@@ -114,10 +154,17 @@ class RestorationPipeline:
         Args:
             lq: (B, 3, H, W), RGB, floating, in [0, 1], on any device.
             num_steps: network evaluations; None takes the model's default.
-            seed: names the noise.
-            tile: largest side of a tile in lq pixels, its halo not counted; None tiles only what is larger
-                than 512 pixels, 0 never tiles.
-            halo: lq pixels that a tile sees beyond its borders. From :meth:`reach` on, tiles change nothing.
+            seed: names the noise; a sequence gives each image of the batch its own.
+            tile: largest side of a tile in lq pixels, its halo not counted; 0 never tiles; None tiles what is
+                larger than 512 pixels, and in smaller tiles where ``max_memory`` asks for it.
+            halo: lq pixels that a tile sees beyond its borders; None is enough for tiles that do not show.
+            max_memory: bytes that the process may take, on a GPU those of the GPU; None is half of what is free.
+                Sets the tiles when ``tile`` is None. Other tiles round differently: for the same bytes on
+                machines short of memory, name one of the two.
+            fidelity: from 0, the sample with all its detail, to 1, as close to the truth on average as it gets; see
+                :mod:`amd_restore.control.fidelity`.
+            tta: mean over the eight flips and rotations, at eight times the cost.
+            post: changes every tile before it is blended with its neighbours.
             progress: called as ``progress(done, total)`` after every tile.
 
         Returns:
@@ -126,30 +173,14 @@ class RestorationPipeline:
         Raises:
             AMDRestoreError: an argument out of its range, too little memory, or a result that is not finite.
         """
-        num_steps = self.header.default_steps if num_steps is None else num_steps
-        if num_steps < 1:
-            raise AMDRestoreError(f"the number of steps must be at least 1, got {num_steps}")
-        if tile is not None and tile < 0:
-            raise AMDRestoreError(f"tile must be 0 (none) or a number of pixels, got {tile}")
-        _check_image(lq)
-        height, width = lq.shape[2:]
+        check_image(lq)
+        count, _, height, width = lq.shape
         padded = self._pad(lq.float())
-        longest = max(padded.shape[2:])
-        if tile is None:
-            tile = AUTO_TILE
-        tile = longest if tile == 0 else min(tile, longest)
-        rows, columns = (plan_axis(side, tile, halo, self.codec.lq_patch) for side in padded.shape[2:])
-        blend = blend_width(halo, self.reach(num_steps))
-
-        def restore(window: Tensor, top: int, left: int) -> Tensor:
-            return self._restore_window(window, top, left, num_steps, seed)
-
-        with _memory_errors():
-            sr = restore_tiled(restore, padded, self.scale, rows, columns, blend, progress)
-        sr = sr[:, :, : height * self.scale, : width * self.scale]
-        if not torch.isfinite(sr).all():
-            raise AMDRestoreError("the network's answer is not finite; try dtype float32, else the weights are damaged")
-        return sr.clamp_(0, 1)
+        options = CallOptions(num_steps, seed, tile, halo, max_memory, fidelity, tta, post, progress)
+        kept = 12 * count * height * width * self.scale**2
+        bands = self._bands(window_of(padded), count, height, width, options, kept, lq.device)
+        with memory_errors():
+            return collect_bands(bands, count, height * self.scale)
 
     def restore_image(self, image: np.ndarray[Any, Any], **options: Any) -> np.ndarray[Any, Any]:
         """Restore a numpy image; what goes in comes out: gray stays gray, alpha alpha, 16 bits 16 bits.
@@ -169,107 +200,166 @@ class RestorationPipeline:
         Raises:
             AMDRestoreError: another shape or dtype, or as :meth:`__call__`.
         """
-        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
-            raise AMDRestoreError(f"an image must be (H, W) or (H, W, 1 to 4 channels), not {image.shape}")
-        if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
-            raise AMDRestoreError(f"an image must be uint8, uint16 or floating, not {image.dtype}")
-        if image.size == 0:
-            raise AMDRestoreError(f"the image is empty: {image.shape}")
-        highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
-        planes = np.atleast_3d(image).astype(np.float32) / highest
-        has_alpha = planes.shape[2] in (2, 4)
-        colour, alpha = (planes[..., :-1], planes[..., -1:]) if has_alpha else (planes, None)
-        gray = colour.shape[2] == 1
-        if alpha is not None:
-            colour = fill_transparent(colour, alpha)
-        lq = torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)[None]
-        sr = self(lq.expand(-1, 3, -1, -1), **options)
-        if gray:
-            sr = (sr * sr.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        if alpha is not None:
-            upsampled = self.codec.upsample(torch.from_numpy(np.ascontiguousarray(alpha)).permute(2, 0, 1)[None])
-            sr = torch.cat([sr, upsampled.clamp(0, 1)], dim=1)
-        if highest > 1:
-            sr = sr.mul_(highest).round_()  # in place: a large photograph takes gigabytes here
-        out: np.ndarray[Any, Any] = sr[0].permute(1, 2, 0).numpy()
-        return out.astype(image.dtype).reshape(*out.shape[:2], *image.shape[2:])
+        rows, shape = self._image_rows(image, streamed=False, options=options)
+        with memory_errors():
+            out = np.empty(shape, image.dtype)
+        done = 0
+        for band in rows:
+            out[done : done + len(band)] = band
+            done += len(band)
+        return out.reshape(*shape[:2], *image.shape[2:])
+
+    def restore_rows(self, image: np.ndarray[Any, Any], **options: Any) -> Iterator[np.ndarray[Any, Any]]:
+        """:meth:`restore_image` from top to bottom, a few rows at a time; the output is never whole in memory.
+
+        Arguments are checked, and tiles chosen, before the first rows are asked for.
+
+        Yields:
+            (n, scale W, C), of the dtype of ``image``; joined they are the result of :meth:`restore_image`.
+        """
+        return self._image_rows(image, streamed=True, options=options)[0]
+
+    def restore_to(self, path: str | Path, picture: Picture, *, quality: int | None = None, **options: Any) -> None:
+        """Restore ``picture`` into a file, profile and EXIF included; PNG and TIFF are written while rows come.
+
+        The file appears whole or not at all. Other formats need the output in memory.
+
+        Args:
+            path: its suffix names the format.
+            picture: what to restore.
+            quality: for JPEG and other lossy formats, see :func:`~amd_restore.image_io.encode`.
+            options: those of :meth:`__call__`.
+
+        Raises:
+            AMDRestoreError: as :meth:`restore_image` and :func:`~amd_restore.image_io.write_image`.
+        """
+        rows, (height, width, channels) = self._image_rows(picture.pixels, is_streamed(path), options)
+        # A picture of the right size and no memory: metadata depend on the size.
+        blank = np.broadcast_to(np.zeros((), picture.pixels.dtype), (height, width, channels))
+        write_rows(path, picture.with_pixels(blank), rows, quality)
+
+    def _image_rows(
+        self, image: np.ndarray[Any, Any], streamed: bool, options: dict[str, Any]
+    ) -> tuple[Iterator[np.ndarray[Any, Any]], tuple[int, int, int]]:
+        """Rows of the restored image, and its shape with channels."""
+        tile_options = CallOptions(**{"num_steps": None, **options})
+        with memory_errors():
+            planes = Planes(image, self._padded_side)
+        shape = planes.height * self.scale, planes.width * self.scale, planes.channels
+        kept = 0 if streamed else math.prod(shape) * image.dtype.itemsize
+        kept += planes.colour.nbytes
+        bands = self._bands(planes.window, 1, planes.height, planes.width, tile_options, kept, CPU)
+        return _image_bands(bands, planes, self.codec.upsample, self.scale), shape
+
+    def _bands(
+        self,
+        window: Callable[[int, int, int, int], Tensor],
+        count: int,
+        height: int,
+        width: int,
+        options: CallOptions,
+        kept: int,
+        device: torch.device,
+    ) -> Iterator[Tensor]:
+        """Check the options, plan the tiles and start.
+
+        Args:
+            window: called as ``window(top, bottom, left, right)``; lq pixels, (count, 3, h, w) in [0, 1].
+            count, height, width: of lq; ``window`` answers up to the padded sizes.
+            options: of the caller.
+            kept: bytes that stay in memory whatever the tiles.
+            device: of the answer.
+
+        Returns:
+            Rows of the output from top to bottom, (count, 3, n, scale width) in [0, 1].
+        """
+        num_steps = self.header.default_steps if options.num_steps is None else options.num_steps
+        options.check(num_steps)
+        seeds = options.seeds(count)
+        own_halo = self.halo(num_steps) if options.halo is None else options.halo
+        blend = blend_width(own_halo, self.reach(num_steps))
+        halo = own_halo + (options.post.halo if options.post else 0)
+        padded = self._padded_side(height), self._padded_side(width)
+        sides = self._tile_sides(count, padded, halo, options, kept)
+        align = self.codec.lq_patch * getattr(self.denoiser.net, "multiple", 1)  # of its deepest grid
+        rows, columns = (plan_axis(side, tile, halo, align) for side, tile in zip(padded, sides, strict=True))
+
+        def restore(top: int, bottom: int, left: int, right: int) -> Tensor:
+            with memory_errors():
+                lq = window(top, bottom, left, right)
+                return self._restore_window(lq, top, left, num_steps, seeds, options)
+
+        bands = restore_bands(restore, count, self.scale, rows, columns, blend, options.progress, device)
+        return finish_bands(bands, height * self.scale, width * self.scale)
+
+    def _tile_sides(
+        self, count: int, size: tuple[int, int], halo: int, options: CallOptions, kept: int
+    ) -> tuple[int, int]:
+        """Height and width of the tiles."""
+        if options.tile is not None:
+            return (options.tile, options.tile) if options.tile else size
+        if options.max_memory is None and count * size[0] * size[1] <= PROBE_SIDE**2:
+            return size  # a few megabytes: not worth looking at
+        with memory_errors():
+            job = memory.Job(*size, count, self.scale, halo, self._bytes_per_pixel(), kept)
+        sides = memory.plan_tile(job, self.device, options.max_memory, self._resident)
+        return min(sides[0], size[0]), min(sides[1], size[1])
+
+    def _bytes_per_pixel(self) -> float:
+        """Memory that a window takes, per lq pixel: known for our flat network, else measured once."""
+        net = self.denoiser.net
+        if isinstance(net, FlatDenoiser):
+            return memory.flat_cost(net.feature_channels, self.dtype)
+        if self._probed is None or self._probed[0] is not net:
+            patch = torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5)
+            cost = memory.probed_cost(lambda: self._restore_window(patch, 0, 0, 1, [0]), PROBE_SIDE**2, self.device)
+            self._probed = net, cost
+        return self._probed[1]
 
     @torch.inference_mode()
-    def _restore_window(self, window: Tensor, top: int, left: int, num_steps: int, seed: int) -> Tensor:
+    def _restore_window(
+        self, window: Tensor, top: int, left: int, num_steps: int, seeds: list[int], options: CallOptions | None = None
+    ) -> Tensor:
         """Restore (B, 3, h, w) that lies at (top, left) of the whole image; not clamped."""
+        options = options or CallOptions()
         window = window.to(self.device)
-        count, channels, height, width = self.codec.latent_shape(window)
-        top, left = top // self.codec.lq_patch, left // self.codec.lq_patch
+        _, channels, height, width = self.codec.latent_shape(window)
+        y, x = top // self.codec.lq_patch, left // self.codec.lq_patch
 
         def draw(step: int) -> Tensor:
-            noise = [field_noise(seed + i, channels, top, left, height, width, step) for i in range(count)]
+            noise = [field_noise(seed, channels, y, x, height, width, step) for seed in seeds]
             return torch.cat(noise).to(self.device, memory_format=torch.channels_last)
 
-        cond = self.codec.condition(window).to(memory_format=torch.channels_last)
-        fresh_noise = draw if self.header.sampler == "renoise" else None
-        # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            x0 = sample(self.denoiser, draw(0), cond, num_steps, 1.0, fresh_noise, self.header.time_shift)
-        return self.codec.decode(x0.float(), window)
+        def restore(lq: Tensor, draw: Draw) -> Tensor:
+            cond = self.codec.condition(lq).to(memory_format=torch.channels_last)
+            fresh_noise = draw if self.header.sampler == "renoise" else None
+            # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                x0 = sample(self.denoiser, draw(0), cond, num_steps, 1.0, fresh_noise, self.header.time_shift)
+            return self.codec.decode(x0.float(), lq)
+
+        noise = tempered(draw, options.fidelity)
+        if options.tta:
+            sr = restore_oriented(restore, window, noise, self.codec.patch)
+        else:
+            sr = restore(window, noise)
+        return sr if options.post is None else options.post(sr, window, top, left)
+
+    def _padded_side(self, side: int) -> int:
+        """The smallest size or a multiple of the codec's patch from ``side`` on."""
+        patch = self.codec.lq_patch
+        return -(-max(side, _MIN_SIDE) // patch) * patch
 
     def _pad(self, lq: Tensor) -> Tensor:
-        """Repeat the right and lower border up to the smallest size and a multiple of the codec's patch."""
-        patch = self.codec.lq_patch
-        height, width = (-(-max(side, _MIN_SIDE) // patch) * patch for side in lq.shape[2:])
+        """Repeat the right and lower border."""
+        height, width = (self._padded_side(side) for side in lq.shape[2:])
         return F.pad(lq, (0, width - lq.shape[3], 0, height - lq.shape[2]), mode="replicate")
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device meant by ``auto`` or by its name.
-
-    Raises:
-        AMDRestoreError: it is not there.
-    """
-    if str(device) == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise AMDRestoreError(f"device '{device}' is not available here; use auto or cpu") from error
-    return found
-
-
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The arithmetic meant by ``auto``: bfloat16 where the hardware multiplies in it, else float32.
-
-    Raises:
-        AMDRestoreError: neither ``auto`` nor float32 nor bfloat16.
-    """
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(str(dtype), dtype)
-    if dtype == "auto":
-        return torch.bfloat16 if has_bfloat16(device) else torch.float32
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise AMDRestoreError(f"dtype must be auto, float32 or bfloat16, not {dtype}")
-    assert isinstance(dtype, torch.dtype)
-    return dtype
-
-
-def _check_image(lq: Tensor) -> None:
-    if not isinstance(lq, Tensor) or lq.ndim != 4 or lq.shape[1] != 3 or lq.numel() == 0:
-        shape = tuple(lq.shape) if isinstance(lq, Tensor) else type(lq).__name__
-        raise AMDRestoreError(f"lq must be a tensor of shape (B, 3, H, W), not {shape}")
-    if not lq.is_floating_point():
-        raise AMDRestoreError(f"lq must be floating, in [0, 1], not {lq.dtype}; divide bytes by 255")
-    low, high = (float(x) for x in lq.aminmax())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also catches NaN
-        raise AMDRestoreError(f"lq must lie in [0, 1], but spans {low:.3g} to {high:.3g}")
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Say what helps when memory runs out, whichever way the device puts it."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        wordings = ("allocate memory", "out of memory")
-        if not isinstance(error, MemoryError) and not any(wording in str(error) for wording in wordings):
-            raise
-        raise AMDRestoreError("out of memory; use tiles (or smaller ones): tile=256 or less") from error
+def _image_bands(
+    bands: Iterator[Tensor], planes: Planes, upsample: Callable[[Tensor], Tensor], scale: int
+) -> Iterator[np.ndarray[Any, Any]]:
+    done = 0
+    for band in bands:
+        yield planes.rows(band, done, upsample, scale)
+        done += band.shape[2]

@@ -1,8 +1,17 @@
-"""Which arithmetic the hardware really has."""
+"""Which devices there are, and which arithmetic they really have."""
 
 from __future__ import annotations
 
 import torch
+
+from amd_restore.errors import AMDRestoreError
+
+_NAMES = {
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -14,3 +23,35 @@ def has_bfloat16(device: torch.device) -> bool:
     # These two are private names, hence the care.
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(probe is not None and probe() for probe in probes)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device meant by ``auto`` or by its name.
+
+    Raises:
+        AMDRestoreError: it is not there.
+    """
+    if str(device) == "auto":
+        present = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+        return torch.device(next((name for name, kind in present.items() if kind.is_available()), "cpu"))
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise AMDRestoreError(f"device '{device}' is not available here; use auto or cpu") from error
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The arithmetic meant by ``auto``: bfloat16 where the hardware multiplies in it, else float32.
+
+    Raises:
+        AMDRestoreError: neither ``auto`` nor float32 nor bfloat16.
+    """
+    dtype = _NAMES.get(str(dtype), dtype)
+    if dtype == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise AMDRestoreError(f"dtype must be auto, float32 or bfloat16, not {dtype}")
+    assert isinstance(dtype, torch.dtype)
+    return dtype

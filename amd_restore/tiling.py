@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -31,10 +31,10 @@ def plan_axis(length: int, tile: int, halo: int, align: int = 1) -> list[Span]:
     """Tiles along an axis, of nearly equal size.
 
     Args:
-        length: of the axis; a multiple of ``align``.
+        length: of the axis.
         tile: largest size without halo.
         halo: what a tile sees of its neighbours, to each side; ends at the border of the image.
-        align: every start and stop is a multiple of this.
+        align: every start is a multiple of this.
 
     Raises:
         AMDRestoreError: ``tile`` is smaller than ``align``, or ``halo`` negative.
@@ -43,9 +43,9 @@ def plan_axis(length: int, tile: int, halo: int, align: int = 1) -> list[Span]:
         raise AMDRestoreError(f"tile must be at least {align}, got {tile}")
     if halo < 0:
         raise AMDRestoreError(f"halo must not be negative, got {halo}")
-    cells = length // align
+    cells = -(-length // align)
     count = -(-cells // (tile // align))
-    edges = [align * (i * cells // count) for i in range(count + 1)]
+    edges = [align * (i * cells // count) for i in range(count)] + [length]
     halo = -(-halo // align) * align
     return [
         Span(start, stop, max(start - halo, 0), min(stop + halo, length))
@@ -99,37 +99,101 @@ def blend_width(halo: int, reach: int | None) -> int:
     return 0 if reach is not None and halo >= reach else halo // 2
 
 
-def restore_tiled(
-    restore: Callable[[Tensor, int, int], Tensor],
-    lq: Tensor,
+def restore_bands(
+    restore: Callable[[int, int, int, int], Tensor],
+    count: int,
     scale: int,
     rows: list[Span],
     columns: list[Span],
     blend: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Restore tile by tile and blend; only one tile at a time passes through the network.
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """Restore tile by tile, blend, and hand over rows from top to bottom as soon as no tile can change them.
+
+    One tile at a time passes through the network; beside it only one row of tiles is in memory.
 
     Args:
-        restore: called as ``restore(window, top, left)`` with (B, 3, h, w) and its position; answers with
-            (B, 3, scale h, scale w) on any device.
-        lq: (B, 3, H, W).
+        restore: called as ``restore(top, bottom, left, right)`` with a window of ``lq``; answers with
+            (count, 3, scale h, scale w) on any device.
+        count: images in the batch.
         scale: of ``restore``.
         rows, columns: plans of the two axes.
         blend: see :func:`blend_weights`.
         progress: called as ``progress(done, total)`` after every tile.
+        device: where the rows are put together.
 
-    Returns:
-        (B, 3, scale H, scale W), on the device of ``lq``.
+    Yields:
+        The next rows of the output, (count, 3, n, scale W), float32; the caller may change them.
     """
-    out = lq.new_zeros(lq.shape[0], 3, lq.shape[2] * scale, lq.shape[3] * scale)
-    row_weights, column_weights = blend_weights(rows, blend, scale), blend_weights(columns, blend, scale)
-    tiles = list(product(zip(rows, row_weights, strict=True), zip(columns, column_weights, strict=True)))
-    for done, ((row, row_weight), (column, column_weight)) in enumerate(tiles, start=1):
-        top, bottom, left, right = row.outer_start, row.outer_stop, column.outer_start, column.outer_stop
-        tile = restore(lq[:, :, top:bottom, left:right], top, left).to(out)
-        weight = (row_weight[:, None] * column_weight).to(out)
-        out[:, :, top * scale : bottom * scale, left * scale : right * scale] += weight * tile
+    if len(rows) == len(columns) == 1:
+        whole = restore(0, rows[0].stop, 0, columns[0].stop).to(device, torch.float32, copy=True)
         if progress is not None:
-            progress(done, len(tiles))
+            progress(1, 1)
+        yield whole
+        return
+    row_weights, column_weights = blend_weights(rows, blend, scale), blend_weights(columns, blend, scale)
+    done, finished = 0, 0  # finished: rows of lq whose output nothing will change
+    pending = torch.zeros(count, 3, 0, columns[-1].stop * scale, device=device)  # what tiles to come will add to
+    for i, (row, row_weight) in enumerate(zip(rows, row_weights, strict=True)):
+        # Beyond the blend a tile has no weight.
+        top, bottom = max(row.start - blend, row.outer_start), min(row.stop + blend, row.outer_stop)
+        missing = (bottom - finished) * scale - pending.shape[2]
+        band = torch.cat([pending, pending.new_zeros(count, 3, missing, pending.shape[3])], dim=2)
+        for column, column_weight in zip(columns, column_weights, strict=True):
+            left, right = max(column.start - blend, column.outer_start), min(column.stop + blend, column.outer_stop)
+            tile = restore(row.outer_start, row.outer_stop, column.outer_start, column.outer_stop)
+            inside = _scaled(top - row.outer_start, bottom - row.outer_start, scale)
+            across = _scaled(left - column.outer_start, right - column.outer_start, scale)
+            weighted = tile[:, :, inside, across].to(device, torch.float32)
+            weighted = weighted * (row_weight[inside, None] * column_weight[across]).to(device)
+            band[:, :, _scaled(top - finished, bottom - finished, scale), _scaled(left, right, scale)] += weighted
+            done += 1
+            if progress is not None:
+                progress(done, len(rows) * len(columns))
+        complete = bottom if i + 1 == len(rows) else max(rows[i + 1].start - blend, 0)
+        cut = (complete - finished) * scale
+        pending, finished = band[:, :, cut:].clone(), complete
+        if cut:
+            yield band[:, :, :cut]
+        del band
+
+
+def _scaled(start: int, stop: int, scale: int) -> slice:
+    return slice(start * scale, stop * scale)
+
+
+def window_of(lq: Tensor) -> Callable[[int, int, int, int], Tensor]:
+    """Cuts windows (B, C, bottom - top, right - left) out of ``lq`` (B, C, H, W)."""
+    return lambda top, bottom, left, right: lq[:, :, top:bottom, left:right]
+
+
+def finish_bands(bands: Iterator[Tensor], height: int, width: int) -> Iterator[Tensor]:
+    """Crop bands of a padded output to ``height`` x ``width`` and clamp them to [0, 1].
+
+    Raises:
+        AMDRestoreError: a value is not finite.
+    """
+    done = 0
+    for band in bands:
+        band = band[:, :, : height - done, :width]
+        done += band.shape[2]
+        if band.shape[2] == 0:
+            return
+        low, high = band.aminmax()
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise AMDRestoreError("the network's answer is not finite; try dtype float32, else the weights are damaged")
+        yield band.clamp_(0, 1)
+
+
+def collect_bands(bands: Iterator[Tensor], count: int, height: int) -> Tensor:
+    """Join the bands of ``count`` images to (count, 3, height, W); a single band is passed on uncopied."""
+    first = next(bands)
+    if first.shape[2] == height:
+        return first
+    out = first.new_empty(count, 3, height, first.shape[3])
+    done = 0
+    for band in itertools.chain([first], bands):
+        out[:, :, done : done + band.shape[2]] = band
+        done += band.shape[2]
     return out

@@ -1,4 +1,4 @@
-"""Folders at scale: killed at any moment, the same command goes on; nothing is lost, doubled, half-written or left over."""
+"""Folders at scale: killed at any moment, the same command goes on; nothing is lost, doubled or left over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tiny_model import save_tiny
 
 from amd_restore.batch.engine import Engine
 from amd_restore.batch.plan import Job, plan_jobs
-from amd_restore.batch.restorer import Restorer, Source
+from amd_restore.batch.restorer import Finish, Restorer, Source
 from amd_restore.batch.settings import Settings
 from amd_restore.cli import main
 from amd_restore.image_io import Picture, write_image
@@ -139,7 +140,10 @@ class SlowRestorer(Restorer):
         self.stage("read")
         return Source(job, Picture(np.zeros((2, 2, 3), np.uint8)), 0.0)
 
-    def restore(self, group, progress=None):  # type: ignore[no-untyped-def]
+    def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
+        return [[source] for source in sources]
+
+    def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
         self.stage("restore")
 
         def write() -> tuple[int, int]:

@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "diffusion": set(),
     "losses": set(),
     "control": set(),
+    "call_options": {"control"},
     "tiling": set(),
     "memory": set(),
     "arrays": {"image_io"},
@@ -41,6 +42,7 @@ LAYERS: dict[str, set[str]] = {
         "archs",
         "arrays",
         "backends",
+        "call_options",
         "checkpoint",
         "control",
         "image_io",
@@ -50,7 +52,8 @@ LAYERS: dict[str, set[str]] = {
         "tiling",
     },
     "ui": {"checkpoint", "image_io", "pipeline", "sizing"},
-    "batch": {"pipeline", "checkpoint", "image_io"},
+    "batch": {"pipeline", "checkpoint", "image_io", "control", "sizing", "streaming"},
+    "video": set(),
     "integrations": {"pipeline", "checkpoint", "diffusion", "compat"},
     "models": {
         "diffusion",
@@ -64,8 +67,24 @@ LAYERS: dict[str, set[str]] = {
         "precision",
     },
 }
-ENTRY_POINTS = {"train", "test", "training", "benchmark", "cli", "export_command", "release", "ui_command", "__main__"}
-ENTRY_POINTS_MAY_SHARE = {("train", "training"), ("test", "training"), ("cli", "export_command")}
+ENTRY_POINTS = {
+    "train",
+    "test",
+    "training",
+    "benchmark",
+    "cli",
+    "export_command",
+    "release",
+    "ui_command",
+    "video_command",
+    "__main__",
+}
+ENTRY_POINTS_MAY_SHARE = {
+    ("train", "training"),
+    ("test", "training"),
+    ("cli", "export_command"),
+    ("video_command", "cli"),
+}
 
 # third party -> its doors; what is not listed is open to all
 DOORS = {

@@ -42,8 +42,7 @@ class Engine:
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(self.workers) as writers:
             written: deque[Future[Outcome]] = deque()
             try:
-                for done in self._work(jobs, overwrite, readers, writers, written):
-                    yield done
+                yield from self._work(jobs, overwrite, readers, writers, written)
                 while written:
                     yield written.popleft().result()
             except BaseException:
@@ -74,8 +73,7 @@ class Engine:
             if not ahead:
                 continue
             missing, reading = ahead.popleft()
-            for outcome in self._chunk(missing, reading, writers, written):
-                yield outcome
+            yield from self._chunk(missing, reading, writers, written)
             while len(written) > self.workers or (written and written[0].done()):
                 yield written.popleft().result()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,22 +21,36 @@ class Job:
     source: Path
     target: Path
 
+    def beside(self, what: str, suffix: str = ".png") -> Path:
+        """A further output: ``NAME_what.png`` beside the target."""
+        return self.target.with_name(f"{self.target.stem}_{what}{suffix}")
 
-def plan_jobs(source: Path, output: Path, suffix: str = "", ext: str = "auto", recursive: bool = False) -> list[Job]:
+
+def plan_jobs(
+    source: Path,
+    output: Path,
+    suffix: str = "",
+    ext: str = "auto",
+    recursive: bool = False,
+    extras: Sequence[str] = (),
+    frames: bool = False,
+) -> list[Job]:
     """Inputs with their outputs; no two outputs share a name and none is an input, letter case aside.
 
     ``a.jpg`` and ``a.png`` that would both become ``a.png`` are written as ``a_jpg.png`` and ``a_png.png``;
     an output that would replace an input gets ``_restored`` added. Where the source is one file, an ``output`` with the
-    suffix of an image is the file to write, unless a folder of that name exists.
+    suffix of an image is the file to write, unless a folder of that name exists. ``extras`` are the further outputs of
+    each image, see :meth:`Job.beside`. With ``frames`` a GIF stays one, else it becomes a
+    PNG.
 
     Raises:
-        AMDRestoreError: the source does not exist, or holds no image.
+        AMDRestoreError: the source does not exist, or holds no image; an extra would replace another picture.
     """
-    if source.is_file() and is_image_name(output) and not output.is_dir():
+    if source.is_file() and is_image_name(output, frames) and not output.is_dir():
         target = output.with_name(f"{output.stem}{suffix}{EXTENSIONS.get(ext, output.suffix)}")
         return [Job(source, target if _key(target) != _key(source) else _restored(target))]
     root, sources = _find_sources(source, output, recursive)
-    plain = [_target(path, root, output, suffix, ext) for path in sources]
+    plain = [_target(path, root, output, suffix, ext, frames) for path in sources]
     taken = {_key(path) for path in sources}
     wanted = [_key(target) for target in plain]
     claims = Counter(wanted)
@@ -50,14 +64,18 @@ def plan_jobs(source: Path, output: Path, suffix: str = "", ext: str = "auto", r
             key = _key(target)
         taken.add(key)
         jobs.append(Job(path, target))
+    for job in jobs:
+        for extra in (job.beside(what, job.target.suffix if what.startswith("sample") else ".png") for what in extras):
+            if _key(extra) in taken:
+                raise AMDRestoreError(f"{job.source}: {extra} would replace another picture; choose a --suffix")
     return jobs
 
 
-def is_image_name(path: Path) -> bool:
-    """Whether the suffix of ``path`` is that of an image format."""
-    from amd_restore.image_io import SUFFIXES
+def is_image_name(path: Path, frames: bool = False) -> bool:
+    """Whether the suffix of ``path`` is that of a format that can be written, with ``frames`` also of animations."""
+    from amd_restore.image_io import FRAME_SUFFIXES, SUFFIXES
 
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in (*SUFFIXES, *(FRAME_SUFFIXES if frames else ()))
 
 
 def check_writable(folder: Path) -> None:
@@ -82,7 +100,7 @@ def clear_stale(jobs: list[Job]) -> int:
 
 def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, list[Path]]:
     """The folder that relative names start from, and the images."""
-    from amd_restore.image_io import SUFFIXES
+    from amd_restore.image_io import READABLE_SUFFIXES
 
     if source.is_file():
         return source.parent, [source]
@@ -94,7 +112,7 @@ def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, li
         found = sorted(
             path
             for path in _walk(source, recursive)
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in READABLE_SUFFIXES
             and path.is_file()
             # Results of an earlier run inside the input folder are no inputs.
             and not (inside and skipped in path.resolve().parents)
@@ -102,7 +120,7 @@ def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, li
     except OSError as error:
         raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
     if not found:
-        names = " ".join(SUFFIXES)
+        names = " ".join(READABLE_SUFFIXES)
         advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
         raise AMDRestoreError(f"{source}: no image in this folder ({names}); {advice}")
     return source, found
@@ -120,11 +138,11 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
 
 
-def _target(path: Path, root: Path, output: Path, suffix: str, ext: str) -> Path:
+def _target(path: Path, root: Path, output: Path, suffix: str, ext: str, frames: bool) -> Path:
     extension = EXTENSIONS.get(ext, path.suffix)
     target = output / path.relative_to(root).parent / f"{path.stem}{suffix}{extension}"
     # A single file may have any name; its content decides.
-    return target if is_image_name(target) else target.with_name(f"{path.stem}{suffix}.png")
+    return target if is_image_name(target, frames) else target.with_name(f"{path.stem}{suffix}.png")
 
 
 def _restored(target: Path) -> Path:

@@ -7,12 +7,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+
 from amd_restore.batch.outcome import Outcome, failed
-from amd_restore.batch.plan import Job
+from amd_restore.batch.plan import Job, is_image_name
 from amd_restore.batch.settings import Settings
-from amd_restore.checkpoint import DEFAULT_MODEL
-from amd_restore.image_io import Picture, read_image, write_image
-from amd_restore.pipeline import DEFAULT_HALO, RestorationPipeline
+from amd_restore.batch.work import Work
+from amd_restore.image_io import (
+    DEFAULT_MAX_PIXELS,
+    Frame,
+    Frames,
+    Picture,
+    decode,
+    encode,
+    read_frames,
+    read_image,
+    write_frames,
+    write_image,
+)
+from amd_restore.streaming import is_streamed
+
+STREAM_PIXELS = 16_000_000  # output pixels from which on rows are written as they come
 
 
 @dataclass(frozen=True)
@@ -21,19 +36,23 @@ class Source:
 
     Args:
         job: where from and where to.
-        picture: None after a failure.
+        picture: None after a failure, and for animations.
         seconds: that reading took.
         failure: None if all went well.
+        frames: of an animation.
     """
 
     job: Job
     picture: Picture | None
     seconds: float
     failure: Outcome | None = None
+    frames: Frames | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of the input."""
+        if self.frames is not None:
+            return self.frames.size[1], self.frames.size[0]
         return None if self.picture is None else self.picture.pixels.shape[:2]
 
 
@@ -44,66 +63,128 @@ class Restorer:
     """Restores pictures as ``settings`` say; the network is loaded once.
 
     Raises:
-        AMDRestoreError: no such weights, device or backend.
+        AMDRestoreError: no such weights, device or backend, or settings that do not fit the weights.
     """
 
     def __init__(self, settings: Settings) -> None:
-        import torch
-
         self.settings = settings
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        dtype: str | torch.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(settings.dtype, "auto")
-        self.pipeline = RestorationPipeline.from_pretrained(settings.model or DEFAULT_MODEL, settings.device, dtype)
+        self.work = Work(settings)
+        self._max_pixels = DEFAULT_MAX_PIXELS if settings.max_pixels is None else settings.max_pixels
 
     @property
     def advice(self) -> str | None:
         """What the user should know about the settings, if anything."""
-        header, steps = self.pipeline.header, self.settings.steps
-        if steps and steps not in header.steps:
-            trained = ", ".join(map(str, header.steps))
-            return f"{header.name} was made for {trained} steps, not {steps}; expect lesser quality"
-        return None
+        return self.work.advice
 
     def read(self, job: Job) -> Source:
         """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
         start = time.perf_counter()
         try:
-            picture = read_image(job.source)
+            if self.settings.frames and job.source.suffix.lower() in (".gif", ".webp", ".png", ".apng", ".avif"):
+                frames = read_frames(job.source, self._max_pixels)
+                if frames.count > 1:
+                    return Source(job, None, time.perf_counter() - start, frames=frames)
+            picture = read_image(job.source, self._max_pixels)
         except Exception as error:  # reported and counted; a bug of ours must not cost the other pictures
             return Source(job, None, 0.0, failed(job, error))
         return Source(job, picture, time.perf_counter() - start)
 
     def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
-        """Neighbours that can pass through the network together."""
-        return [list(group) for _, group in groupby(sources, key=lambda source: source.size)]
+        """Neighbours that can pass through the network together: equal size, 8 bits, three channels."""
+
+        def key(item: tuple[int, Source]) -> tuple[object, ...]:
+            index, source = item
+            picture = source.picture
+            together = picture is not None and self.work.plain and not self._streams(source.job, picture)
+            if not together or picture is None or picture.pixels.dtype != np.uint8 or picture.pixels.shape[2] != 3:
+                return (index,)
+            return picture.pixels.shape
+
+        return [[source for _, source in group] for _, group in groupby(enumerate(sources), key)]
 
     def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
-        """Restore pictures of one size; what comes back writes them, and may run in another thread.
+        """Restore pictures of one group; what comes back writes them, and may run in another thread.
 
         Raises:
             AMDRestoreError: see :meth:`RestorationPipeline.restore_image`.
         """
-        settings = self.settings
-        finishes: list[Finish] = []
-        for source in group:
-            assert source.picture is not None
-            pixels = self.pipeline.restore_image(
-                source.picture.pixels,
-                num_steps=settings.steps,
-                seed=settings.seed,
-                tile=settings.tile,
-                halo=DEFAULT_HALO if settings.halo is None else settings.halo,
-                progress=progress,
-            )
-            finishes.append(_writer(source.job, Picture(pixels, source.picture.icc, source.picture.exif)))
-        return finishes
+        pictures = [source.picture for source in group if source.picture is not None]
+        if len(group) > 1:
+            restored = self.work.batch([picture.pixels for picture in pictures], progress)
+            return [
+                self._writer(source.job, picture, picture.with_pixels(self.work.resized(pixels, picture.pixels)))
+                for source, picture, pixels in zip(group, pictures, restored, strict=True)
+            ]
+        source = group[0]
+        if source.frames is not None:
+            return [self._animation(source.job, source.frames, progress)]
+        picture = pictures[0]
+        if self._streams(source.job, picture):
+            size = self.work.stream(source.job.target, picture, progress)
+            return [lambda: size]
+        job, samples = source.job, []
+        for number in range(self.settings.n_samples):
+            pixels = self.work.one(picture.pixels, number, progress)
+            samples.append(picture.with_pixels(self.work.resized(pixels, picture.pixels)))
+        uncertainty = self.work.uncertainty(picture.pixels) if self.settings.uncertainty else None
+        return [self._writer(job, picture, samples[0], samples[1:], uncertainty)]
+
+    def restore_bytes(self, data: bytes, suffix: str) -> bytes:
+        """One picture from and to the content of a file.
+
+        Raises:
+            AMDRestoreError: no picture that can be read, or one that the format of ``suffix`` cannot hold.
+        """
+        picture = decode(data, self._max_pixels)
+        restored = self.work.resized(self.work.one(picture.pixels, 0, None), picture.pixels)
+        return encode(picture.with_pixels(restored), suffix, self.settings.quality)
+
+    def _streams(self, job: Job, picture: Picture) -> bool:
+        pixels = picture.pixels.shape[0] * picture.pixels.shape[1] * self.work.pipeline.scale**2
+        return self.work.plain and pixels >= STREAM_PIXELS and is_streamed(job.target) and not self.settings.compare
+
+    def _animation(self, job: Job, frames: Frames, progress: Callable[[int, int], None] | None) -> Finish:
+        restored = []
+        for number, frame in enumerate(frames, start=1):
+            # One seed for all: noise that changed from frame to frame would flicker.
+            pixels = self.work.resized(self.work.one(frame.picture.pixels, 0, None), frame.picture.pixels)
+            restored.append(Frame(frame.picture.with_pixels(pixels), frame.duration))
+            if progress is not None:
+                progress(number, frames.count)
+
+        def write() -> tuple[int, int]:
+            write_frames(job.target, restored, frames.plays, self.settings.quality)
+            return _size(restored[0].picture)
+
+        return write
+
+    def _writer(
+        self,
+        job: Job,
+        picture: Picture,
+        restored: Picture,
+        others: Sequence[Picture] = (),
+        uncertainty: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None,
+    ) -> Finish:
+        def write() -> tuple[int, int]:
+            # The picture itself comes last: where it is there, all is there.
+            for number, other in enumerate(others, start=2):
+                write_image(job.beside(f"sample{number}", job.target.suffix), other, self.settings.quality)
+            if uncertainty is not None:
+                write_image(job.beside("uncertainty"), Picture(uncertainty))
+            if self.settings.compare:
+                from amd_restore.control import side_by_side
+
+                write_image(job.beside("compare"), Picture(side_by_side(picture.pixels, restored.pixels)))
+            if is_image_name(job.target):
+                write_image(job.target, restored, self.settings.quality)
+            else:  # a still picture in a format of animations
+                write_frames(job.target, [Frame(restored, 0)], quality=self.settings.quality)
+            return _size(restored)
+
+        return write
 
 
-def _writer(job: Job, picture: Picture) -> Finish:
-    def write() -> tuple[int, int]:
-        write_image(job.target, picture)
-        height, width = picture.pixels.shape[:2]
-        return height, width
-
-    return write
+def _size(picture: Picture) -> tuple[int, int]:
+    height, width = picture.pixels.shape[:2]
+    return height, width

@@ -1,4 +1,4 @@
-"""Everything a user can ask of one restoration: plain values, so that they travel to other processes and into reports."""
+"""Everything a user can ask of one restoration: plain values, fit for other processes and for reports."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ class Settings:
         threads: processor threads; None leaves them to the backend.
         steps, seed, tile, halo, max_memory: see :meth:`RestorationPipeline.__call__`; ``max_memory`` in bytes.
         outscale, max_side, width: size of the output, see :func:`amd_restore.sizing.output_size`.
-        fidelity, consistency, color_fix, n_samples, tta: see :class:`amd_restore.control.Control`.
-        uncertainty: also write the map of where the samples disagree.
+        fidelity, tta: see :meth:`RestorationPipeline.__call__`.
+        consistency, color_fix: see :mod:`amd_restore.control`.
+        n_samples: versions of each picture, with the seeds from ``seed`` on.
+        uncertainty: also write a map of the error to expect, from where samples disagree.
         compare: also write input and output side by side.
         quality: of lossy formats, 1 to 100.
         frames: restore animations frame by frame instead of refusing them.
@@ -30,7 +32,7 @@ class Settings:
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    backend: str = "auto"
+    backend: str = "torch"
     threads: int | None = None
     steps: int | None = None
     seed: int = 0
@@ -54,8 +56,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.outscale is not None and self.width is not None:
             raise AMDRestoreError("--outscale and --width contradict each other; give one")
-        if self.uncertainty and self.n_samples < 2:
-            raise AMDRestoreError("--uncertainty needs samples to compare; add --n-samples 4")
+
+    @property
+    def extras(self) -> list[str]:
+        """Further outputs of each picture, by what is added to its name."""
+        names = [f"sample{number}" for number in range(2, self.n_samples + 1)]
+        return names + [name for name in ("uncertainty", "compare") if getattr(self, name)]
 
     def record(self) -> dict[str, Any]:
         """As a JSON object, without what was left at its default."""

@@ -57,7 +57,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from amd_restore.batch.plan import check_writable, clear_stale, plan_jobs
     from amd_restore.cli.report import Report
 
-    jobs = plan_jobs(options.input, options.output, options.suffix, options.ext, options.recursive)
+    jobs = plan_jobs(
+        options.input,
+        options.output,
+        options.suffix,
+        options.ext,
+        options.recursive,
+        settings.extras,
+        settings.frames,
+    )
     folder = jobs[0].target.parent if len(jobs) == 1 else options.output
     report = Report(settings, options.output)
     if options.overwrite or not all(job.target.exists() for job in jobs):

@@ -91,15 +91,30 @@ def _add_control(add: Callable[..., Any]) -> None:
     add("--fidelity", type=fraction, default=0.0, metavar="X", help="0 most detail to 1 most faithful (default: 0)")
     add("--consistency", action="store_true", help="make the output, scaled down again, equal the input")
     add("--color-fix", choices=("none", "wavelet", "adain"), default="none", help="take colours from the input")
-    add("--n-samples", type=number(1), default=1, metavar="N", help="mean of N samples (default: 1)")
-    add("--uncertainty", action="store_true", help="also write NAME_uncertainty.png: where the samples disagree")
+    add(
+        "--n-samples",
+        type=number(1, 99),
+        default=1,
+        metavar="N",
+        help="N versions: NAME, NAME_sample2, ... (default: 1)",
+    )
+    add(
+        "--uncertainty",
+        action="store_true",
+        help="also write NAME_uncertainty.png: the error to expect, from 8 samples",
+    )
     add("--tta", action="store_true", help="mean over the eight flips and rotations; eight times the work")
 
 
 def _add_machine(add: Callable[..., Any]) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: auto)")
-    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic (default: what is fast here)")
-    add("--backend", choices=("auto", "torch", "onnx", "openvino"), default="auto", help="what runs the network")
+    add(
+        "--dtype",
+        choices=("auto", "fp32", "bf16", "int8"),
+        default="auto",
+        help="arithmetic (default: what is fast here)",
+    )
+    add("--backend", choices=("auto", "torch", "onnx", "openvino"), default="torch", help="what runs the network")
     add("--threads", type=number(1), metavar="N", help="processor threads (default: the backend's choice)")
     add("--workers", type=number(1), default=2, metavar="N", help="pictures read ahead and written behind (default: 2)")
     add("--batch", type=number(1), default=1, metavar="N", help="pictures of equal size restored together (default: 1)")

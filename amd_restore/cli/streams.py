@@ -26,7 +26,11 @@ def restore_bytes(options: argparse.Namespace, settings: Settings, console: Cons
     Raises:
         AMDRestoreError: no picture came in, an option needs files, or what :class:`Restorer` raises.
     """
-    for given, name in ((options.json, "--json"), (settings.compare, "--compare"), (settings.uncertainty, "--uncertainty")):
+    for given, name in (
+        (options.json, "--json"),
+        (settings.compare, "--compare"),
+        (settings.uncertainty, "--uncertainty"),
+    ):
         if given:
             raise AMDRestoreError(f"{name} needs files; it cannot be used with -")
     name = "standard input" if options.input == STANDARD else str(options.input)

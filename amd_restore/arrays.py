@@ -1,0 +1,95 @@
+"""Between numpy images of any depth and the RGB tensors that the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import fill_transparent
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as every converter to gray does it
+_ALPHA_MARGIN = 4  # lq pixels; bicubic interpolation looks at two
+
+
+class Planes:
+    """Colour and alpha of an image, kept at the image's own depth; windows become floats when they are asked for.
+
+    Args:
+        image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`.
+        padded_side: by the length of a side, that which windows may reach; the border is repeated up to there.
+
+    Raises:
+        AMDRestoreError: no image by shape, dtype or range.
+    """
+
+    def __init__(self, image: np.ndarray[Any, Any], padded_side: Callable[[int], int]) -> None:
+        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
+            raise AMDRestoreError(f"an image must be (H, W) or (H, W, 1 to 4 channels), not {image.shape}")
+        if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+            raise AMDRestoreError(f"an image must be uint8, uint16 or floating, not {image.dtype}")
+        if image.size == 0:
+            raise AMDRestoreError(f"the image is empty: {image.shape}")
+        planes = np.atleast_3d(image)
+        self.dtype = image.dtype
+        self.highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+        self.height, self.width, self.channels = planes.shape
+        has_alpha = self.channels in (2, 4)
+        colour = planes[..., :-1] if has_alpha else planes
+        self.alpha = planes[..., -1:] if has_alpha else None
+        if self.highest == 1:
+            low, high = float(colour.min()), float(colour.max())
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also catches NaN
+                raise AMDRestoreError(f"an image must lie in [0, 1], but spans {low:.3g} to {high:.3g}")
+        if self.alpha is not None and not self.alpha.all():
+            colour = self._stored(fill_transparent(self._floats(colour), self._floats(self.alpha)))
+        missing = [(0, padded_side(side) - side) for side in colour.shape[:2]]
+        self.colour = np.pad(colour, [*missing, (0, 0)], mode="edge") if any(map(any, missing)) else colour
+
+    def window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """RGB (1, 3, bottom - top, right - left), float32 in [0, 1]; gray is repeated."""
+        return _tensor(self._floats(self.colour[top:bottom, left:right])).expand(-1, 3, -1, -1)
+
+    def rows(self, sr: Tensor, start: int, upsample: Callable[[Tensor], Tensor], scale: int) -> np.ndarray[Any, Any]:
+        """Rows of the output at the image's own depth: gray if it was gray, with the enlarged alpha.
+
+        Args:
+            sr: (1, 3, n, scale W) in [0, 1], on the CPU; it is used up.
+            start: the first of these rows in the output.
+            upsample: enlarges (1, 1, h, W) by ``scale``.
+            scale: output pixels per input pixel.
+
+        Returns:
+            (n, scale W, channels).
+        """
+        if self.channels < 3:
+            sr = (sr * sr.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        out = np.empty((sr.shape[2], sr.shape[3], self.channels), self.dtype)
+        out[..., : sr.shape[1]] = self._stored(sr[0].permute(1, 2, 0).numpy(), in_place=True)
+        if self.alpha is not None:
+            top = max(start // scale - _ALPHA_MARGIN, 0)
+            bottom = -(-(start + sr.shape[2]) // scale) + _ALPHA_MARGIN
+            enlarged = upsample(_tensor(self._floats(self.alpha[top:bottom]))).clamp_(0, 1)
+            enlarged = enlarged[:, :, start - top * scale :][:, :, : sr.shape[2]]
+            out[..., -1:] = self._stored(enlarged[0].permute(1, 2, 0).numpy(), in_place=True)
+        return out
+
+    def _floats(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Own depth -> float32 in [0, 1]."""
+        return values.astype(np.float32) / np.float32(self.highest)
+
+    def _stored(self, values: np.ndarray[Any, Any], in_place: bool = False) -> np.ndarray[Any, Any]:
+        """float32 in [0, 1] -> own depth; ``in_place`` uses ``values`` up, for a band may have a hundred megabytes."""
+        if self.highest > 1:
+            values = np.multiply(values, np.float32(self.highest), out=values if in_place else None)
+            values = np.rint(values, out=values)
+        return values.astype(self.dtype)
+
+
+def _tensor(planes: np.ndarray[Any, Any]) -> Tensor:
+    """(H, W, C) -> (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(planes)).permute(2, 0, 1)[None]

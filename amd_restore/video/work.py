@@ -1,0 +1,115 @@
+"""The folder beside an output in which finished segments wait for the others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import IO, Any
+
+from amd_restore.atomic import user_error, write_atomically
+from amd_restore.errors import AMDRestoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs for one output are then not told apart
+    fcntl = None  # type: ignore[assignment]
+
+_OURS = re.compile(r"segment-\d{6}|job\.json|list\.txt|[0-9a-f]{16}\.part|\.amd-restore-.*\.part")
+
+
+class WorkFolder:
+    """``.NAME.amd-restore`` beside the output ``NAME``; held by one process at a time.
+
+    As a context it is locked on the way in, and cleared if it belongs to another job (other source, model or options).
+    It stays after the block, for the next run, unless :meth:`remove` was called.
+
+    Args:
+        target: the output.
+        job: everything that decides what the segments look like; plain values.
+
+    Raises:
+        AMDRestoreError: another process makes the same output, or the folder cannot be written.
+    """
+
+    def __init__(self, target: Path, job: dict[str, Any]) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.amd-restore")
+        self.cleared = False  # whether segments of another job were thrown away
+        self._job = json.dumps(job, sort_keys=True, indent=1)
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> WorkFolder:
+        with user_error(f"cannot write {self.path}", "choose another output folder or free some space"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / "lock", "wb")
+            if fcntl is not None:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    self._lock.close()
+                    raise AMDRestoreError(f"{self.target}: another process is making it; wait or stop it") from error
+            self._adopt()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._lock is not None
+        self._lock.close()
+
+    def segment(self, index: int) -> Path:
+        """File of a segment; it is there only when complete."""
+        return self.path / f"segment-{index:06d}"
+
+    def finished(self) -> int:
+        """How many segments from the first on are complete."""
+        count = 0
+        while self.segment(count).exists():
+            count += 1
+        return count
+
+    def part(self) -> Path:
+        """A new name to write to: what a killed run's encoder still writes must not be touched."""
+        return self.path / f"{secrets.token_hex(8)}.part"
+
+    def publish(self, part: Path, path: Path) -> None:
+        """Make a complete file of a part, safe against a loss of power."""
+        with user_error(f"cannot write {path}", "choose another output folder or free some space"):
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+
+    def remove(self) -> None:
+        """Remove the folder and what we put there; foreign files keep it alive."""
+        self._clear(everything=True)
+        with contextlib.suppress(OSError):
+            (self.path / "lock").unlink()
+            self.path.rmdir()
+
+    def _adopt(self) -> None:
+        """Keep the segments of this job, throw away all else."""
+        job = self.path / "job.json"
+        try:
+            same = job.read_text(encoding="utf-8") == self._job
+        except FileNotFoundError:
+            same = False
+        self.cleared = not same and self.segment(0).exists()
+        self._clear(everything=not same)
+        if not same:
+            write_atomically(job, self._job.encode())
+
+    def _clear(self, everything: bool) -> None:
+        for file in list(self.path.iterdir()):
+            if _OURS.fullmatch(file.name) and (everything or file.suffix == ".part"):
+                file.unlink(missing_ok=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the work folder that a run left which was killed right after its output was complete."""
+    work = WorkFolder(target, {})
+    with contextlib.suppress(FileNotFoundError):
+        # An older output means that the run was about to replace it: its work is still wanted.
+        if target.stat().st_mtime_ns >= (work.path / "list.txt").stat().st_mtime_ns:
+            work.remove()
