@@ -123,8 +123,8 @@ def frame_restorer(options: argparse.Namespace, console: Console) -> tuple[Calla
             tile=options.tile,
             max_memory=options.max_memory,
         )
-        shape = frame.shape[:2]
-        wanted = output_size(*shape, pipeline.scale, options.outscale, options.max_side, options.width)
+        height, width = frame.shape[:2]
+        wanted = output_size(height, width, pipeline.scale, options.outscale, options.max_side, options.width)
         return resize(sr, wanted)
 
     recipe = {name: getattr(options, name) for name in ("seed", "outscale", "max_side", "width", "tile", "max_memory")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -85,7 +85,7 @@ class Clip:
         step = self.times[-1] - self.times[-2] if len(self.times) > 1 else round(self.rate / self.frame_rate)
         return self.times[-1] + step
 
-    def frames(self, ffmpeg: FFmpeg, first: int = 0) -> Iterator[Frame]:
+    def frames(self, ffmpeg: FFmpeg, first: int = 0) -> Generator[Frame, None, None]:
         """Frames from number ``first`` on, (height, width, 3), RGB, uint8 or uint16.
 
         Raises:
@@ -166,7 +166,9 @@ def _ticks(frames: Sequence[str], base: Fraction) -> tuple[int, list[int]]:
     return rate, times
 
 
-def _colours(tags: Sequence[str], pixel_format: str, width: int, height: int) -> Any:
+def _colours(
+    tags: Sequence[str], pixel_format: str, width: int, height: int
+) -> tuple[str, str, str | None, str | None]:
     """Range, matrix, primaries and transfer, see :class:`Clip`."""
     span, matrix, primaries, transfer = (None if tag in _UNKNOWN else tag for tag in tags)
     if matrix not in _MATRICES:
