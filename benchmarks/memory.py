@@ -56,7 +56,7 @@ def measure_window(options: argparse.Namespace) -> dict[str, float]:
     pipeline(torch.rand(1, 3, 64, 64), num_steps=options.steps, tile=0)
     before = peak_bytes()
     lq = torch.rand(1, 3, options.window, options.window)
-    pipeline._restore_window(lq, 0, 0, options.steps, 0)
+    pipeline._restore_window(lq, 0, 0, options.steps, [0])
     return {"bytes_per_pixel": (peak_bytes() - before) / options.window**2}
 
 
