@@ -73,6 +73,7 @@ def test_crop_keeps_pairs_aligned(gt_folder: Path, tmp_path: Path) -> None:
         write_image(lq_folder / path.name, Picture(to_uint8(resize(gt, gt.shape[0] // 4))))
     whole = next(iter(TestSet("a", DatasetOptions(gt=str(gt_folder), lq=str(lq_folder)), 4)))
     cropped = next(iter(TestSet("a", DatasetOptions(gt=str(gt_folder), lq=str(lq_folder), crop=36), 4)))
+    assert whole.gt is not None and cropped.gt is not None
     assert cropped.gt.shape == (36, 36, 3) and cropped.lq.shape == (9, 9, 3)
     for top in range(whole.lq.shape[0] - 8):
         for left in range(whole.lq.shape[1] - 8):
@@ -87,7 +88,8 @@ def test_odd_sizes_are_cut_to_the_scale(tmp_path: Path) -> None:
     write_image(tmp_path / "gt/odd.png", Picture(smooth_image(0)[:59, :85]))
     for scale, size in ((4, (56, 84)), (3, (57, 84))):
         pair = next(iter(TestSet("odd", DatasetOptions(gt=str(tmp_path / "gt")), scale)))
-        assert pair.gt.shape[:2] == size and pair.lq.shape[:2] == (size[0] // scale, size[1] // scale)
+        assert pair.gt is not None and pair.gt.shape[:2] == size
+        assert pair.lq.shape[:2] == (size[0] // scale, size[1] // scale)
 
 
 def test_gray_is_read_as_rgb(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command over the whole corpus: each file becomes the right picture or one clear line, and nothing else is lost."""
+"""The command over the whole corpus: each file becomes the right picture or one clear line; nothing is lost."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from amd_restore.batch.outcome import Outcome, failed
@@ -34,7 +34,7 @@ class Engine:
     ) -> None:
         self.restorer, self.workers, self.batch, self.progress = restorer, workers, batch, progress
 
-    def run(self, jobs: Sequence[Job], overwrite: bool = False) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], overwrite: bool = False) -> Generator[Outcome, None, None]:
         """Yield an outcome for every job as it is known, which is nearly in order.
 
         Interrupting it (an exception in the caller's loop, or Ctrl-C) lets the pictures that are being written finish.

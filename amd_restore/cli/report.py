@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class Report:
 
     def count(self, status: str) -> int:
         """Pictures with this status."""
-        return Counter(outcome.status for outcome in self.outcomes)[status]
+        return sum(outcome.status == status for outcome in self.outcomes)
 
     @property
     def total(self) -> int:
