@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amd_restore.cli.console import Console
-from amd_restore.cli.parser import Parser, factor, number, size
+from amd_restore.cli.parser import Parser, add_control, add_machine, add_model, add_size, number
 from amd_restore.errors import AMDRestoreError
 from amd_restore.video import FFmpeg, restore_video
 from amd_restore.video.encoding import CODECS, choose_codec
@@ -34,9 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--resume", action="store_true", help="the default: go on where the same command was stopped")
     choice.add_argument("--overwrite", action="store_true", help="make an output that exists anew")
-    _add_model(parser.add_argument_group("model, sample and size").add_argument)
+    add_size(parser.add_argument_group("size of the output").add_argument)
+    add_model(parser.add_argument_group("model and sample").add_argument)
+    add_control(parser.add_argument_group("control").add_argument)
     _add_encoding(parser.add_argument_group("encoding").add_argument)
-    _add_machine(parser.add_argument_group("machine").add_argument)
+    add_machine(parser.add_argument_group("machine").add_argument)
     add("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -99,51 +101,28 @@ def frame_restorer(options: argparse.Namespace, console: Console) -> tuple[Calla
     """
     import hashlib
 
-    import torch
-
+    from amd_restore.batch.work import Work
     from amd_restore.checkpoint import DEFAULT_MODEL, resolve_weights
-    from amd_restore.pipeline import RestorationPipeline
-    from amd_restore.sizing import output_size, resize
+    from amd_restore.cli.parser import settings_of
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
     weights = resolve_weights(options.model or DEFAULT_MODEL)
-    dtype: str = {"fp32": "float32", "bf16": "bfloat16"}.get(options.dtype, "auto")
-    pipeline = RestorationPipeline.from_pretrained(weights, options.device, dtype)
-    steps, trained = options.steps or pipeline.header.default_steps, pipeline.header.steps
-    if steps not in trained:
-        known = ", ".join(map(str, trained))
-        console.note(f"{pipeline.header.name} was made for {known} steps, not {steps}; expect lesser quality")
+    settings = settings_of(options)
+    work = Work(settings)
+    console.note(work.advice)
 
     def restore(frame: Frame) -> Frame:
-        sr = pipeline.restore_image(
-            frame,
-            num_steps=steps,
-            seed=options.seed,  # the same for all frames: fresh noise would flicker
-            tile=options.tile,
-            max_memory=options.max_memory,
-        )
-        height, width = frame.shape[:2]
-        wanted = output_size(height, width, pipeline.scale, options.outscale, options.max_side, options.width)
-        return resize(sr, wanted)
+        # Always sample 0: fresh noise would flicker.
+        return work.resized(work.one(frame, 0, None), frame)
 
-    recipe = {name: getattr(options, name) for name in ("seed", "outscale", "max_side", "width", "tile", "max_memory")}
-    recipe |= {
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "steps": steps,
+    pipeline = work.pipeline
+    recipe = settings.record() | {
+        "model": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "steps": settings.steps or pipeline.header.default_steps,
+        "threads": None,  # have no say in the pixels
         "device": str(pipeline.device),
-        "dtype": str(pipeline.dtype),
+        "dtype": f"{settings.dtype} {pipeline.dtype}",
     }
     return restore, recipe
-
-
-def _add_model(add: Callable[..., Any]) -> None:
-    add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: the recommended one)")
-    add("--steps", type=number(1), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
-    add("--seed", type=int, default=0, metavar="N", help="another seed, other fine detail (default: %(default)s)")
-    add("-s", "--outscale", type=factor, metavar="X", help="output size / input size (default: the model's scale)")
-    add("--width", type=number(1), metavar="N", help="width of the output in pixels; the height follows")
-    add("--max-side", type=number(1), metavar="N", help="shrink an output whose longer side exceeds this")
 
 
 def _add_encoding(add: Callable[..., Any]) -> None:
@@ -157,14 +136,6 @@ def _add_encoding(add: Callable[..., Any]) -> None:
         help="frames that are encoded and kept together; a kill loses at most these (default: %(default)s)",
     )
     add("--ffmpeg", metavar="PATH", help="the program (default: on the PATH, else of the package imageio-ffmpeg)")
-
-
-def _add_machine(add: Callable[..., Any]) -> None:
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
-    add("--dtype", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic (default: what is fast here)")
-    add("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
-    add("--max-memory", type=size, metavar="SIZE", help="memory to work in, as 800M or 2G (default: what is free)")
-    add("--tile", type=number(0), metavar="N", help="tile side in input pixels; 0 never tiles (default: automatic)")
 
 
 if __name__ == "__main__":

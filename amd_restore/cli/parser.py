@@ -30,10 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Other commands: amd-restore export | video | ui, each with its own --help.",
     )
     _add_files(parser.add_argument_group("files"))
-    _add_size(parser.add_argument_group("size of the outputs").add_argument)
-    _add_model(parser.add_argument_group("model and sample").add_argument)
-    _add_control(parser.add_argument_group("control").add_argument)
-    _add_machine(parser.add_argument_group("machine").add_argument)
+    add_size(parser.add_argument_group("size of the outputs").add_argument)
+    add_model(parser.add_argument_group("model and sample").add_argument)
+    add_control(control := parser.add_argument_group("control").add_argument)
+    _add_extras(control)
+    add_machine(machine := parser.add_argument_group("machine").add_argument)
+    _add_folders(machine)
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="write a report: every file, what became of it, sizes, seconds")
     add("--debug", action="store_true", help="show tracebacks")
@@ -71,56 +73,71 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--ext", choices=("auto", *EXTENSIONS), default="auto", help="format of the outputs (default: the input's)")
     add("--quality", type=number(1, 100), metavar="N", help="of jpg, webp and avif, 1 to 100 (default: 95)")
     add("--frames", action="store_true", help="restore animations frame by frame (else they are refused)")
-    add("--compare", action="store_true", help="also write NAME_compare.png: input and output side by side")
     add("--max-pixels", type=megapixels, metavar="MP", help="refuse inputs of more megapixels (default: 200)")
 
 
-def _add_size(add: Callable[..., Any]) -> None:
+def add_size(add: Callable[..., Any]) -> None:
+    """Options about the size of the outputs, by ``add_argument``."""
     add("-s", "--outscale", type=factor, metavar="X", help="output size / input size (default: the model's scale)")
     add("--width", type=number(1), metavar="N", help="width of the outputs in pixels; the height follows")
     add("--max-side", type=number(1), metavar="N", help="shrink outputs whose longer side exceeds this")
 
 
-def _add_model(add: Callable[..., Any]) -> None:
+def add_model(add: Callable[..., Any]) -> None:
+    """Options about the weights and the sample that is drawn."""
     add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: the recommended one)")
     add("--steps", type=number(1), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="another seed, other fine detail (default: %(default)s)")
 
 
-def _add_control(add: Callable[..., Any]) -> None:
+def add_control(add: Callable[..., Any]) -> None:
+    """Options that trade detail for faithfulness."""
     add("--fidelity", type=fraction, default=0.0, metavar="X", help="0 most detail to 1 most faithful (default: 0)")
     add("--consistency", action="store_true", help="make the output, scaled down again, equal the input")
     add("--color-fix", choices=("none", "wavelet", "adain"), default="none", help="take colours from the input")
+    add("--tta", action="store_true", help="mean over the eight flips and rotations; eight times the work")
+
+
+def _add_extras(add: Callable[..., Any]) -> None:
     add(
         "--n-samples",
         type=number(1, 99),
         default=1,
         metavar="N",
-        help="N versions: NAME, NAME_sample2, ... (default: 1)",
+        help="N versions, NAME_sample2 and so on (default: 1)",
     )
     add(
         "--uncertainty",
         action="store_true",
-        help="also write NAME_uncertainty.png: the error to expect, from 8 samples",
+        help="also write NAME_uncertainty.png: the error to expect",
     )
-    add("--tta", action="store_true", help="mean over the eight flips and rotations; eight times the work")
+    add("--compare", action="store_true", help="also write NAME_compare.png: input and output side by side")
 
 
-def _add_machine(add: Callable[..., Any]) -> None:
+def add_machine(add: Callable[..., Any]) -> None:
+    """Options about processors and memory."""
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: auto)")
     add(
         "--dtype",
         choices=("auto", "fp32", "bf16", "int8"),
         default="auto",
-        help="arithmetic (default: what is fast here)",
+        help="arithmetic (default: what is fast here, not int8)",
     )
-    add("--backend", choices=("auto", "torch", "onnx", "openvino"), default="torch", help="what runs the network")
-    add("--threads", type=number(1), metavar="N", help="processor threads (default: the backend's choice)")
-    add("--workers", type=number(1), default=2, metavar="N", help="pictures read ahead and written behind (default: 2)")
-    add("--batch", type=number(1), default=1, metavar="N", help="pictures of equal size restored together (default: 1)")
-    add("--max-memory", type=size, metavar="SIZE", help="memory to work in, as 800M or 2G (default: what is free)")
+    add(
+        "--backend",
+        choices=("auto", "torch", "onnx", "openvino"),
+        default="torch",
+        help="what runs the network (default: torch)",
+    )
+    add("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
+    add("--max-memory", type=size, metavar="SIZE", help="memory to work in, as 800M or 2G (default: half of the free)")
     add("--tile", type=number(0), metavar="N", help="tile side in input pixels; 0 never tiles (default: automatic)")
     add("--halo", type=number(0), metavar="N", help="input pixels a tile sees of its neighbours (default: enough)")
+
+
+def _add_folders(add: Callable[..., Any]) -> None:
+    add("--workers", type=number(1), default=2, metavar="N", help="pictures read ahead and written behind (default: 2)")
+    add("--batch", type=number(1), default=1, metavar="N", help="pictures of equal size restored together (default: 1)")
 
 
 def number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
