@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,10 +155,13 @@ def available_memory(device: torch.device) -> int:
 
 def process_memory() -> int:
     """Memory that this process has now."""
-    import psutil
+    try:  # Linux; spares importing psutil where nothing else needs it
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, AttributeError):
+        import psutil
 
-    resident: int = psutil.Process().memory_info().rss
-    return resident
+        resident: int = psutil.Process().memory_info().rss
+        return resident
 
 
 def _growth(run: Callable[[], object], device: torch.device) -> int:

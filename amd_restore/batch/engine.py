@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -65,7 +66,7 @@ class Engine:
             while position < len(chunks) and len(ahead) < max(1, self.workers // self.batch) + 1:
                 chunk = list(chunks[position])
                 position += 1
-                missing = [job for job in chunk if overwrite or not job.target.exists()]
+                missing = [job for job in chunk if overwrite or not os.path.exists(job.target)]
                 yield from (Outcome(job, "skipped") for job in chunk if job not in missing)
                 if missing:
                     # The whole chunk is read: the others belong to the batch, even if their outputs are there.

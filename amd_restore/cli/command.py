@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     )
     folder = jobs[0].target.parent if len(jobs) == 1 else options.output
     report = Report(settings, options.output)
-    if options.overwrite or not all(job.target.exists() for job in jobs):
+    if options.overwrite or not all(os.path.exists(job.target) for job in jobs):
         from amd_restore.batch.engine import Engine
         from amd_restore.batch.restorer import Restorer
 

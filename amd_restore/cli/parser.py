@@ -69,7 +69,13 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     choice = group.add_mutually_exclusive_group()
     choice.add_argument("--resume", action="store_true", help=f"the default: {present}")
     choice.add_argument("--overwrite", action="store_true", help="make outputs that exist anew")
-    add("--suffix", default="", metavar="TEXT", help="added to the names of the outputs, as in photo_x4.png")
+    add(
+        "--suffix",
+        type=_suffix,
+        default="",
+        metavar="TEXT",
+        help="added to the names of the outputs, as in photo_x4.png",
+    )
     add("--ext", choices=("auto", *EXTENSIONS), default="auto", help="format of the outputs (default: the input's)")
     add("--quality", type=number(1, 100), metavar="N", help="of jpg, webp and avif, 1 to 100 (default: 95)")
     add("--frames", action="store_true", help="restore animations frame by frame (else they are refused)")
@@ -86,8 +92,14 @@ def add_size(add: Callable[..., Any]) -> None:
 def add_model(add: Callable[..., Any]) -> None:
     """Options about the weights and the sample that is drawn."""
     add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: the recommended one)")
-    add("--steps", type=number(1), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
-    add("--seed", type=int, default=0, metavar="N", help="another seed, other fine detail (default: %(default)s)")
+    add("--steps", type=number(1, 1000), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
+    add(
+        "--seed",
+        type=number(-(2**63), 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="another seed, other fine detail (default: %(default)s)",
+    )
 
 
 def add_control(add: Callable[..., Any]) -> None:
@@ -170,6 +182,12 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
     return value
+
+
+def _suffix(text: str) -> str:
+    if any(character in '/\\:*?"<>|' or not character.isprintable() for character in text):
+        raise argparse.ArgumentTypeError(f"must be fit for a file name, not {text!r}")
+    return text
 
 
 def megapixels(text: str) -> int:
