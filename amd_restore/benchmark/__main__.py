@@ -160,7 +160,12 @@ def speeds_of(
         return collect(methods, results, {}, options, header)
     total = len(methods) * (options.speed.warm_up + options.speed.repeats)
     with tqdm(total=total, unit="call", disable=None) as bar:
-        measured = measure_speed(methods, options.speed, lambda name: bar.set_postfix_str(name) or bar.update())
+
+        def advance(name: str) -> None:
+            bar.set_postfix_str(name)
+            bar.update()
+
+        measured = measure_speed(methods, options.speed, advance)
     return collect(methods, results, measured, options, header)
 
 
