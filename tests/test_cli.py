@@ -129,7 +129,7 @@ def test_single_bad_image(folder: Path, weights: Path, name: str) -> None:
 SETUP_ERRORS = {
     "missing path": (["-i", "nowhere"], "nowhere: no such file or folder"),
     "empty folder": (["-i", "void"], "void: no image in this folder"),
-    "steps 0": (["-i", "in", "--steps", "0"], "--steps: must be a whole number of at least 1, not '0'"),
+    "steps 0": (["-i", "in", "--steps", "0"], "--steps: must be a whole number from 1 to 1000, not '0'"),
     "no input": ([], "required: -i/--input"),
     "unknown model": (["-i", "in", "--model", "x9-magic"], "x9-magic: neither a released model"),
     "half weights": (["-i", "in", "--model", "half.safetensors"], "half.safetensors: not a complete safetensors file"),
