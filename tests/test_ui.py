@@ -69,9 +69,6 @@ class Stub:
         self.options: dict[str, Any] = {}
         self.tiles: list[int] = []
 
-    def __call__(self, lq: object, *, fidelity: float = 0.0) -> None:
-        """Only its signature is looked at."""
-
     def restore_image(self, pixels: np.ndarray[Any, Any], **options: Any) -> np.ndarray[Any, Any]:
         self.options, self.tiles = options, []
         for tile in range(1, 9):
@@ -161,9 +158,8 @@ def test_waiting_for_another_picture_can_be_stopped(workshop: Workshop) -> None:
     assert not first.is_alive()
 
 
-def test_fidelity_is_passed_on_where_the_pipeline_knows_it(stub: Any) -> None:
+def test_fidelity_is_passed_on(stub: Any) -> None:
     workshop = Workshop(stub, MAX_PIXELS)
-    assert workshop.knows_fidelity
     workshop.restore(workshop.open(encode(Picture(noise()), ".png"), "a.png"), Wish(fidelity=0.5), Task())
     assert stub.options["fidelity"] == 0.5 and stub.options["seed"] == 0
 

@@ -86,11 +86,9 @@ class Page:
             self._seed = ui.number("Seed", value=0, min=0, max=HIGHEST_SEED, precision=0).classes("grow")
             button = ui.button(icon="casino", on_click=lambda: self._seed.set_value(random.randint(0, HIGHEST_SEED)))
             button.props('flat round aria-label="Another seed"').tooltip("Another seed, other fine detail")
-        self._fidelity = None
-        if self._workshop.knows_fidelity:
-            ui.label("Fidelity: from detailed to faithful").classes("text-sm")
-            self._fidelity = ui.slider(min=0, max=1, step=0.05, value=0).props("label")
-            self._fidelity.props('aria-label="Fidelity"')
+        ui.label("Fidelity: from detailed to faithful").classes("text-sm")
+        self._fidelity = ui.slider(min=0, max=1, step=0.05, value=0).props("label")
+        self._fidelity.props('aria-label="Fidelity"')
 
     def _build_status(self) -> None:
         with ui.row().classes("w-full"):
@@ -104,7 +102,7 @@ class Page:
 
     def _wish(self) -> Wish:
         seed = min(max(int(self._seed.value or 0), 0), HIGHEST_SEED)  # the browser's limits bind only the browser
-        fidelity = min(max(float(self._fidelity.value), 0.0), 1.0) if self._fidelity else 0.0
+        fidelity = min(max(float(self._fidelity.value), 0.0), 1.0)
         return Wish(self._steps.value, seed, fidelity)
 
     async def _receive(self, event: UploadEventArguments) -> None:
@@ -186,8 +184,7 @@ class Page:
 
     def _set_busy(self, busy: bool) -> None:
         for element in (self._upload, self._start, self._steps, self._seed, self._fidelity):
-            if element is not None:
-                element.set_enabled(not busy)
+            element.set_enabled(not busy)
         self._stop.set_visibility(busy)
         self._stop.set_enabled(busy)
         self._bar.set_visibility(busy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ class Wish:
     Args:
         steps: network evaluations; None is the model's default.
         seed: names the noise.
-        fidelity: 0 is most detail, 1 is most faithful; ignored where the pipeline knows no such thing.
+        fidelity: 0 is most detail, 1 is most faithful.
     """
 
     steps: int | None = None
@@ -128,11 +127,6 @@ class Workshop:
         self._turn = threading.Lock()
         self._tasks: set[Task] = set()
 
-    @property
-    def knows_fidelity(self) -> bool:
-        """Whether the pipeline can trade detail for faithfulness."""
-        return "fidelity" in inspect.signature(self.pipeline.__call__).parameters
-
     def open(self, data: bytes, name: str) -> Original:
         """Read an upload.
 
@@ -185,11 +179,14 @@ class Workshop:
             task.stop()
 
     def _pixels(self, original: Original, wish: Wish, task: Task) -> np.ndarray[Any, Any]:
-        options: dict[str, Any] = {"num_steps": wish.steps, "seed": wish.seed, "progress": task.advance}
-        if self.knows_fidelity:
-            options["fidelity"] = wish.fidelity
         task.check()
-        return self.pipeline.restore_image(original.picture.pixels, **options)
+        return self.pipeline.restore_image(
+            original.picture.pixels,
+            num_steps=wish.steps,
+            seed=wish.seed,
+            fidelity=wish.fidelity,
+            progress=task.advance,
+        )
 
 
 def preview(picture: Picture) -> tuple[bytes, tuple[int, int]]:
