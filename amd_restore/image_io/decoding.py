@@ -93,7 +93,7 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
     if image.format == "TIFF":
         if pages > 1:
             raise AMDRestoreError(f"holds {pages} pages; split it into single images first")
-        tags = image.tag_v2  # type: ignore[attr-defined]
+        tags = image.tag_v2  # type: ignore[attr-defined]  # every TIFF has it
         deep.check_strips(data, tags)
         if deep.is_deep_tiff(tags):
             return _decode_deep_tiff(data, max_pixels, image)
@@ -160,7 +160,7 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         pixels = np.asarray(image).astype(np.uint16)[:, :, None]
         if image.format == "TIFF":
-            pixels = _from_12_bits(pixels, image.tag_v2.get(deep.PHOTOMETRIC))  # type: ignore[attr-defined]
+            pixels = _from_12_bits(pixels, image.tag_v2.get(deep.PHOTOMETRIC))  # type: ignore[attr-defined]  # a TIFF
         pixels = _with_key(pixels, key)
     elif image.format == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
         gray_alpha = data[25] == 4  # which Pillow shows as RGBA

@@ -150,7 +150,13 @@ def _png_of_gray_alpha(pixels: Pixels) -> bytes:
 
 
 def _png_with_metadata(data: bytes, picture: Picture) -> bytes:
-    """Insert the iCCP, pHYs and eXIf chunks after the header chunk (PNG specification, third edition, 11.3)."""
+    """Insert the metadata after the header chunk."""
+    end_of_header = 8 + 25  # signature; IHDR with length, name and checksum
+    return data[:end_of_header] + png_metadata(picture) + data[end_of_header:]
+
+
+def png_metadata(picture: Picture) -> bytes:
+    """The iCCP, pHYs and eXIf chunks of ``picture`` (PNG specification, third edition, 11.3)."""
     chunks = b""
     if picture.icc:
         chunks += _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.icc))
@@ -159,8 +165,7 @@ def _png_with_metadata(data: bytes, picture: Picture) -> bytes:
         chunks += _png_chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
     if exif := exif_of(picture):
         chunks += _png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    end_of_header = 8 + 25  # signature; IHDR with length, name and checksum
-    return data[:end_of_header] + chunks + data[end_of_header:]
+    return chunks
 
 
 def _png_chunk(name: bytes, body: bytes) -> bytes:

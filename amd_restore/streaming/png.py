@@ -11,14 +11,13 @@ import numpy as np
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture
-from amd_restore.image_io.metadata import exif_of
+from amd_restore.image_io.encoding import png_metadata
 from amd_restore.streaming.rows import Pixels, regroup
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _LEVEL = 4  # as for PNG files that are not streamed
 _PORTION = 1 << 20  # bytes of pixels that are filtered at a time
 _LARGEST = (1 << 31) - 1
-_METRES_PER_INCH = 0.0254
 
 
 def write_png(file: BinaryIO, picture: Picture, rows: Iterable[Pixels]) -> None:
@@ -33,7 +32,7 @@ def write_png(file: BinaryIO, picture: Picture, rows: Iterable[Pixels]) -> None:
     depth = 8 if picture.pixels.dtype == np.uint8 else 16
     bytes_per_pixel = channels * depth // 8
     header = struct.pack(">IIBBBBB", width, height, depth, _COLOUR_TYPES[channels], 0, 0, 0)
-    file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _metadata(picture))
+    file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + png_metadata(picture))
     compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
     above = np.zeros(width * bytes_per_pixel, np.uint8)
     portion = max(1, _PORTION // above.size)
@@ -86,18 +85,6 @@ def _lines(band: Pixels, depth: int) -> Pixels:
         band = np.rint(band.clip(0, 1) * np.float64(65535)).astype(np.uint16)
     stored = np.ascontiguousarray(band, np.uint8 if depth == 8 else ">u2")
     return stored.view(np.uint8).reshape(len(band), -1)
-
-
-def _metadata(picture: Picture) -> bytes:
-    chunks = b""
-    if picture.icc:
-        chunks += _chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.icc))
-    if picture.dpi:
-        x, y = (round(value / _METRES_PER_INCH) for value in picture.dpi)
-        chunks += _chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
-    if exif := exif_of(picture):
-        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    return chunks
 
 
 def _write_data(file: BinaryIO, data: bytes) -> None:
