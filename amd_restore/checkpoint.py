@@ -20,15 +20,21 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from amd_restore import archs
+from amd_restore.archs.codecs import build_codec
 from amd_restore.atomic import write_atomically
-from amd_restore.diffusion import PREDICTION_TYPES, Denoiser, ResidualCodec, build_codec, build_process
+from amd_restore.diffusion import PREDICTION_TYPES, Codec, Denoiser, build_process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import ARCH_REGISTRY
 
-FORMAT_VERSION = 2  # 2 added time_shift; a file of version 1 has evenly spaced times
+# 2 added time_shift: a file of version 1 has evenly spaced times. 3 added start, start_noise and bases, and is written
+# only where they say something, so that earlier programs go on reading the rest.
+FORMAT_VERSION = 3
 METADATA_KEY = "amd_restore"  # key of the header among the safetensors metadata
 KINDS = ("student", "teacher")
+ENCODER_PREFIX = "encoder."  # of the tensors of an encoder that was trained with the network
+SOURCE_KEY = "pretrained_model_name_or_path"  # names a checkpoint of diffusers, in network and codec
 SAMPLERS = ("ode", "renoise")
+STARTS = ("noise", "lq")
 DEFAULT_MODEL = "x4-classical"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -50,6 +56,10 @@ class Header:
         sampler: between steps, ``ode`` is deterministic, ``renoise`` draws fresh noise; see
             :func:`~amd_restore.diffusion.sample`.
         time_shift: spacing of the steps, 1 is even; see there.
+        start: ``noise``, or ``lq`` where the first state is the latent of the enlarged input; see
+            :func:`~amd_restore.diffusion.lq_start`.
+        start_noise: added to that latent, see there.
+        bases: fingerprints of the weights that lie elsewhere, under ``network`` (of an adapter) and ``codec``.
         degradation: what was done to the training images, in words.
         training_data: what it was trained on, in words.
         licence: licence of the weights.
@@ -72,6 +82,9 @@ class Header:
     default_steps: int
     sampler: str = "ode"
     time_shift: float = 1.0
+    start: str = "noise"
+    start_noise: float = 0.0
+    bases: Mapping[str, str] = field(default_factory=dict)
     degradation: str = ""
     training_data: str = ""
     licence: str = ""
@@ -83,10 +96,15 @@ class Header:
         # Lists come from JSON and from option files.
         object.__setattr__(self, "steps", _as_tuple("steps", self.steps))
         object.__setattr__(self, "rewards", _as_tuple("rewards", self.rewards))
-        for key in ("network", "codec", "process", "numbers"):
+        for key in ("network", "codec", "process", "numbers", "bases"):
             _require(isinstance(getattr(self, key), Mapping), key, "must be a table")
         _require(self.kind in KINDS, "kind", f"must be one of {', '.join(KINDS)}, not {self.kind!r}")
         _require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
+        _require(self.start in STARTS, "start", f"must be one of {', '.join(STARTS)}, not {self.start!r}")
+        noise = self.start_noise
+        _require(
+            isinstance(noise, (int, float)) and noise >= 0, "start_noise", f"must be a number from 0 on, not {noise!r}"
+        )
         _require(_positive(self.scale), "scale", f"must be a whole number of at least 1, not {self.scale!r}")
         shift = self.time_shift
         _require(
@@ -104,7 +122,13 @@ class Header:
 
     def to_json(self) -> str:
         """One line of JSON, with the version of the format."""
-        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, sort_keys=True)
+        values = dataclasses.asdict(self)
+        version = FORMAT_VERSION
+        if self.start == "noise" and not self.bases:
+            version = 2
+            for key in ("start", "start_noise", "bases"):
+                del values[key]
+        return json.dumps({"format_version": version, **values}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Header:
@@ -176,11 +200,11 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     """The network a header describes, in evaluation mode.
 
     Args:
-        header: of a weights file.
+        header: of a weights file. Where it is an adapter, its base is loaded and the two are merged.
         state_dict: its tensors; None leaves the random initial weights.
 
     Raises:
-        AMDRestoreError: unknown network, or arguments or tensors that do not fit it.
+        AMDRestoreError: unknown network, arguments or tensors that do not fit it, or another base.
     """
     # Cheap: the networks import their third parties only when they are built.
     for module in pkgutil.iter_modules(archs.__path__):
@@ -190,11 +214,14 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     kind = options.pop("type")
     try:
         net: nn.Module = ARCH_REGISTRY.get(kind)(**options)
+        check_network_base(header, net)
         if state_dict is not None:
-            net.load_state_dict(state_dict)
+            net.load_state_dict(split_encoder(state_dict)[1])
     except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise AMDRestoreError(f"weights of '{header.name}' do not fit {kind}: {reason[:300]}") from error
+    if getattr(net, "base_fingerprint", None):
+        net = net.merged()  # type: ignore[operator]  # LatentNetwork's
     return net.eval()
 
 
@@ -203,9 +230,46 @@ def build_denoiser(header: Header, net: nn.Module) -> Denoiser:
     return Denoiser(net, build_process(header.process), header.prediction_type)
 
 
-def build_header_codec(header: Header) -> ResidualCodec:
-    """The codec between images and the latents of ``header``'s network."""
-    return build_codec(header.codec)
+def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> Codec:
+    """The codec between images and the latents of ``header``'s network.
+
+    Args:
+        header: of a weights file.
+        state_dict: its tensors, of which those of a trained encoder are taken.
+
+    Raises:
+        AMDRestoreError: the autoencoder cannot be loaded, or is another one than in training.
+    """
+    codec = build_codec(header.codec)
+    _check_base(header, "codec", getattr(codec, "fingerprint", None), header.codec)
+    trained, _ = split_encoder(state_dict or {})
+    if trained:
+        codec.load_trained_state(trained)
+    return codec
+
+
+def split_encoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of a trained encoder, under the codec's own names, and those of the network."""
+    encoder = {k.removeprefix(ENCODER_PREFIX): v for k, v in state_dict.items() if k.startswith(ENCODER_PREFIX)}
+    return encoder, {k: v for k, v in state_dict.items() if not k.startswith(ENCODER_PREFIX)}
+
+
+def check_network_base(header: Header, net: nn.Module) -> None:
+    """Compare the base that ``net`` found with the one that ``header``'s adapter was trained on.
+
+    Raises:
+        AMDRestoreError: it is another one.
+    """
+    _check_base(header, "network", getattr(net, "base_fingerprint", None), header.network)
+
+
+def _check_base(header: Header, what: str, found: str | None, options: Mapping[str, Any]) -> None:
+    wanted = header.bases.get(what)
+    if wanted is not None and found is not None and wanted != found:
+        raise AMDRestoreError(
+            f"weights of '{header.name}' were trained with another {what} than {options.get(SOURCE_KEY)} holds now "
+            f"(fingerprint {found}, wanted {wanted}); put the original one there"
+        )
 
 
 def released_models() -> dict[str, Path]:

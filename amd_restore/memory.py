@@ -15,7 +15,7 @@ import torch
 from amd_restore.errors import AMDRestoreError
 
 MIB = 2**20
-SHARE = 0.5  # of the memory that is free, when the caller sets no limit
+SHARE = 0.5  # of the memory that is free, when the caller sets no limit; see share_memory
 RUNTIME = 384 * MIB  # Python, torch, OpenCV, the weights and what their allocators keep: 270 to 340 MiB were measured
 OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blended, its copies, and what is written
 
@@ -27,6 +27,7 @@ _FLAT = {torch.float32: (900.0, 19.0), torch.bfloat16: (1200.0, 6.0)}
 _SIDES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8)  # of tiles, few: equal machines should choose equally
 _FLOOR = 256 * MIB  # tiles do not shrink further for want of free memory
 _PROBE_MARGIN = 1.3  # a probe misses what the allocator had in store
+_processes = 1  # that share the free memory
 _CGROUP_LIMITS = (  # version 2, then 1: limit and use
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -74,6 +75,12 @@ class Job:
         return (1 + 2 * self.halo / tile_height) * (1 + 2 * self.halo / tile_width)
 
 
+def share_memory(processes: int) -> None:
+    """Leave room for others: ``processes`` such as this one look at the same free memory."""
+    global _processes
+    _processes = max(1, processes)
+
+
 def plan_tile(job: Job, device: torch.device, max_memory: float | None, resident: int) -> tuple[int, int]:
     """Tiles for ``job`` within a limit.
 
@@ -93,7 +100,7 @@ def plan_tile(job: Job, device: torch.device, max_memory: float | None, resident
     if has_own_memory(device):
         job, resident = dataclasses.replace(job, fixed=0), 0
     if max_memory is None:
-        return choose_tile(job, max(SHARE * (available_memory(device) - job.fixed), _FLOOR) + job.fixed)
+        return choose_tile(job, max(SHARE / _processes * (available_memory(device) - job.fixed), _FLOOR) + job.fixed)
     needed = resident + job.peak(_SIDES[-1], _SIDES[-1])
     if needed > max_memory:
         advice = "raise max_memory"

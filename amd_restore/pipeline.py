@@ -32,7 +32,7 @@ from amd_restore.checkpoint import (
 )
 from amd_restore.control.fidelity import Draw, tempered
 from amd_restore.control.tta import restore_oriented
-from amd_restore.diffusion import field_noise, sample
+from amd_restore.diffusion import Codec, field_noise, lq_start, sample
 from amd_restore.precision import resolve_device, resolve_dtype
 from amd_restore.streaming import is_streamed, write_rows
 from amd_restore.tiling import blend_width, collect_bands, finish_bands, plan_axis, restore_bands, window_of
@@ -60,6 +60,7 @@ class RestorationPipeline:
         net: network with its weights, see :func:`~amd_restore.checkpoint.build_network`.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), or a name that torch knows.
         dtype: arithmetic of the network, float32 or bfloat16; ``auto`` is bfloat16 where the hardware has it.
+        codec: of the header; None builds it. One whose encoder was trained needs the weights of that.
 
     Raises:
         AMDRestoreError: the device is not there, or the dtype is none of these.
@@ -71,11 +72,12 @@ class RestorationPipeline:
         net: nn.Module,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        codec: Codec | None = None,
     ) -> None:
         self.header = header
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.codec = build_header_codec(header)
+        self.codec = (codec or build_header_codec(header)).to(self.device)
         net = net.eval().requires_grad_(False).to(self.device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.denoiser = build_denoiser(header, net)
@@ -102,15 +104,16 @@ class RestorationPipeline:
             AMDRestoreError: no such weights, a damaged file, or a device, dtype or backend that is not there.
         """
         header, state_dict = load_checkpoint(resolve_weights(name_or_path))
+        codec = build_header_codec(header, state_dict)
         if backend == "torch" and dtype != "int8":
-            return cls(header, build_network(header, state_dict), device, dtype)
+            return cls(header, build_network(header, state_dict), device, dtype, codec)
         from amd_restore.backends import choose_backend, load_network
 
         found = resolve_device(device)
         backend, arithmetic = choose_backend(header, backend, dtype, found)
         net = load_network(header, state_dict, backend, arithmetic, device=found)
         # Other backends take and give float32, whatever they compute in.
-        return cls(header, net, found, arithmetic if backend == "torch" else "fp32")
+        return cls(header, net, found, arithmetic if backend == "torch" else "fp32", codec)
 
     @property
     def scale(self) -> int:
@@ -324,26 +327,34 @@ class RestorationPipeline:
         options = options or CallOptions()
         window = window.to(self.device)
         _, channels, height, width = self.codec.latent_shape(window)
-        y, x = top // self.codec.lq_patch, left // self.codec.lq_patch
+        y, x = self.codec.cells(top), self.codec.cells(left)
 
         def draw(step: int) -> Tensor:
             noise = [field_noise(seed, channels, y, x, height, width, step) for seed in seeds]
             return torch.cat(noise).to(self.device, memory_format=torch.channels_last)
 
         def restore(lq: Tensor, draw: Draw) -> Tensor:
-            cond = self.codec.condition(lq).to(memory_format=torch.channels_last)
+            cond = self.codec.condition(lq, trained=True).to(memory_format=torch.channels_last)
             fresh_noise = draw if self.header.sampler == "renoise" else None
             # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                x0 = sample(self.denoiser, draw(0), cond, num_steps, 1.0, fresh_noise, self.header.time_shift)
+                start = self._start(lq, cond, draw)
+                x0 = sample(self.denoiser, draw(0), cond, num_steps, 1.0, fresh_noise, self.header.time_shift, start)
             return self.codec.decode(x0.float(), lq)
 
         noise = tempered(draw, options.fidelity)
         if options.tta:
-            sr = restore_oriented(restore, window, noise, self.codec.patch)
+            # Cells of an autoencoder have no inside that could be turned.
+            sr = restore_oriented(restore, window, noise, 1 if self.header.bases.get("codec") else self.codec.patch)
         else:
             sr = restore(window, noise)
         return sr if options.post is None else options.post(sr, window, top, left)
+
+    def _start(self, lq: Tensor, cond: Tensor, draw: Draw) -> Tensor | None:
+        """State at t = 1, for a student that does not start from noise alone."""
+        if self.header.start == "noise":
+            return None
+        return lq_start(self.codec, self.denoiser.process, lq, cond, draw(0), self.header.start_noise)
 
     def _padded_side(self, side: int) -> int:
         """The smallest size or a multiple of the codec's patch from ``side`` on."""

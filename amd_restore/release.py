@@ -16,8 +16,23 @@ from amd_restore.checkpoint import load_checkpoint, save_checkpoint
 from amd_restore.errors import AMDRestoreError
 
 
-def release(weights: Path, name: str, out: Path, **changes: str | float | None) -> Path:
+def release(
+    weights: Path,
+    name: str,
+    out: Path,
+    first_gain: float | None = None,
+    rewards: Sequence[str] = (),
+    **changes: str | float | None,
+) -> Path:
     """Write ``out/NAME.safetensors`` (fp16); header values in ``changes`` that are not None replace the run's.
+
+    Args:
+        weights: exported by a run.
+        name: of the released model.
+        out: folder.
+        first_gain: of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`; None leaves what the network has.
+        rewards: metrics that earlier stages were trained with, added to the run's own.
+        changes: values of the header.
 
     Returns:
         The path of the file.
@@ -27,6 +42,9 @@ def release(weights: Path, name: str, out: Path, **changes: str | float | None) 
     """
     header, state = load_checkpoint(weights)
     values: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    if first_gain is not None:
+        values["network"] = {**header.network, "first_gain": first_gain}
+    values["rewards"] = tuple(sorted({*header.rewards, *rewards}))
     header = dataclasses.replace(header, name=name, **values)
     path = out / f"{name}.safetensors"
     save_checkpoint(path, state, header)
@@ -42,10 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--licence", help="licence of the weights")
     parser.add_argument("--training_data", help="what they were trained on, in words")
     parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: as in training)")
+    parser.add_argument("--first_gain", type=float, help="factor on the first step's detail (default: as in training)")
+    parser.add_argument("--rewards", nargs="*", default=[], help="metrics that earlier stages were trained with")
     parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
     args = parser.parse_args(arguments)
     try:
-        changes = {key: getattr(args, key) for key in ("licence", "training_data", "time_shift", "commit")}
+        names = ("licence", "training_data", "time_shift", "first_gain", "rewards", "commit")
+        changes = {key: getattr(args, key) for key in names}
         path = release(args.weights, args.name, args.out, **changes)
     except AMDRestoreError as error:
         sys.stderr.write(f"error: {error}\n")

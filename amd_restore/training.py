@@ -2,7 +2,7 @@
 
 Replaced: reading options (checked, no ``eval``), loading the resume state (works on a CPU, never unpickles code),
 the data loaders (data order as a function of progress, so that a resume is exact), and where experiments are
-written (the working directory).
+written (the working directory). Its launcher starts processes on CPUs too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import argparse
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import torch
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options import check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
+
+SAME_ERROR = 3.0  # seconds that a process leaves the word to the first one
 
 
 def build_parser(is_train: bool) -> argparse.ArgumentParser:
@@ -43,7 +47,7 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
         AMDRestoreError: for any unknown or ill-typed option, missing file, or missing GPU.
     """
     from basicsr.utils import set_random_seed
-    from basicsr.utils.dist_util import get_dist_info, init_dist
+    from basicsr.utils.dist_util import get_dist_info
 
     opt = load_options(args.opt, args.force_yml, required=("train", "datasets") if is_train else ("datasets", "val"))
     check_devices(opt, args.opt)
@@ -51,14 +55,10 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
         opt.setdefault("find_unused_parameters", True)  # the null condition is not in every graph
-        _check_launcher(args.launcher)
-        params = dict(opt.get("dist_params") or {})
-        if args.launcher == "pytorch":
-            params.pop("port", None)  # BasicSR's usual block has it; only its slurm launcher takes it
-        init_dist(args.launcher, **params)
+        start_processes(opt, args.launcher)
     opt["rank"], opt["world_size"] = get_dist_info()
     opt["manual_seed"] = int(opt.get("manual_seed") or 0)
-    set_random_seed(opt["manual_seed"] + opt["rank"])
+    set_random_seed(opt["manual_seed"])  # in all processes: new weights are the same in all
     opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = "debug_" + opt["name"]
@@ -86,11 +86,41 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     return opt
 
 
-def _check_launcher(launcher: str) -> None:
-    if not torch.cuda.is_available():
-        raise AMDRestoreError(f"--launcher {launcher} needs a GPU for each process, and this machine has none")
-    if launcher == "pytorch" and "RANK" not in os.environ:
-        raise AMDRestoreError("--launcher pytorch: start it with torchrun --nproc_per_node=N ...")
+def start_processes(opt: dict[str, Any], launcher: str) -> None:
+    """Join the other processes of this run: BasicSR's ``init_dist``, which needs GPUs, and the same for CPUs.
+
+    Raises:
+        AMDRestoreError: not started by the launcher, more processes than GPUs, or they do not find one another.
+    """
+    from basicsr.utils.dist_util import init_dist
+
+    if torch.distributed.is_initialized():
+        return
+    wanted = opt.get("num_gpu", "auto")
+    gpus = torch.cuda.device_count() if wanted == "auto" else int(wanted)
+    if launcher == "slurm" and not gpus:
+        raise AMDRestoreError("--launcher slurm needs a GPU for each process; use torchrun and --launcher pytorch")
+    started = "RANK" if launcher == "pytorch" else "SLURM_PROCID"
+    if started not in os.environ:
+        how = "torchrun --nproc_per_node=N" if launcher == "pytorch" else "srun"
+        raise AMDRestoreError(f"--launcher {launcher}: start it with {how} ...")
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if gpus and local > gpus:
+        raise AMDRestoreError(f"{local} processes for {gpus} GPUs: start as many as there are, or set num_gpu: 0")
+    params = dict(opt.get("dist_params") or {})
+    backend = params.get("backend") or ("nccl" if gpus else "gloo")
+    if backend == "nccl" and not gpus:
+        raise AMDRestoreError("dist_params.backend: nccl needs GPUs; set it to gloo or null")
+    timeout = timedelta(seconds=int(params.get("timeout", 1800)))
+    try:
+        if launcher == "slurm":
+            init_dist(launcher, backend=backend, **{key: params[key] for key in ("port",) if key in params})
+        elif gpus:
+            init_dist(launcher, backend=backend, timeout=timeout)
+        else:
+            torch.distributed.init_process_group(backend=backend, timeout=timeout)
+    except torch.distributed.DistError as error:
+        raise AMDRestoreError(f"the processes do not find one another: {' '.join(str(error).split())[:200]}") from error
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -115,9 +145,28 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         raise AMDRestoreError(
             f"{path}: cannot resume from this file ({type(error).__name__}); delete it to use an earlier one"
         ) from error
+    _check_batch(opt, state, path)
     opt["resume_iter"] = int(state["iter"])
     check_resume(opt, state["iter"])
     return state
+
+
+def _check_batch(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
+    """The images of an iteration may be spread over another number of processes, but must be as many."""
+    from amd_restore.models.distributed import images_of_process
+
+    before, images = state.get("batch"), images_of_process(opt)
+    if before is None or before["processes"] * before["images"] == opt["world_size"] * images:
+        return
+    total = before["processes"] * before["images"]
+    advice = f"set datasets.train.batch_size_per_gpu to {total // opt['world_size']}"
+    if total % opt["world_size"]:
+        advice = f"use a number of processes that divides {total}"
+    raise AMDRestoreError(
+        f"{path}: was trained with {total} images per iteration "
+        f"({before['processes']} processes x {before['images']}), "
+        f"this run has {opt['world_size'] * images} ({opt['world_size']} x {images}); {advice}"
+    )
 
 
 def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
@@ -131,6 +180,7 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     from basicsr.data import build_dataset
 
     from amd_restore.data.resumable import PositionDataset, PositionSampler
+    from amd_restore.models.distributed import images_of_process
 
     train_loader, sampler, val_loaders = None, None, []
     total_iters = int(opt["train"]["total_iter"])
@@ -139,10 +189,9 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
         if options["phase"] != "train":
             val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
             continue
-        batch = int(options["batch_size_per_gpu"]) * (1 if opt["dist"] else max(1, opt["num_gpu"]))
-        sampler = PositionSampler(
-            opt.get("resume_iter", 0) * batch, total_iters * batch, opt["rank"], opt["world_size"]
-        )
+        batch = images_of_process(opt)
+        start, total = opt.get("resume_iter", 0) * batch, total_iters * batch
+        sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
         train_loader = torch.utils.data.DataLoader(
             PositionDataset(dataset, opt["manual_seed"]),
             batch_size=batch,
@@ -161,12 +210,18 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
 
 
 def run_pipeline(is_train: bool, argv: Sequence[str] | None = None) -> int:
-    """Command line of ``train.py`` and ``test.py``: 0 when all went well, 2 after a one-line error."""
+    """Command line of ``train.py`` and ``test.py``: 0 when all went well, 2 after a one-line error.
+
+    With a launcher, 3 where another process was lost.
+    """
     args = build_parser(is_train).parse_args(argv)
     try:
         import_basicsr()
         register_all(training=True)
-        _patched_pipeline(args, is_train)
+        if args.launcher == "none":
+            _patched_pipeline(args, is_train)
+        else:
+            _one_of_several(args, is_train)
     except AMDRestoreError as error:
         if args.debug:
             raise
@@ -175,7 +230,26 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _patched_pipeline(args: argparse.Namespace, is_train: bool) -> None:
+def _one_of_several(args: argparse.Namespace, is_train: bool) -> None:
+    from amd_restore.models.lost_process import Progress, is_lost, watched
+
+    progress = Progress()
+    with watched(progress):
+        try:
+            _patched_pipeline(args, is_train, progress)
+        except AMDRestoreError:
+            progress.is_failing = True
+            if progress.rank:
+                time.sleep(SAME_ERROR)  # the first process says the same, and torchrun then ends this one
+            raise
+        except RuntimeError as error:
+            if args.debug or not is_lost(error):
+                raise
+            progress.end(f"another process was lost ({' '.join(str(error).split())[:120]}),")
+    torch.distributed.destroy_process_group()
+
+
+def _patched_pipeline(args: argparse.Namespace, is_train: bool, progress: Any = None) -> None:
     import basicsr.test
     import basicsr.train
 
@@ -183,10 +257,20 @@ def _patched_pipeline(args: argparse.Namespace, is_train: bool) -> None:
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
-        return prepare_options(args, Path(root_path), is_train), args
+        opt = prepare_options(args, Path(root_path), is_train)
+        if progress is not None:
+            progress.rank = opt["rank"]
+            progress.states = Path(opt["path"]["training_states"]) if is_train else None
+        return opt, args
+
+    def build_model(opt: dict[str, Any]) -> Any:
+        model = basicsr.models.build_model(opt)
+        if progress is not None:
+            progress.model = model
+        return model
 
     module = basicsr.train if is_train else basicsr.test
-    module.parse_options = parse_options
+    module.parse_options, module.build_model = parse_options, build_model
     if is_train:
         module.load_resume_state = load_resume_state
         module.create_train_val_dataloader = create_dataloaders

@@ -57,10 +57,14 @@ def restore(lq: Tensor, backend: str, dtype: str, steps: int) -> Tensor:
     )
 
 
-@pytest.mark.parametrize(("batch", "height", "width"), [(1, 8, 8), (1, 9, 17), (3, 16, 11), (3, 1, 2)])
-def test_any_batch_and_size_agree_with_torch(runtime: str, batch: int, height: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "first_gain"), [(1, 8, 8, 1.0), (1, 9, 17, 1.0), (3, 16, 11, 1.5), (3, 1, 2, 1.0)]
+)
+def test_any_batch_and_size_agree_with_torch(
+    runtime: str, batch: int, height: int, width: int, first_gain: float
+) -> None:
     header, state = tiny_header(), tiny_state(num_block=2)
-    header = tiny_header(network={**header.network, "num_block": 2})
+    header = tiny_header(network={**header.network, "num_block": 2, "first_gain": first_gain})
     plain, other = build_network(header, state), load_network(header, state, runtime, "fp32", threads=1)
     x_t, cond = torch.randn(batch, 48, height, width), torch.randn(batch, 3, height, width)
     x_t = x_t.to(memory_format=torch.channels_last)  # as the pipeline passes it

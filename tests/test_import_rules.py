@@ -31,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "arrays": {"image_io"},
     "streaming": {"image_io"},
     "precision": set(),
-    "archs": {"registry", "compat"},
+    "archs": {"registry", "compat", "diffusion"},
     "data": {"registry", "options"},
     "rewards": {"registry", "compat"},
     "image_io": {"registry"},
@@ -53,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "ui": {"checkpoint", "image_io", "pipeline", "sizing"},
     "batch": {"pipeline", "checkpoint", "image_io", "control", "sizing", "streaming"},
+    "cluster": {"batch", "checkpoint", "image_io", "memory"},
     "video": set(),
     "integrations": {"pipeline", "checkpoint", "diffusion", "compat"},
     "models": {
@@ -74,6 +75,7 @@ ENTRY_POINTS = {
     "benchmark",
     "cli",
     "export_command",
+    "prompts_command",
     "release",
     "ui_command",
     "video_command",
@@ -88,10 +90,14 @@ ENTRY_POINTS_MAY_SHARE = {
 
 # third party -> its doors; what is not listed is open to all
 DOORS = {
+    "fsspec": {"cluster"},
     "onnx": {"backends"},
     "onnxruntime": {"backends"},
+    "ray": {"cluster"},
     "openvino": {"backends", "export_command"},
     "diffusers": {"archs", "integrations"},
+    "peft": {"archs"},
+    "transformers": {"archs"},
     "spandrel": {"integrations"},
     "lpips": {"rewards", "benchmark"},
     "pyiqa": {"rewards", "benchmark"},
@@ -103,7 +109,7 @@ DOORS = {
     "uvicorn": {"ui"},
     "basicsr": {"data", "models", "train", "test", "training", "benchmark"},  # registry: lazily, by name
     "torchvision": {"compat"},
-    "safetensors": {"checkpoint", "rewards"},
+    "safetensors": {"archs", "checkpoint", "rewards"},
     "yaml": {"options", "benchmark"},
 }
 TORCH_ONLY = {"diffusion", "losses", "tiling", "precision"}

@@ -125,7 +125,7 @@ def test_good_file(tmp_path: Path) -> None:
         ("distill.num_steps", [1, 0], "distill.num_steps.1: must be at least 1 and at most 1000, got 0"),
         ("distill.num_steps", [], "num_steps needs at least one"),
         ("distill.step_weights", [1.0], "step_weights has 1 entries, num_steps 2"),
-        ("distill.weight_dmd", 0, "distill: weight_dmd, weight_pix and weight_percep are all 0"),
+        ("distill.weight_dmd", 0, "distill: weight_dmd, weight_pix, weight_l2 and weight_percep are all 0"),
         ("distill.t_min", 0.99, "t_min (0.99) must be less than t_max (0.98)"),
         ("distill.normalize", "yes please", "distill.normalize: expected true or false"),
         ("num_gpu", "all", "num_gpu: expected a whole number or 'auto', got str 'all'"),

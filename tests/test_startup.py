@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Packages of training, of benchmarks and of optional features.
 NEVER = {
     "av", "basicsr", "diffusers", "efficientnet_lite_pytorch", "gradio", "huggingface_hub", "lmdb", "lpips",
-    "matplotlib", "mpmath", "onnx", "onnxruntime", "openvino", "pandas", "pillow_heif", "pyiqa", "requests", "scipy",
-    "skimage", "spandrel", "sympy", "tensorboard", "tifffile", "torchvision", "transformers", "yaml",
+    "matplotlib", "mpmath", "onnx", "onnxruntime", "openvino", "pandas", "pillow_heif", "pyiqa", "ray", "requests",
+    "scipy", "skimage", "spandrel", "sympy", "tensorboard", "tifffile", "torchvision", "transformers", "yaml",
 }  # fmt: skip
 OURS_NEVER = {f"amd_restore.{name}" for name in ("benchmark", "data", "losses", "models", "options", "rewards")}
 SCRIPT = """

@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 from smooth_images import smooth_image
-from training_setup import REPOSITORY, TINY_NETWORK, load_miniature, make_data, run_training
+from training_setup import REPOSITORY, TINY_NETWORK, is_latent, load_miniature, make_data, run_training
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.__main__ import main as measure
 from amd_restore.checkpoint import read_header, resolve_weights
 from amd_restore.image_io import Picture, write_image
+from amd_restore.models.persistence import BASE_KEY
 from amd_restore.pipeline import RestorationPipeline
 
 TRAINING_FILES = sorted(path.stem for path in (REPOSITORY / "options" / "train").glob("*.yml"))
@@ -31,9 +32,11 @@ class Teachers:
 
     def of(self, network: dict[str, Any], scale: int = 4) -> str:
         """A weights file of this network."""
-        key = (scale, json.dumps(network, sort_keys=True))
+        named = {name: value for name, value in network.items() if name != "pretrained_model_name_or_path"}
+        key = (scale, json.dumps(named, sort_keys=True))
         if key not in self.made:
             recipe = {4: "regression_x4_classical"}.get(scale, f"regression_x{scale}_real")
+            recipe = "teacher_sd_tiny_x4" if is_latent(network) else recipe
             options = load_miniature(recipe, self.folder, iterations=2)
             options.update(name=f"teacher{len(self.made)}", network_g=dict(network))
             result = run_training(options, self.folder)
@@ -51,6 +54,8 @@ def teachers(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Teachers
 def miniature(name: str, folder: Path, teachers: Teachers, iterations: int = 4) -> dict[str, Any]:
     make_data(folder)
     options = load_miniature(name, folder, iterations=iterations)
+    if not any(key.startswith("pretrain_network") for key in options["path"]):
+        return options  # starts from a published checkpoint
     student = teachers.of(options["network_g"], options["scale"])
     teacher = teachers.of(options.get("network_teacher", options["network_g"]), options["scale"])
     return load_miniature(name, folder, teacher=teacher, iterations=iterations, student=student)
@@ -58,7 +63,7 @@ def miniature(name: str, folder: Path, teachers: Teachers, iterations: int = 4) 
 
 def weights(folder: Path, name: str, net: str = "net_g_latest") -> dict[str, torch.Tensor]:
     state = torch.load(folder / "experiments" / name / "models" / f"{net}.pth", weights_only=True)
-    return {f"{key}.{k}": v for key, part in state.items() for k, v in part.items()}
+    return {f"{key}.{k}": v for key, part in state.items() if key != BASE_KEY for k, v in part.items()}
 
 
 @pytest.mark.parametrize("name", TRAINING_FILES)

@@ -30,6 +30,23 @@ def make_data(folder: Path) -> None:
         cv2.imwrite(str(folder / "val" / f"{index}.png"), image)
 
 
+def is_latent(network: dict[str, Any]) -> bool:
+    """Whether a network is one of diffusers, with an autoencoder."""
+    return str(network["type"]).startswith("Latent")
+
+
+def shrink_latent(network: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same network on a tiny model with random weights, which are the same in every folder."""
+    import latent_models  # takes seconds
+
+    model = folder / str(network["type"])
+    if not model.is_dir():
+        is_transformer = network["type"] == "LatentTransformer"
+        save = latent_models.save_stable_diffusion_3 if is_transformer else latent_models.save_stable_diffusion
+        save(model)
+    return {**network, "pretrained_model_name_or_path": str(model)}
+
+
 def shrink(
     options: dict[str, Any], folder: Path, teacher: str | None, iterations: int, student: str | None = None
 ) -> dict[str, Any]:
@@ -42,15 +59,23 @@ def shrink(
     if options["network_g"]["type"] != "FlatDenoiser":
         tiny = {"type": options["network_g"]["type"], "channels": [32, 32], "layers_per_block": 1}
     for key in [key for key in options if key.startswith("network_")]:
-        options[key] = dict(tiny)
-    if is_smaller:
+        options[key] = dict(tiny) if not is_latent(options[key]) else shrink_latent(options[key], folder)
+    if is_latent(options["network_g"]):
+        options["codec"]["pretrained_model_name_or_path"] = options["network_g"]["pretrained_model_name_or_path"]
+        if options.get("distill", {}).get("decode_crop"):
+            options["distill"]["decode_crop"] = 8  # of 12 cells
+        options["val"]["metrics"].pop("niqe", None)  # needs more pixels than that transformer has positions
+    if options.get("distill", {}).get("percep_net") == "vgg":
+        options["distill"]["percep_net"] = "squeeze"  # whose weights are at hand
+    if is_smaller and not is_latent(options["network_g"]):
         options["network_g"]["num_feat"] = SMALL_FEAT
     options["num_threads"] = 1
     for phase, dataset in options["datasets"].items():
         if phase == "train":
             dataset.update(crops_file=str(folder / "crops.npy"), gt_size=48, batch_size_per_gpu=2)
         else:
-            dataset.update(dataroot_gt=str(folder / "val"), gt_size=0, limit=1)
+            side = 112 if is_latent(options["network_g"]) else 0  # the tiny transformer has positions for 32 cells
+            dataset.update(dataroot_gt=str(folder / "val"), gt_size=side, limit=1)
     for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
         options["path"][key] = student or teacher if key == "pretrain_network_g" else teacher
     for reward in options.get("rewards") or []:

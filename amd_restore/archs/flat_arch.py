@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,8 @@ class FlatDenoiser(nn.Module):
         num_feat: width.
         num_block: number of residual blocks; the receptive field is ``2 * num_block + 2`` cells to each side.
         time_feat: size of the time embedding.
+        first_gain: factor on the output at t = 1, where v is the residual itself. A student that learned from the
+            ground truth answers there with too little detail, as any mean does; a little more than 1 gives it back.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class FlatDenoiser(nn.Module):
         num_feat: int = 64,
         num_block: int = 16,
         time_feat: int = 64,
+        first_gain: float = 1.0,
     ) -> None:
         super().__init__()
+        self.first_gain = first_gain
         self.radius = 2 * num_block + 2
         self.time_feat = time_feat
         self.null_cond = nn.Parameter(torch.zeros(1, cond_channels, 1, 1))
@@ -73,6 +78,24 @@ class FlatDenoiser(nn.Module):
         self.conv_out = nn.Conv2d(num_feat, in_channels, 3, padding=1)
         self.feature_layer, self.feature_channels = f"blocks.{num_block // 2}", num_feat  # what a GAN head looks at
         zero_(self.conv_out)
+
+    def grow(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a network with fewer blocks, for this one: it then starts as that network, exactly.
+
+        The blocks are spread evenly over this network's. Those between them keep what they were initialised with: the
+        last layer of a new block is zero, so that it adds nothing yet.
+        """
+        old = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
+        new = len(self.blocks)
+        if not 0 < old < new:
+            return dict(state)
+        grown = {key: value for key, value in self.state_dict().items() if key.startswith("blocks.")}
+        for key, value in state.items():
+            if key.startswith("blocks."):
+                _, number, rest = key.split(".", 2)
+                key = f"blocks.{(int(number) + 1) * new // old - 1}.{rest}"
+            grown[key] = value
+        return grown
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
         """Raw prediction.
@@ -95,4 +118,8 @@ class FlatDenoiser(nn.Module):
         hidden = self.conv_in(torch.cat([x_t, cond], dim=1))
         for block in self.blocks:
             hidden = block(hidden, emb)
-        return self.conv_out(hidden)
+        output: Tensor = self.conv_out(hidden)
+        if self.first_gain == 1.0:
+            return output
+        gain = torch.where(t >= 1.0, self.first_gain, 1.0)
+        return output * gain.to(output.dtype)[:, None, None, None]

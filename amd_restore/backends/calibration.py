@@ -32,7 +32,7 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.diffusion import field_noise, sample
+from amd_restore.diffusion import field_noise, lq_start, sample
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import SUFFIXES, read_image
 
@@ -80,7 +80,10 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
         draw = partial(_noise, seed, channels, rows, columns)
         fresh_noise = draw if header.sampler == "renoise" else None
         for steps in header.steps:
-            sample(denoiser, draw(0), codec.condition(lq), steps, 1.0, fresh_noise, header.time_shift)
+            cond, start = codec.condition(lq), None
+            if header.start == "lq":
+                start = lq_start(codec, denoiser.process, lq, cond, draw(0), header.start_noise)
+            sample(denoiser, draw(0), cond, steps, 1.0, fresh_noise, header.time_shift, start)
     if not ranges:
         raise AMDRestoreError("calibration: no picture to look at; name a folder of photographs")
     return ranges

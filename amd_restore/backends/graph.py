@@ -55,7 +55,7 @@ def build_graph(header: Header, state_dict: Mapping[str, Tensor], ranges: Ranges
         raise AMDRestoreError("making an ONNX graph needs the package onnx: pip install 'amd-restore[onnx]'") from error
     weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in state_dict.items()}
     writer = _Writer(weights, ranges or {})
-    writer.flat_denoiser()
+    writer.flat_denoiser(float(header.network.get("first_gain", 1.0)))
     channels, cond_channels = weights["conv_out.weight"].shape[0], weights["null_cond"].shape[1]
     kinds = {"x_t": ["batch", channels, "height", "width"], "t": ["batch"]}
     kinds |= {"cond": ["batch", cond_channels, "height", "width"], OUTPUT: kinds["x_t"]}
@@ -84,7 +84,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def flat_denoiser(self) -> None:
+    def flat_denoiser(self, first_gain: float) -> None:
         """The nodes of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`, condition given."""
         weights = self._weights
         half = weights["time_mlp.0.weight"].shape[1] // 2
@@ -100,7 +100,13 @@ class _Writer:
             bias = self.node("Unsqueeze", self.linear(f"{block}.time", emb), planes)
             hidden = self.silu(self.node("Add", self.conv(f"{block}.conv1", x), bias))
             x = self.node("Add", x, self.conv(f"{block}.conv2", hidden))
-        self.conv("conv_out", x, OUTPUT)
+        if first_gain == 1.0:
+            self.conv("conv_out", x, OUTPUT)
+            return
+        one, gain = (self.constant(*value) for value in (("one", _scalar(1.0)), ("first_gain", _scalar(first_gain))))
+        factor = self.node("Where", self.node("GreaterOrEqual", "t", one), gain, one)
+        cube = self.constant("cube_axes", np.array([1, 2, 3], np.int64))
+        self.node("Mul", self.conv("conv_out", x), self.node("Unsqueeze", factor, cube), output=OUTPUT)
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         name = output or f"{kind}_{len(self.nodes)}"
@@ -143,3 +149,7 @@ class _Writer:
         scale = self.constant(f"{name}.scale", step.astype(np.float32))
         zero = self.constant(f"{name}.zero", np.zeros(len(step), np.int8))
         return self.node("DequantizeLinear", self.constant(name, levels), scale, zero, axis=0)
+
+
+def _scalar(value: float) -> Array:
+    return np.array(value, np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from amd_restore.batch.outcome import Outcome, failed
@@ -35,15 +35,18 @@ class Engine:
     ) -> None:
         self.restorer, self.workers, self.batch, self.progress = restorer, workers, batch, progress
 
-    def run(self, jobs: Sequence[Job], overwrite: bool = False) -> Generator[Outcome, None, None]:
+    def run(
+        self, jobs: Sequence[Job], overwrite: bool = False, kept: Container[Job] = ()
+    ) -> Generator[Outcome, None, None]:
         """Yield an outcome for every job as it is known, which is nearly in order.
 
+        Those in ``kept`` are skipped even with ``overwrite``; they fill their batches only.
         Interrupting it (an exception in the caller's loop, or Ctrl-C) lets the pictures that are being written finish.
         """
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(self.workers) as writers:
             written: deque[Future[Outcome]] = deque()
             try:
-                yield from self._work(jobs, overwrite, readers, writers, written)
+                yield from self._work(jobs, overwrite, kept, readers, writers, written)
                 while written:
                     yield written.popleft().result()
             except BaseException:
@@ -55,6 +58,7 @@ class Engine:
         self,
         jobs: Sequence[Job],
         overwrite: bool,
+        kept: Container[Job],
         readers: ThreadPoolExecutor,
         writers: ThreadPoolExecutor,
         written: deque[Future[Outcome]],
@@ -66,7 +70,7 @@ class Engine:
             while position < len(chunks) and len(ahead) < max(1, self.workers // self.batch) + 1:
                 chunk = list(chunks[position])
                 position += 1
-                missing = [job for job in chunk if overwrite or not os.path.exists(job.target)]
+                missing = [job for job in chunk if job not in kept and (overwrite or not os.path.exists(job.target))]
                 yield from (Outcome(job, "skipped") for job in chunk if job not in missing)
                 if missing:
                     # The whole chunk is read: the others belong to the batch, even if their outputs are there.

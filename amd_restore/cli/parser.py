@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser of ``inference.py`` and ``amd-restore``."""
     parser = Parser(
         description="Restore and enlarge photographs by one to four diffusion steps.",
-        epilog="Other commands: amd-restore export | video | ui, each with its own --help.",
+        epilog="Other commands: amd-restore export | prompts | video | ui, each with its own --help.",
     )
     _add_files(parser.add_argument_group("files"))
     add_size(parser.add_argument_group("size of the outputs").add_argument)
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_extras(control)
     add_machine(machine := parser.add_argument_group("machine").add_argument)
     _add_folders(machine)
+    _add_cluster(parser.add_argument_group("several machines").add_argument)
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="write a report: every file, what became of it, sizes, seconds")
     add("--debug", action="store_true", help="show tracebacks")
@@ -55,11 +56,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def _add_files(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("-i", "--input", type=Path, required=True, metavar="PATH", help="image, folder of images, or - for stdin")
+    add("-i", "--input", type=_place, required=True, metavar="PATH", help="image, folder of images, or - for stdin")
     add(
         "-o",
         "--output",
-        type=Path,
+        type=_place,
         default=Path("results"),
         metavar="PATH",
         help="folder; for one image also a file name; - for stdout (default: results)",
@@ -152,6 +153,20 @@ def _add_folders(add: Callable[..., Any]) -> None:
     add("--batch", type=number(1), default=1, metavar="N", help="pictures of equal size restored together (default: 1)")
 
 
+def _add_cluster(add: Callable[..., Any]) -> None:
+    add("--engine", choices=("local", "ray"), default="local", help="ray: with the workers of a Ray cluster; URLs too")
+    add(
+        "--address", metavar="ADDR", help="of the cluster: HOST:PORT, auto, or local, one started here (default: local)"
+    )
+    add(
+        "--ray-workers",
+        type=number(1),
+        metavar="N",
+        help="processes that restore (default: one for each GPU, or 4 cores)",
+    )
+    add("--retries", type=number(0), metavar="N", help="after a lost worker or an error of a store (default: 2)")
+
+
 def number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
     """Type of an option: a whole number from ``lowest`` to ``highest``."""
 
@@ -182,6 +197,11 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
     return value
+
+
+def _place(text: str) -> Path | str:
+    """A path; URLs stay text, those of files apart."""
+    return Path(text.removeprefix("file://")) if "://" not in text or text.startswith("file://") else text
 
 
 def _suffix(text: str) -> str:

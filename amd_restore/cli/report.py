@@ -11,8 +11,7 @@ from typing import Any
 
 from amd_restore import __version__
 from amd_restore.atomic import write_atomically
-from amd_restore.batch.outcome import Outcome
-from amd_restore.batch.plan import Job
+from amd_restore.batch.outcome import Outcome, Task
 from amd_restore.batch.settings import Settings
 
 
@@ -21,24 +20,25 @@ class Report:
 
     Args:
         settings: with which the pictures are restored.
-        output: where to, as the user named it.
+        output: where to, as the user named it; a string if it is a URL.
     """
 
-    def __init__(self, settings: Settings, output: Path) -> None:
+    def __init__(self, settings: Settings, output: Path | str) -> None:
         self.settings, self.output = settings, output
+        self.cluster: dict[str, Any] = {}  # what the workers went through, if there were any
         self.outcomes: list[Outcome] = []
-        self._unfinished: list[Job] = []
+        self._unfinished: list[Task] = []
         self._start = time.perf_counter()
 
     def add(self, outcome: Outcome) -> None:
         """One more."""
         self.outcomes.append(outcome)
 
-    def skip(self, jobs: Iterable[Job]) -> None:
+    def skip(self, jobs: Iterable[Task]) -> None:
         """Nothing was done: all outputs were there."""
         self.outcomes += [Outcome(job, "skipped") for job in jobs]
 
-    def finish(self, jobs: Iterable[Job]) -> None:
+    def finish(self, jobs: Iterable[Task]) -> None:
         """Jobs without an outcome were not reached."""
         known = {outcome.job for outcome in self.outcomes}
         self._unfinished = [job for job in jobs if job not in known]
@@ -59,6 +59,10 @@ class Report:
         text = f"restored {restored} of {images} into {self._place()} in {time.perf_counter() - self._start:.1f} s"
         if skipped:
             text += f", {skipped} skipped (already there; --overwrite replaces them)"
+        if tried := self.cluster.get("retries"):
+            text += f", {tried} tried again"
+        if lost := self.cluster.get("lost_workers"):
+            text += f", {lost} worker{'s' if lost > 1 else ''} lost"
         return text + (f", {failed} failed" if failed else "")
 
     def write(self, path: Path) -> None:
@@ -83,8 +87,11 @@ class Report:
             "settings": self.settings.record(),
             "seconds": round(time.perf_counter() - self._start, 3),
             "counts": counts | {"open": len(self._unfinished)},
+            **({"cluster": self.cluster} if self.cluster else {}),
             "images": sorted(images, key=lambda image: str(image["source"])),
         }
 
     def _place(self) -> str:
+        if isinstance(self.output, str):
+            return self.output
         return str(self.output) if self.output.suffix and self.output.is_file() else f"{self.output}/"

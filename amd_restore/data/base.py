@@ -13,5 +13,9 @@ def to_8bit(image: Tensor) -> Tensor:
 class Degradation(nn.Module):
     """A batch of clean images in, a batch of low-quality images out: (B, 3, H, W) -> (B, 3, H / scale, W / scale)."""
 
-    def reseed(self, seed: int) -> None:
-        """Make the next batch a function of ``seed`` (at least 0); without effect where nothing is random."""
+    def reseed(self, seed: int, before: int = 0) -> None:
+        """Make the next batch a function of ``seed`` (at least 0); without effect where nothing is random.
+
+        Args:
+            before: images that come before it in the batch of which ``seed`` is the seed.
+        """

@@ -51,20 +51,26 @@ class PositionDataset(Dataset[Any]):
 class PositionSampler(Sampler[int]):
     """Positions of one process, in order, from where the run stands.
 
+    The batches of all processes at one iteration follow one another in the order of their ranks, so that the batch of
+    an iteration is the same for any number of processes that together take as many samples.
+
     Args:
         start: samples already consumed by this process.
         total: samples this process consumes in the whole run.
-        rank, world_size: position of this process among all; positions are interleaved.
+        rank, world_size: position of this process among all.
+        batch: samples this process takes in an iteration.
     """
 
-    def __init__(self, start: int, total: int, rank: int = 0, world_size: int = 1) -> None:
-        self.start, self.total, self.rank, self.world_size = start, total, rank, world_size
+    def __init__(self, start: int, total: int, rank: int = 0, world_size: int = 1, batch: int = 1) -> None:
+        self.start, self.total, self.rank, self.world_size, self.batch = start, total, rank, world_size, batch
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing to do: passes are counted by :class:`PositionDataset` (BasicSR's loop calls this)."""
 
     def __iter__(self) -> Iterator[int]:
-        return (i * self.world_size + self.rank for i in range(self.start, self.total))
+        for i in range(self.start, self.total):
+            iteration, sample = divmod(i, self.batch)
+            yield (iteration * self.world_size + self.rank) * self.batch + sample
 
     def __len__(self) -> int:
         return self.total - self.start

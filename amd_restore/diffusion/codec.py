@@ -3,15 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
 
 # Natural images fill [0, 1] with roughly this mean and deviation; the condition is brought to unit scale by them.
 LQ_MEAN, LQ_STD = 0.45, 0.25
+
+
+def upsample(lq: Tensor, scale: int) -> Tensor:
+    """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, 3, H, W) by ``scale``."""
+    if scale == 1:
+        return lq
+    return F.interpolate(lq, scale_factor=float(scale), mode="bicubic", antialias=True)
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """What lies between images, (B, 3, H, W) in [0, 1], and the latents in which diffusion runs.
+
+    ``scale``: image pixels per ``lq`` pixel. ``patch``: image pixels per latent cell. ``lq_patch``: sides of ``lq``
+    must be multiples of this. ``channels`` and ``cond_channels``: of a latent cell and of the condition.
+    """
+
+    name: str
+    scale: int
+    patch: int
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def cond_channels(self) -> int: ...
+
+    @property
+    def lq_patch(self) -> int: ...
+
+    def upsample(self, lq: Tensor) -> Tensor:
+        """``lq`` at the size of the image."""
+        ...
+
+    def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
+        """Image -> x0."""
+        ...
+
+    def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
+        """Inverse of :meth:`encode`, not clamped; carries gradient to ``x0``."""
+        ...
+
+    def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
+        """What the network sees of ``lq``; with ``trained``, through the encoder that is trained, if there is one."""
+        ...
+
+    def latent_shape(self, lq: Tensor) -> tuple[int, int, int, int]:
+        """Shape of the x0 that belongs to ``lq``."""
+        ...
+
+    def cells(self, pixels: int) -> int:
+        """``pixels`` of lq, a multiple of ``lq_patch``, in latent cells."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Options that rebuild this codec."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move what weights there are; returns the codec itself."""
+        ...
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Those of the encoder that is trained; mostly none."""
+        ...
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """State of that encoder, mostly empty."""
+        ...
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of :meth:`trained_state`."""
+        ...
 
 
 class ResidualCodec:
@@ -56,9 +130,7 @@ class ResidualCodec:
 
     def upsample(self, lq: Tensor) -> Tensor:
         """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, 3, H, W) by ``scale``."""
-        if self.scale == 1:
-            return lq
-        return F.interpolate(lq, scale_factor=float(self.scale), mode="bicubic", antialias=True)
+        return upsample(lq, self.scale)
 
     def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
         """Image (B, 3, sH, sW) in [0, 1] -> x0 (B, 3 patch^2, sH / patch, sW / patch)."""
@@ -68,7 +140,7 @@ class ResidualCodec:
         """Inverse of :meth:`encode`; not clamped, so that training losses see the overshoot."""
         return self.upsample(lq) + F.pixel_shuffle(x0 * self.std, self.patch)
 
-    def condition(self, lq: Tensor) -> Tensor:
+    def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
         """Network condition (B, 3 lq_patch^2, h, w) made from ``lq`` (B, 3, H, W) in [0, 1]."""
         return F.pixel_unshuffle((lq - LQ_MEAN) / LQ_STD, self.lq_patch)
 
@@ -77,14 +149,78 @@ class ResidualCodec:
         n, _, h, w = lq.shape
         return n, self.channels, h // self.lq_patch, w // self.lq_patch
 
+    def cells(self, pixels: int) -> int:
+        """``pixels`` of lq in latent cells."""
+        return pixels // self.lq_patch
+
+    def to(self, device: torch.device | str) -> Self:
+        """Nothing to move."""
+        return self
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """None: nothing here has weights."""
+        return []
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Empty."""
+        return {}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes nothing but an empty state.
+
+        Raises:
+            AMDRestoreError: there is something in it.
+        """
+        if state:
+            raise AMDRestoreError(f"codec {self.name}: has no trained encoder, but the file brings one")
+
+
+class PixelCodec(ResidualCodec):
+    """The image itself, space-to-depth: for networks that were not trained on residuals.
+
+    The condition is the upsampled ``lq`` in the same form, so that it can also be a starting point.
+
+    Args:
+        scale, patch: see :class:`ResidualCodec`.
+        std: deviation of an image's pixels around 0.5.
+    """
+
+    name = "pixel"
+
+    def __init__(self, scale: int, patch: int = 4, std: float = 0.25) -> None:
+        super().__init__(scale, patch, std)
+
+    @property
+    def cond_channels(self) -> int:
+        """As many as a latent cell has."""
+        return self.channels
+
+    def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
+        """Image (B, 3, sH, sW) in [0, 1] -> x0 (B, 3 patch^2, sH / patch, sW / patch); ``lq`` is not looked at."""
+        return F.pixel_unshuffle(gt - 0.5, self.patch) / self.std
+
+    def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
+        """Inverse of :meth:`encode`; not clamped."""
+        return F.pixel_shuffle(x0 * self.std, self.patch) + 0.5
+
+    def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
+        """The upsampled ``lq`` (B, 3, H, W), encoded: (B, 3 patch^2, h, w)."""
+        return self.encode(self.upsample(lq), lq)
+
 
 def build_codec(options: Mapping[str, Any]) -> ResidualCodec:
-    """Codec from ``{"type": "residual", "scale": 4, "patch": 4, "std": 0.07}``.
+    """Codec without weights, as in ``{"type": "residual", "scale": 4, "patch": 4, "std": 0.07}``.
+
+    Those with weights are built by :func:`amd_restore.archs.codecs.build_codec`, which knows these too.
 
     Raises:
         AMDRestoreError: for an unknown type.
     """
     kind = options.get("type", ResidualCodec.name)
-    if kind != ResidualCodec.name:
-        raise AMDRestoreError(f"unknown codec '{kind}'; use {ResidualCodec.name}")
-    return ResidualCodec(int(options["scale"]), int(options.get("patch", 4)), float(options.get("std", 0.07)))
+    arguments: dict[str, Any] = {"scale": int(options["scale"])}
+    arguments |= {key: cast(options[key]) for key, cast in (("patch", int), ("std", float)) if key in options}
+    if kind == ResidualCodec.name:
+        return ResidualCodec(**arguments)
+    if kind == PixelCodec.name:
+        return PixelCodec(**arguments)
+    raise AMDRestoreError(f"unknown codec '{kind}'; use {ResidualCodec.name}, {PixelCodec.name} or autoencoder")

@@ -32,7 +32,7 @@ class Denoiser:
             (B, C, h, w), float32 (the conversion runs in full precision under autocast too).
         """
         scale = self.process.input_scale(t).reshape(-1, 1, 1, 1)
-        output = self.net(x_t * scale, t, cond, keep)
+        output = self.net(x_t * scale, self.process.network_time(t), cond, keep)
         return self.process.to_x0(output.float(), x_t.float(), t, self.prediction_type)
 
     def guided(self, x_t: Tensor, t: Tensor, cond: Tensor, guidance_scale: float = 1.0) -> Tensor:

@@ -6,7 +6,8 @@ All of them run from data (t = 0) to the student's starting point (t = 1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,9 +47,17 @@ class Process:
         """Noised state x_t for ``x0`` and ``noise`` of shape (B, C, h, w) and ``t`` of shape (B,)."""
         return _expand(self.alpha(t), x0) * x0 + _expand(self.sigma(t), x0) * noise
 
-    def input_scale(self, t: Tensor) -> Tensor:
+    def unit_scale(self, t: Tensor) -> Tensor:
         """Factor that brings x_t to unit variance when x0 has unit variance, shape (B,)."""
         return (self.alpha(t) ** 2 + self.sigma(t) ** 2).rsqrt()
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        """Factor between x_t and what the network is shown, shape (B,): to unit variance where nobody asks for less."""
+        return self.unit_scale(t)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What the network is told instead of ``t``, in [0, 1], same shape."""
+        return t
 
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, prediction_type: str) -> Tensor:
         """Turn a network's output into its estimate of the clean image.
@@ -69,7 +78,7 @@ class Process:
             return output
         alpha, sigma = _expand(self.alpha(t), x_t), _expand(self.sigma(t), x_t)
         if prediction_type == "v":
-            scale = _expand(self.input_scale(t), x_t)
+            scale = _expand(self.unit_scale(t), x_t)
             return alpha * scale**2 * x_t - sigma * scale * output
         if prediction_type == "flow":
             return (x_t - sigma * output) / (alpha + sigma)
@@ -88,7 +97,7 @@ class Process:
             return noise - x0
         if prediction_type == "v":
             alpha, sigma = _expand(self.alpha(t), x0), _expand(self.sigma(t), x0)
-            return (alpha * noise - sigma * x0) * _expand(self.input_scale(t), x0)
+            return (alpha * noise - sigma * x0) * _expand(self.unit_scale(t), x0)
         raise AMDRestoreError(f"unknown prediction_type '{prediction_type}'; use one of {', '.join(PREDICTION_TYPES)}")
 
     def loss_weight(self, t: Tensor, floor: float = 0.05) -> Tensor:
@@ -164,15 +173,143 @@ class ResidualShift(Process):
         return self.kappa * t
 
 
-def build_process(options: Mapping[str, Any]) -> Process:
-    """Process from ``{"type": "rectified_flow"}`` or ``{"type": "residual_shift", "kappa": 2.0}``.
+class FlowMatching(Process):
+    """The rectified flow as Stable Diffusion 3 knows it (2403.03206): the network is shown the raw state, told sigma.
+
+    Args:
+        shift: times move towards noise by :func:`shift_time`, as in training at this resolution; ``shift`` of the
+            model's own scheduler.
+    """
+
+    name = "flow_matching"
+
+    def __init__(self, shift: float = 1.0) -> None:
+        if not shift > 0:
+            raise AMDRestoreError(f"process {self.name}: shift must be positive, got {shift}")
+        self.shift = float(shift)
+
+    def config(self) -> dict[str, Any]:
+        return {"type": self.name, "shift": self.shift}
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1.0 - self.sigma(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return shift_time(t, self.shift)
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        return self.sigma(t)
+
+
+class VariancePreserving(Process):
+    """The discrete chain of DDPM (2006.11239) and Stable Diffusion, between its timesteps interpolated in log-SNR.
+
+    ``t`` = k / (T - 1) is timestep k: t = 0 is the least noise of training, not the clean image. Arguments are those of
+    diffusers' schedulers and mean the same.
+
+    Args:
+        num_train_timesteps: T.
+        beta_start, beta_end: first and last variance step.
+        beta_schedule: ``linear``, ``scaled_linear`` (in their roots) or ``squaredcos_cap_v2`` (2102.09672).
+        trained_betas: all T variance steps, in place of the schedule.
+        rescale_betas_zero_snr: last state is pure noise (2305.08891, algorithm 1).
 
     Raises:
-        AMDRestoreError: for an unknown type.
+        AMDRestoreError: an unknown schedule, or variance steps outside (0, 1].
     """
-    kind = options.get("type", RectifiedFlow.name)
+
+    name = "variance_preserving"
+
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Sequence[float] | None = None,
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        count = len(trained_betas) if trained_betas else int(num_train_timesteps)
+        if count < 2:
+            raise AMDRestoreError(f"process {self.name}: num_train_timesteps must be at least 2, got {count}")
+        # In float32 and this order, as in diffusers: networks were trained with those very numbers.
+        if trained_betas:
+            betas = torch.tensor(trained_betas, dtype=torch.float32)
+        elif beta_schedule == "linear":
+            betas = torch.linspace(beta_start, beta_end, count, dtype=torch.float32)
+        elif beta_schedule == "scaled_linear":
+            betas = torch.linspace(beta_start**0.5, beta_end**0.5, count, dtype=torch.float32) ** 2
+        elif beta_schedule == "squaredcos_cap_v2":
+            bars = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
+            pairs = zip(bars[:-1], bars[1:], strict=True)
+            betas = torch.tensor([min(1 - later / now, 0.999) for now, later in pairs], dtype=torch.float32)
+        else:
+            raise AMDRestoreError(
+                f"process {self.name}: unknown beta_schedule '{beta_schedule}'; "
+                "use linear, scaled_linear or squaredcos_cap_v2, or give trained_betas"
+            )
+        if not ((betas > 0) & (betas <= 1)).all():
+            raise AMDRestoreError(f"process {self.name}: betas must lie in (0, 1]; check beta_start and beta_end")
+        kept = (1.0 - betas).cumprod(0)
+        if rescale_betas_zero_snr:
+            roots = kept.sqrt()
+            roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
+            kept = roots**2
+        self._config = {
+            "num_train_timesteps": count,
+            "beta_start": float(beta_start),
+            "beta_end": float(beta_end),
+            "beta_schedule": beta_schedule,
+            "trained_betas": list(map(float, trained_betas)) if trained_betas else None,
+            "rescale_betas_zero_snr": bool(rescale_betas_zero_snr),
+        }
+        kept64 = kept.double().clamp_min(1e-14)  # no signal at all has no logarithm
+        self._log_snr = (kept64 / (1.0 - kept64)).log().float()
+
+    def config(self) -> dict[str, Any]:
+        return {"type": self.name, **self._config}
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), same shape as ``t``."""
+        if self._log_snr.device != t.device:
+            self._log_snr = self._log_snr.to(t.device)
+        last = len(self._log_snr) - 1
+        place = t.float() * last
+        below = place.floor().clamp(0, last - 1)
+        lower, upper = self._log_snr[below.long()], self._log_snr[below.long() + 1]
+        return torch.lerp(lower, upper, place - below)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(self.log_snr(t)).sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sigmoid(-self.log_snr(t)).sqrt()
+
+    def unit_scale(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)  # exactly, not up to rounding
+
+
+def build_process(options: Mapping[str, Any]) -> Process:
+    """Process from its :meth:`Process.config`, as in ``{"type": "residual_shift", "kappa": 2.0}``.
+
+    Raises:
+        AMDRestoreError: for an unknown type or key, or a value out of range.
+    """
+    arguments = dict(options)
+    kind = arguments.pop("type", RectifiedFlow.name)
     if kind == RectifiedFlow.name:
         return RectifiedFlow()
     if kind == ResidualShift.name:
         return ResidualShift(float(options.get("kappa", 2.0)))
-    raise AMDRestoreError(f"unknown process '{kind}'; use {RectifiedFlow.name} or {ResidualShift.name}")
+    for cls in (VariancePreserving, FlowMatching):
+        if kind == cls.name:
+            try:
+                return cls(**arguments)
+            except TypeError as error:  # names the key
+                reason = str(error).removeprefix(f"{cls.__name__}.__init__() ")
+                raise AMDRestoreError(f"process {kind}: {reason}; check diffusion.process") from error
+    known = (RectifiedFlow, ResidualShift, VariancePreserving, FlowMatching)
+    raise AMDRestoreError(f"unknown process '{kind}'; use {' or '.join(cls.name for cls in known)}")

@@ -57,7 +57,10 @@ class AMDRestorePipeline(DiffusionPipeline):
     def __init__(self, network: AMDRestoreNetwork, scheduler: AMDRestoreScheduler) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
-        self.codec = build_header_codec(network.header)
+        header = network.header
+        if header.start != "noise" or header.bases:
+            raise AMDRestoreError(f"{header.name}: latents and starts from lq need amd_restore.RestorationPipeline")
+        self.codec = build_header_codec(header)
 
     @classmethod
     def from_amd_restore(cls, name_or_path: str | Path = DEFAULT_MODEL) -> AMDRestorePipeline:

@@ -8,6 +8,8 @@ vary over the image is the constant map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -66,7 +68,9 @@ def score_adaptation(advantage: Tensor, strength: float) -> tuple[Tensor, Tensor
 
 
 @torch.no_grad()
-def sharpening_weight(advantage: Tensor, tau: float, form: str = "exp") -> Tensor:
+def sharpening_weight(
+    advantage: Tensor, tau: float, form: str = "exp", mean: Callable[[Tensor], Tensor] = torch.mean
+) -> Tensor:
     """Repulsive Landscape Sharpening: weight of each sample in the fake teacher's loss, lower for good ones.
 
     The paper says "reward-weighted"; both forms are ours: ``exp`` is ``exp(-tau a)``, ``linear`` is ``1 - tau
@@ -76,6 +80,7 @@ def sharpening_weight(advantage: Tensor, tau: float, form: str = "exp") -> Tenso
         advantage: in [-1, 1], (B,) or (B, 1, h, w).
         tau: sharpness, at least 0 (and below 1 for ``linear``); at 0 the weights are exactly one.
         form: ``exp`` or ``linear``.
+        mean: mean over the batch, of which ``advantage`` may be only a part.
 
     Returns:
         Positive weights with mean 1, the shape of ``advantage``.
@@ -89,4 +94,4 @@ def sharpening_weight(advantage: Tensor, tau: float, form: str = "exp") -> Tenso
         bounds = "in [0, 1) for the linear form" if form == "linear" else "at least 0"
         raise AMDRestoreError(f"the sharpening tau must be {bounds}, got {tau}")
     weight = torch.exp(-tau * advantage) if form == "exp" else 1.0 - tau * advantage
-    return weight / weight.mean()
+    return weight / mean(weight)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening_weight
+from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
 from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
@@ -41,7 +42,7 @@ class AMDModel(DMDModel):
         options = self.run.distill
         if options.objective == "regression" or (not update_student and options.sharpening_strength == 0):
             return None
-        advantage, rewards, values = self.advantage(image, self.gt, self.lq)
+        advantage, rewards, values = self.advantage(image, *self.seen())
         with self.diagnostics.extra():
             self.log(reward__total=rewards, **{f"reward__{name}": value for name, value in values.items()})
             if self.diagnosing:
@@ -62,6 +63,7 @@ class AMDModel(DMDModel):
             group_size=options.group_size,
             map_size=self.codec.latent_shape(lq)[2:] if options.spatial else None,
             map_sigma=options.map_sigma,
+            parts=self.share.parts if self.reward.training else 1,
         )
         floor = options.std_floor * self.reward.std_total
         return group_advantage(rewards, options.group_size, floor), rewards, values
@@ -72,26 +74,23 @@ class AMDModel(DMDModel):
         alpha, beta = score_adaptation(advantage, self.run.distill.adaptation_strength)
         if self.diagnosing:
             with self.diagnostics.extra():
-                self._log_weights(alpha=alpha, beta=beta)
+                self.log_of_batch(_summaries, alpha, beta)
         return alpha, beta
-
-    def _log_weights(self, **weights: Tensor) -> None:
-        for name, weight in weights.items():
-            summary = {"mean": weight.mean(), "min": weight.min(), "max": weight.max(), "std": weight.std(correction=0)}
-            self.log(**{f"amd__{name}_{key}": value for key, value in summary.items()})
 
     def sharpening(self, advantage: Tensor | None) -> Tensor | None:
         """Repulsive Landscape Sharpening."""
         if advantage is None:
             return None
         options = self.run.distill
-        return sharpening_weight(advantage, options.sharpening_strength, options.sharpening_form)
+        strength, form = options.sharpening_strength, options.sharpening_form
+        return sharpening_weight(advantage, strength, form, lambda weight: mean_of_all(weight.mean()))
 
     def student_losses(self, x0: Tensor, image: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
         """DMD's, and rewards that were also given a weight as losses."""
         losses = super().student_losses(x0, image, cond, advantage)
+        gt, lq = self.seen()
         for reward, weight in self.reward_losses:
-            losses[f"l_{reward.name}"] = weight * reward.loss(image, gt=self.gt, lq=self.lq).mean()
+            losses[f"l_{reward.name}"] = weight * reward.loss(image, gt=gt, lq=lq).mean()
         return losses
 
     def after_validation(self, dataloader: Any) -> None:
@@ -114,3 +113,12 @@ class AMDModel(DMDModel):
         """Inverse of :meth:`extra_state`."""
         super().load_extra_state(state)
         self.reward.load_state_dict(state["reward"])
+
+
+def _summaries(alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:
+    """What alpha and beta are like over the batch."""
+    values: dict[str, Tensor] = {}
+    for name, weight in (("alpha", alpha), ("beta", beta)):
+        summary = {"mean": weight.mean(), "min": weight.min(), "max": weight.max(), "std": weight.std(correction=0)}
+        values |= {f"amd__{name}_{key}": value for key, value in summary.items()}
+    return values

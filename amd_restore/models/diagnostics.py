@@ -15,6 +15,7 @@ from torch import Tensor
 
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
+from amd_restore.models.distributed import process_count, process_rank, sum_of_all
 
 FILE_NAME = "diagnostics.jsonl"
 
@@ -31,11 +32,19 @@ class Diagnostics:
         self.seconds = 0.0  # of all training steps so far, resumed ones included
         self._window = self._own = 0.0
 
-    def add(self, **values: Tensor) -> None:
-        """Add to the window; ``__`` in a name stands for ``/``."""
+    def add(self, share: float = 1.0, **values: Tensor) -> None:
+        """Add to the window; ``__`` in a name stands for ``/``.
+
+        Args:
+            share: what a scalar counts: less than 1 where several of them, of parts or processes, stand for one
+                iteration. Other tensors have a value for each sample and count by themselves.
+            **values: by name.
+        """
         for name, value in values.items():
             flat = value.detach().float().flatten()
             counted = torch.stack([flat.nansum(), (~flat.isnan()).sum().float()])
+            if share != 1.0 and value.ndim == 0:
+                counted = counted * share
             key = name.replace("__", "/")
             self.sums[key] = self.sums[key] + counted if key in self.sums else counted
 
@@ -54,10 +63,16 @@ class Diagnostics:
         yield
         self._own += time.perf_counter() - start
 
+    def merged(self) -> dict[str, Tensor]:
+        """Sums and counts of all processes; all of them have to ask."""
+        if process_count() == 1 or not self.sums:
+            return dict(self.sums)
+        return dict(zip(self.sums, sum_of_all(torch.stack(list(self.sums.values()))), strict=True))
+
     def read(self) -> dict[str, float]:
-        """Means of the window, which starts anew; a mean of nothing is NaN."""
+        """Means of the window over all processes; it starts anew. A mean of nothing is NaN."""
         means = {}
-        for name, pair in self.sums.items():
+        for name, pair in self.merged().items():
             total, count = pair.tolist()
             means[name] = total / count if count else math.nan
         if self._own:
@@ -67,11 +82,12 @@ class Diagnostics:
 
     def state_dict(self) -> dict[str, Any]:
         """The unfinished window: an exact resume continues it. Times are not state: no two runs share them."""
-        return {"sums": dict(self.sums)}
+        return {"sums": self.merged()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        self.sums = dict(state["sums"])
+        """Inverse of :meth:`state_dict`; the first process goes on with the sums of all."""
+        first = process_rank() == 0
+        self.sums = {key: value if first else torch.zeros_like(value) for key, value in state["sums"].items()}
 
 
 class DiagnosticsFile:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.diffusion import rollout
+from amd_restore.diffusion import approach, last_call
 from amd_restore.losses.diagnostics import group_diversity, zone_cosine, zone_mean
 from amd_restore.losses.dmd import (
     denoising_loss,
@@ -20,7 +20,9 @@ from amd_restore.losses.dmd import (
     vsd_weight,
 )
 from amd_restore.losses.perceptual import random_view
+from amd_restore.models.distributed import load_whole
 from amd_restore.models.gan_branch import GANBranch
+from amd_restore.models.latent import Windows, cut_images, decode_windows
 from amd_restore.models.restoration_model import RestorationModel, build_network, channels_last
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards.fidelity_reward import build_lpips
@@ -47,26 +49,30 @@ class DMDModel(RestorationModel):
         """
         paths = self.opt["path"]
         self.net_teacher = channels_last(build_network(self.opt["network_teacher"])).to(self.device)
-        self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
-        self.net_teacher.eval().requires_grad_(False)
+        if paths.get("pretrain_network_teacher"):
+            self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
+        self.net_teacher = self.sharded_net(self.net_teacher.eval().requires_grad_(False))
         distill = self.run.distill
         if distill.fake_sees_step:
             self.opt["network_fake"]["cond_channels"] = self.codec.cond_channels + 1
         self.net_fake = self.model_to_device(build_network(self.opt["network_fake"]))
-        fake_path = paths.get("pretrain_network_fake") or paths["pretrain_network_teacher"]
-        self.load_network(self.net_fake, fake_path, True, "params", grow=distill.fake_sees_step)
+        fake_path = paths.get("pretrain_network_fake") or paths.get("pretrain_network_teacher")
+        if fake_path:
+            self.load_network(self.net_fake, fake_path, True, "params", grow=distill.fake_sees_step)
         self.net_fake.train()
         if distill.weight_percep > 0:
             self.percep = build_lpips(distill.percep_net, self.device)
         if distill.objective == "dmd2":
             with torch.random.fork_rng(devices=[]):
                 self.gan = GANBranch(self.get_bare_model(self.net_fake), self.device)
+            self.gan.head = self.sharded_net(self.gan.head)
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
         """Student's and fake teacher's optimizers, in this order."""
         fake = [*self.net_fake.parameters(), *(self.gan.head.parameters() if self.gan else ())]
-        for name, parameters in (("optim_g", list(self.net_g.parameters())), ("optim_fake", fake)):
+        student = [*self.net_g.parameters(), *(self.encoder.parameters() if self.encoder else ())]
+        for name, parameters in (("optim_g", student), ("optim_fake", fake)):
             options = dict(self.opt["train"][name])
             optimizer = self.get_optimizer(options.pop("type"), parameters, **options)
             setattr(self, name.replace("optim_", "optimizer_"), optimizer)
@@ -85,32 +91,67 @@ class DMDModel(RestorationModel):
         update_student = current_iter % self.run.distill.fake_updates_per_student == 0  # the only place that says so
         updates = current_iter // self.run.distill.fake_updates_per_student
         self.diagnosing = update_student and updates % DIAGNOSE_EVERY == 1
-        cond = self.codec.condition(self.lq)
+        self.draw_rollout()
+        (self.cond,) = self.in_parts(lambda: (self.codec.condition(self.lq),))
 
-        # 1. Student rollout; only the last step carries gradient.
-        with torch.set_grad_enabled(update_student), self.autocast():
-            fresh_noise = self.fresh_noise if self.sampler == "renoise" else None
-            start = self.start_noise()
-            schedule = (*self.draw_steps(), fresh_noise, self.time_shift)
-            x0, made_at = rollout(self.denoiser(self.net_g), start, cond, *schedule)
-        self.made_at = made_at
-        self.fake_cond = self.condition_of_fake(cond, made_at)
-        image = self.codec.decode(x0, self.lq)
+        # 1. Student rollout; only the last step carries gradient. Of several parts, it is repeated for each in 3.
+        at_once = update_student and self.share.parts == 1
+        with torch.set_grad_enabled(at_once):
+            x0, image, self.state, self.made_at = self.in_parts(self.student_samples)
+        self.fake_cond = self.condition_of_fake(self.cond, self.made_at)
 
         # 2. Rewards diagnose; they never backpropagate.
         advantage = self.diagnose(image.detach(), update_student)
 
         # 3. Student: matching and guidance, weighted by how good each sample already is (eq. 10, 13).
         if update_student:
-            self.step(self.optimizer_g, **self.student_losses(x0, image, cond, advantage))
+
+            def student_losses(rows: slice) -> dict[str, Tensor]:
+                sample, seen = (x0, image) if at_once else self.student_samples()[:2]
+                return self.student_losses(sample, seen, self.cond, _rows(advantage, rows))
+
+            self.descend(self.optimizer_g, student_losses)
             if self.ema_decay > 0:
-                self.model_ema(min(self.ema_decay, (1 + updates) / (10 + updates)))
+                decay = min(self.ema_decay, (1 + updates) / (10 + updates))
+                self.model_ema(decay)
+                if self.encoder:
+                    self.encoder.update(decay)
 
         # 4. Fake score: fits the student's samples, sharpest where they are worst.
         if self.run.distill.objective != "regression":
-            self.step(self.optimizer_fake, **self.fake_losses(x0.detach(), cond, advantage))
+            self.weights = self.sharpening(advantage)
+            samples = x0.detach()
+
+            def fake_losses(rows: slice) -> dict[str, Tensor]:
+                return self.fake_losses(samples[rows], self.cond, _rows(advantage, rows))
+
+            self.descend(self.optimizer_fake, fake_losses)
 
     # ---- the four sentences, in detail ------------------------------------------------------------------------
+
+    def draw_rollout(self) -> None:
+        """What is random about this step's samples, in advance: each part, and each repetition, takes its rows."""
+        self.noise = self.start_noise()
+        self.steps, self.stops, self.calls = self.draw_schedules()
+        fresh = [self.fresh_noise(i + 1) for i in range(self.calls)] if self.sampler == "renoise" else []
+        self.fresh = torch.stack(fresh, dim=1) if fresh else None  # (B, calls, C, h, w)
+        self.windows = self.draw_windows()
+        self.state, self.weights = None, None
+
+    def student_samples(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The student's samples x0, their images, the states in which it was asked last, and when (B,)."""
+        denoiser, schedule = self.denoiser(self.net_g), (self.steps, self.stops)
+        with self.autocast():
+            cond = self.student_condition(self.lq) if self.encoder else self.cond
+            start = self.first_state(self.lq, cond, self.noise)
+            state = self.state
+            if state is None:
+                drawn = self.fresh
+                fresh = None if drawn is None else lambda step: drawn[:, step - 1]
+                calls = self.calls if self.sharded else 0
+                state = approach(denoiser, self.noise, cond, *schedule, fresh, self.time_shift, start, calls)
+            x0, made_at = last_call(denoiser, state, cond, *schedule, self.time_shift, start)
+        return x0, self.decoded(x0), state, made_at
 
     def fresh_noise(self, step: int) -> Tensor:
         """Noise for a step of the rollout after the first; successive draws of the step's generator."""
@@ -118,11 +159,34 @@ class DMDModel(RestorationModel):
 
     def start_noise(self) -> Tensor:
         """Noise (B, C, h, w) from which the student starts."""
-        shape = self.codec.latent_shape(self.lq)
-        return torch.randn(shape, generator=self.generator, device=self.device)
+        return self.randn(self.codec.latent_shape(self.lq))
+
+    def draw_windows(self) -> Windows | None:
+        """Where losses and rewards look, with ``distill.decode_crop``; None is everywhere."""
+        options = self.run.distill
+        n, _, *size = self.lq.shape
+        height, width = (side // self.codec.lq_patch for side in size)
+        side = -(-(options.decode_crop or 0) // self.codec.cells(self.codec.lq_patch))
+        if not side or side >= max(height, width):
+            return None
+        return Windows.draw(self.rand, (height, width), side, n // options.group_size, options.group_size)
+
+    def decoded(self, x0: Tensor) -> Tensor:
+        """Images of this step's samples, where losses look."""
+        return decode_windows(self.codec, x0, self.lq, self.windows)
+
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """``gt`` and ``lq`` at that place."""
+        return cut_images(self.codec, self.gt, self.lq, self.windows)
 
     def draw_steps(self) -> tuple[Tensor, Tensor]:
+        """The first two of :meth:`draw_schedules`."""
+        return self.draw_schedules()[:2]
+
+    def draw_schedules(self) -> tuple[Tensor, Tensor, int]:
         """Length of the schedule and the step that is trained, (B,) each, at random but equal inside a group.
+
+        With the greatest number of steps before one that is trained, in the batch of all processes.
 
         One set of weights serves all lengths, so every batch mixes them: where whole batches had one length, the
         rarer times were forgotten between their turns (4 steps fell to 14 dB within 100 updates).
@@ -130,10 +194,14 @@ class DMDModel(RestorationModel):
         options = self.run.distill
         groups = self.lq.shape[0] // options.group_size
         weights = torch.tensor(options.step_weights or [1.0] * len(options.num_steps), device=self.device)
-        choice = torch.multinomial(weights, groups, replacement=True, generator=self.generator)
+        count = groups * self.share.count
+        choice = torch.multinomial(weights, count, replacement=True, generator=self.generator)
         steps = torch.tensor(options.num_steps, device=self.device)[choice]
-        stop = (self.rand(groups) * steps).long()
-        return steps.repeat_interleave(options.group_size), stop.repeat_interleave(options.group_size)
+        uniform = torch.rand(count, generator=self.generator, device=self.device)
+        stop = (uniform * steps).long()
+        own = self.share.place(groups)
+        size = options.group_size
+        return steps[own].repeat_interleave(size), stop[own].repeat_interleave(size), int(stop.max())
 
     def diagnose(self, image: Tensor, update_student: bool) -> Tensor | None:
         """Advantage of each sample; None is plain DMD."""
@@ -155,23 +223,35 @@ class DMDModel(RestorationModel):
             direction, norm = self.direction(x0.detach(), cond, advantage)
             # Late steps refine what is there; matched in full they would draw the whole posterior anew.
             share = self.made_at.reshape(-1, 1, 1, 1) ** options.matching_decay
+            if not options.matching_first:
+                share = share * (self.made_at < 1.0).reshape(-1, 1, 1, 1)
             losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, direction * share, norm)
         if self.gan is not None:
             t = self.score_times(x0.shape[0])
             x_t = self.process.add_noise(x0, self.randn_like(x0), t)
             with self.autocast():
-                loss = self.gan.student_loss(self.denoiser(self.net_fake), x_t, t, self.fake_cond)
+                loss = self.gan.student_loss(self.denoiser(self.gan.net), x_t, t, self.fake_cond)
             losses["l_gan"] = options.weight_gan * loss
+        gt, _ = self.seen()
         if options.weight_pix > 0:
-            losses["l_pix"] = options.weight_pix * (image - self.gt).abs().mean()
+            losses["l_pix"] = options.weight_pix * (image - gt).abs().mean()
+        if options.weight_l2 > 0:
+            losses["l_l2"] = options.weight_l2 * (image - gt).square().mean()
         if options.weight_percep > 0:
-            pair = (image, self.gt)
+            pair = (image, gt)
             if options.percep_augment:
-                pair = random_view(image, self.gt, self.generator)
+                pair = random_view(image, gt, self.generator)
             losses["l_percep"] = options.weight_percep * self.percep(*pair).mean()
         return losses
 
     loss_name = "l_dmd"
+    row_names = (
+        *RestorationModel.row_names,
+        *("cond", "fake_cond", "noise", "fresh", "steps", "stops", "state", "made_at", "windows", "weights"),
+    )
+    state: Tensor | None = None  # in which the student is asked last, once it is known
+    weights: Tensor | None = None  # of the fake teacher's loss, see sharpening()
+    windows: Windows | None = None
     gan: GANBranch | None = None
     diagnosing = False  # whether this step measures more than it needs
 
@@ -221,14 +301,11 @@ class DMDModel(RestorationModel):
     ) -> None:
         """Size of the step and its parts, and whether it leads to the ground truth, inside and outside the zone."""
         to_gt = self.codec.encode(self.gt, self.lq) - x0
+        self.log_of_batch(_sizes, x0, direction, matching, norm)
         self.log(
-            amd__grad_norm=(direction / norm).square().mean().sqrt(),
-            amd__norm_matching=(matching / norm).square().mean().sqrt(),
-            amd__norm_guidance=((direction - matching) / norm).square().mean().sqrt(),
             amd__cosine_gt=gradient_cosine(direction, to_gt),
             amd__distance_real=norm,
-            amd__x0_std=x0.std(),
-            amd__diversity=group_diversity(self.codec.decode(x0, self.lq), self.run.distill.group_size),
+            amd__diversity=group_diversity(self.decoded(x0), self.run.distill.group_size),
         )
         if advantage is not None:
             inside, outside = zone_cosine(direction, to_gt, advantage < 0)
@@ -242,7 +319,7 @@ class DMDModel(RestorationModel):
         denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(t)
         with self.autocast(), self.gan.tap() if self.gan else contextlib.nullcontext() as tap:
             x0_pred = denoiser(x_t, t, self.fake_cond)
-        losses = {"l_fake": denoising_loss(x0_pred, x0, weight_t, self.sharpening(advantage))}
+        losses = {"l_fake": denoising_loss(x0_pred, x0, weight_t, self.weights)}
         if self.gan is not None and tap is not None:
             x0_gt = self.codec.encode(self.gt, self.lq)
             real_t = self.process.add_noise(x0_gt, self.randn_like(x0), t)
@@ -252,26 +329,49 @@ class DMDModel(RestorationModel):
         if advantage is not None and self.diagnosing:
             with self.diagnostics.extra():
                 error = (x0_pred.detach() - x0).square() * weight_t.reshape(-1, 1, 1, 1)
-                inside, outside = zone_mean(error, advantage < 0)
-                self.log(amd__fake_loss_inside=inside, amd__fake_loss_outside=outside)
+                self.log_of_batch(_errors_by_zone, error, advantage)
         return losses
 
     def reward_names(self) -> tuple[str, ...]:
         """The anchoring losses; rewards are added by AMD."""
         options = self.run.distill
         names = ["l1"] if options.weight_pix > 0 else []
+        names += ["l2"] if options.weight_l2 > 0 else []
         return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
 
     def extra_state(self) -> dict[str, Any]:
-        """The critic's head."""
-        return {"gan_head": self.gan.head.state_dict()} if self.gan else {}
+        """The critic's head and the trained encoder."""
+        state: dict[str, Any] = {"gan_head": self.gan.head.state_dict()} if self.gan else {}
+        return {**state, "encoder": self.encoder.state_dict()} if self.encoder else state
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
         if self.gan:
-            self.gan.head.load_state_dict(state["gan_head"])
+            load_whole(self.gan.head, state["gan_head"])
+        if self.encoder:
+            self.encoder.load_state_dict(state["encoder"])
 
     def save(self, epoch: int, current_iter: int) -> None:
         """The fake teacher too, under BasicSR's naming."""
         self.save_network(self.net_fake, "net_fake", current_iter)
         super().save(epoch, current_iter)
+
+
+def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
+    return None if values is None else values[rows]
+
+
+def _sizes(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor) -> dict[str, Tensor]:
+    """How large the step is, and its parts."""
+    return {
+        "amd__grad_norm": (direction / norm).square().mean().sqrt(),
+        "amd__norm_matching": (matching / norm).square().mean().sqrt(),
+        "amd__norm_guidance": ((direction - matching) / norm).square().mean().sqrt(),
+        "amd__x0_std": x0.std(),
+    }
+
+
+def _errors_by_zone(error: Tensor, advantage: Tensor) -> dict[str, Tensor]:
+    """Error of the fake teacher inside and outside the Forbidden Zone."""
+    inside, outside = zone_mean(error, advantage < 0)
+    return {"amd__fake_loss_inside": inside, "amd__fake_loss_outside": outside}

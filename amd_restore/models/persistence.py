@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.atomic import write_atomically
-from amd_restore.checkpoint import load_checkpoint
+from amd_restore.checkpoint import check_network_base, load_checkpoint, split_encoder
 from amd_restore.errors import AMDRestoreError
+from amd_restore.models.distributed import load_whole
+
+BASE_KEY = "base"  # in a .pth file of an adapter: fingerprint of the weights that it belongs to
 
 
 def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
@@ -35,8 +38,8 @@ def load_weights(
 ) -> Path:
     """Fill ``net`` from ``.safetensors`` or from BasicSR's ``.pth`` (``params_ema`` falls back to ``params``).
 
-    With ``grow`` the file may be of the same network with fewer input channels: weights of the additional, last ones
-    are 0, so that the network starts as the smaller one.
+    With ``grow`` the file may be of the same network with fewer input channels or blocks: weights of the additional,
+    last channels are 0, and what else is new adds nothing yet, so that the network starts as the smaller one.
 
     Returns:
         The file, with variables and ``~`` expanded.
@@ -49,19 +52,28 @@ def load_weights(
         raise AMDRestoreError(f"{path}: no such weights file; check the path block of the option file")
     state: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
-        _, state = load_checkpoint(path)
+        header, state = load_checkpoint(path)
+        check_network_base(header, net)
+        _, state = split_encoder(state)
     else:
         try:
             stored = torch.load(path, map_location="cpu", weights_only=True)
-            state = stored.get(param_key) or stored["params"]
+            state, base = stored.get(param_key) or stored["params"], stored.get(BASE_KEY)
         except (RuntimeError, pickle.UnpicklingError, OSError, EOFError, KeyError, AttributeError) as error:
             raise AMDRestoreError(
                 f"{path}: not a weights file of BasicSR ({type(error).__name__}), or damaged"
             ) from error
+        found = getattr(net, "base_fingerprint", None)
+        if base and found and base != found:
+            raise AMDRestoreError(
+                f"{path}: an adapter of other weights than pretrained_model_name_or_path holds now "
+                f"(fingerprint {found}, wanted {base}); put the original ones there"
+            )
     if grow:
+        state = net.grow(state) if hasattr(net, "grow") else state  # type: ignore[operator]  # FlatDenoiser's
         state = {key: _grown(value, net.state_dict().get(key)) for key, value in state.items()}
     try:
-        net.load_state_dict(dict(state), strict=strict)
+        load_whole(net, state, strict)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"{path}: weights of another network than {type(net).__name__} ({detail})") from error

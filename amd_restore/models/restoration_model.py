@@ -3,6 +3,7 @@ saving and resuming, validation at several numbers of steps."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amd_restore.checkpoint import Header, save_checkpoint
+from amd_restore.checkpoint import ENCODER_PREFIX, Header, load_checkpoint, save_checkpoint
 from amd_restore.data.degradations import build_degradation
-from amd_restore.diffusion import Denoiser, build_codec, build_process, field_noise, sample
-from amd_restore.errors import AMDRestoreError
+from amd_restore.diffusion import Denoiser, field_noise, lq_start, sample
 from amd_restore.models.diagnostics import FILE_NAME, Diagnostics, DiagnosticsFile
-from amd_restore.models.persistence import load_weights, revision, torch_save
+from amd_restore.models.distributed import (
+    check_parallel,
+    images_of_process,
+    process_count,
+    process_rank,
+    replicate,
+    shard,
+    spread_optimizer,
+    whole,
+)
+from amd_restore.models.latent import TrainedEncoder, bases, build_space, rebuild_options
+from amd_restore.models.persistence import BASE_KEY, load_weights, revision, torch_save
+from amd_restore.models.training_step import TrainingStep
 from amd_restore.models.validation import check_metrics, validate
 from amd_restore.options import RunOptions
 from amd_restore.precision import has_bfloat16
@@ -38,12 +50,10 @@ def channels_last(net: nn.Module) -> nn.Module:
     return net
 
 
-class RestorationModel(SRModel):
+class RestorationModel(TrainingStep, SRModel):
     """Base of :class:`TeacherModel` and :class:`DMDModel`.
 
-    ``net_g`` is the network being trained (EMA, saving, validation come from BasicSR). Every random number of a
-    training step comes from ``self.generator``, which is reseeded from (seed, iteration, rank): randomness is a
-    function of progress, so a resumed run repeats the straight one bit for bit.
+    ``net_g`` is the network being trained (EMA, saving, validation come from BasicSR).
     """
 
     kind = "teacher"
@@ -52,25 +62,27 @@ class RestorationModel(SRModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.run = RunOptions.from_dict(opt, opt.get("opt_path", "options"))
-        self.codec = build_codec({"scale": opt["scale"], "patch": self.run.codec.patch, "std": self.run.codec.std})
-        diffusion = self.run.diffusion
-        self.process = build_process({"type": diffusion.process, "kappa": diffusion.kappa})
+        device = torch.device("cuda" if opt["num_gpu"] else "cpu")
+        self.codec, self.process, self.prediction_type = build_space(opt, self.run, device)
         for key in [key for key in opt if key.startswith("network_")]:
             opt[key].setdefault("in_channels", self.codec.channels)
             opt[key].setdefault("cond_channels", self.codec.cond_channels)
+        self.encoder = TrainedEncoder(self.codec) if self.run.codec.train_encoder else None
         if opt.get("num_threads"):
             torch.set_num_threads(int(opt["num_threads"]))
+        check_parallel(opt)
+        self.init_training_step(self.run.train.accumulate if self.run.train else 1)
         self.diagnostics = Diagnostics()
         self.current_iter = 0
         self.validated: dict[str, int] = {}  # iteration of the newest validation, by data set
         wanted = opt.get("amp") == "bf16"
-        self.use_bfloat16 = wanted and has_bfloat16(torch.device("cuda" if opt["num_gpu"] else "cpu"))
+        self.use_bfloat16 = wanted and has_bfloat16(device)
         if wanted and not self.use_bfloat16:
             get_root_logger().info("amp: bf16 is off, this processor would only emulate it")
         self.grad_clip = float((opt.get("train") or {}).get("grad_clip") or 0.0)
         super().__init__(opt)
         self.diagnostics_file = DiagnosticsFile(Path(opt["path"]["log"]) / FILE_NAME)
-        if self.is_train and not opt.get("resume_iter"):
+        if self.is_train and not opt.get("resume_iter") and process_rank() == 0:
             self.diagnostics_file.rewind(0)
         self.degradation = build_degradation(self.run.degradation, opt["scale"]).to(self.device)
         self.generator = torch.Generator(self.device)
@@ -83,8 +95,9 @@ class RestorationModel(SRModel):
         self.net_g.train()
         train = self.opt["train"]
         self.ema_decay = float(train.get("ema_decay", 0))
-        if self.ema_decay > 0:
+        if self.ema_decay > 0 and (self.sharded or process_rank() == 0):
             self.net_g_ema = channels_last(build_network(self.opt["network_g"])).to(self.device).eval()
+            self.net_g_ema = self.sharded_net(self.net_g_ema)
             path = self.opt["path"].get("pretrain_network_g")
             if path is None:
                 self.model_ema(0)
@@ -102,17 +115,38 @@ class RestorationModel(SRModel):
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params", grow: bool = False
     ) -> None:
         """Load weights, see :func:`~amd_restore.models.persistence.load_weights`."""
+        grow = grow or self.run.path.grow_networks
         path = load_weights(self.get_bare_model(net), load_path, param_key, strict, grow)
+        if self.encoder and net is getattr(self, "net_g", None) and path.suffix == ".safetensors":
+            self.encoder.load_exported(load_checkpoint(path)[1])
         get_root_logger().info(f"Loaded {path}")
 
+    @property
+    def sharded(self) -> bool:
+        """Networks are spread over the processes."""
+        return bool(self.opt["dist"]) and (self.opt.get("train") or {}).get("parallel") == "fsdp"
+
+    def sharded_net(self, net: Any) -> Any:
+        """``net``, spread over the processes where networks are."""
+        if self.sharded:
+            self.trained_nets.append(shard(net, self.device))
+        return net
+
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """BasicSR's, in channels-last layout."""
-        wrapped: nn.Module = super().model_to_device(channels_last(net))
-        return wrapped
+        """BasicSR's, in channels-last layout, on CPUs too, and with ``train.parallel: fsdp``."""
+        net = channels_last(net)
+        if not self.opt["dist"]:
+            wrapped: nn.Module = super().model_to_device(net)
+            return wrapped
+        net = net.to(self.device)
+        if not self.sharded:
+            net = replicate(net, self.device, bool(self.opt.get("find_unused_parameters", False)))
+            self.trained_nets.append(net)
+        return self.sharded_net(net)
 
     def denoiser(self, net: nn.Module) -> Denoiser:
         """``net`` as an estimator of x0."""
-        return Denoiser(net, self.process, self.run.diffusion.prediction_type)
+        return Denoiser(net, self.process, self.prediction_type)
 
     # ---- data -------------------------------------------------------------------------------------------------
 
@@ -125,29 +159,12 @@ class RestorationModel(SRModel):
         if "lq" in data:
             self.lq = data["lq"].to(self.device)
         else:
-            self.degradation.reseed(self.step_seed(self.current_iter + 1))
+            self.degradation.reseed(self.step_seed(self.current_iter + 1), process_rank() * len(self.gt))
             self.lq = self.degradation(self.gt)
 
     def autocast(self) -> torch.autocast:
         """bf16 autocast when ``amp: bf16`` and the hardware has it, else a no-op."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16)
-
-    def seed_step(self, current_iter: int) -> None:
-        """Make this step's randomness a function of (seed, iteration, rank)."""
-        self.generator.manual_seed(self.step_seed(current_iter))
-
-    def step_seed(self, current_iter: int) -> int:
-        """Seed of an iteration, from 0 to 2^63 - 1."""
-        seed = (int(self.opt["manual_seed"]) * 1_000_003 + current_iter) * 1_009 + int(self.opt.get("rank", 0))
-        return seed % 2**63
-
-    def randn_like(self, x: Tensor) -> Tensor:
-        """Standard normal noise of the step's own generator."""
-        return torch.randn(x.shape, generator=self.generator, device=self.device)
-
-    def rand(self, n: int) -> Tensor:
-        """``n`` uniform numbers in [0, 1) of the step's own generator."""
-        return torch.rand(n, generator=self.generator, device=self.device)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One step of BasicSR's loop: :meth:`train_step`, seeded and timed."""
@@ -160,39 +177,11 @@ class RestorationModel(SRModel):
         """What a model does in one iteration."""
         raise NotImplementedError
 
-    # ---- one optimizer step -----------------------------------------------------------------------------------
-
-    def step(self, optimizer: torch.optim.Optimizer, **losses: Tensor) -> None:
-        """Zero gradients, backward, check, clip, step; the only place that does so.
-
-        Raises:
-            AMDRestoreError: when a gradient is not finite (the step is not taken).
-        """
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack([loss for loss in losses.values()]).sum().backward()
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip or float("inf"))
-        if not torch.isfinite(norm):
-            values = ", ".join(f"{name} {float(loss.detach()):.3g}" for name, loss in losses.items())
-            raise AMDRestoreError(f"gradient is not finite ({values}); lower the learning rate or set amp: none")
-        optimizer.step()
-        self.log(**losses)
-
-    def log(self, **values: Tensor) -> None:
-        """Add tensors to the log's window; they are read (a device sync) only at logging iterations."""
-        self.diagnostics.add(**values)
-
-    def get_current_log(self) -> dict[str, float]:
-        """Means since the last call, also written to ``diagnostics.jsonl``; called every ``print_freq`` iterations."""
-        means = self.diagnostics.read()
-        if self.opt.get("rank", 0) == 0:
-            values = {name if "/" in name else f"loss/{name}": value for name, value in means.items()}
-            self.diagnostics_file.append(iter=self.current_iter, seconds=self.diagnostics.seconds, values=values)
-        return means
-
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
-        """EMA as BasicSR's, in two fused calls."""
+        """EMA as BasicSR's, in two fused calls; of networks that every process has, the first one keeps it."""
+        if not hasattr(self, "net_g_ema"):
+            return
         source: list[Tensor] = list(self.get_bare_model(self.net_g).parameters())
         target: list[Tensor] = list(self.net_g_ema.parameters())
         torch._foreach_mul_(target, decay)
@@ -213,7 +202,7 @@ class RestorationModel(SRModel):
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
         """Restored images (B, 3, sH, sW), clamped to [0, 1], with the EMA network if there is one."""
-        net: Any = getattr(self, "net_g_ema", self.net_g)
+        net: Any = self.evaluated or self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
         was_training = net.training
         net.eval()
         rows, columns = lq.shape[2:]
@@ -225,17 +214,52 @@ class RestorationModel(SRModel):
             return torch.cat(noise).to(self.device)
 
         fresh_noise = draw if self.sampler == "renoise" else None
-        with self.autocast():
-            cond = self.codec.condition(lq)
-            x0 = sample(self.denoiser(net), draw(0), cond, num_steps, guidance_scale, fresh_noise, self.time_shift)
+        averaged = self.encoder.averaged() if self.encoder else contextlib.nullcontext()
+        with self.autocast(), averaged:
+            cond = self.student_condition(lq)
+            noise = draw(0)
+            start = self.first_state(lq, cond, noise)
+            schedule = (num_steps, guidance_scale, fresh_noise, self.time_shift, start)
+            x0 = sample(self.denoiser(net), noise, cond, *schedule)
         net.train(was_training)
         scale = self.codec.scale
         return self.codec.decode(x0, lq)[:, :, : rows * scale, : columns * scale].clamp(0, 1)
+
+    def student_condition(self, lq: Tensor) -> Tensor:
+        """The condition as ``net_g`` sees it: through its own encoder where that is trained."""
+        return self.codec.condition(lq, trained=True) if self.encoder else self.codec.condition(lq)
+
+    def first_state(self, lq: Tensor, cond: Tensor, noise: Tensor) -> Tensor | None:
+        """State at t = 1 of a student that starts from ``lq``, given its condition; None is noise alone."""
+        options = self.run.distill
+        if self.kind != "student" or options.start == "noise":
+            return None
+        return lq_start(self.codec, self.process, lq, cond, noise, options.start_noise)
 
     def codec_sized(self, lq: Tensor) -> Tensor:
         """``lq`` with its last rows and columns repeated until the codec can cut it into cells (scales below patch)."""
         below, right = (-side % self.codec.lq_patch for side in lq.shape[2:])
         return F.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
+
+    def dist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
+        """Validation by the first process, with the whole network where it is spread over all."""
+        whole_net = self.whole_net() if self.sharded else None
+        if process_rank() == 0:
+            self.evaluated = whole_net
+            self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+            self.evaluated = None
+
+    evaluated: nn.Module | None = None  # what restores in place of net_g and its average
+
+    def whole_net(self) -> nn.Module | None:
+        """The network that restores, in the first process in one piece."""
+        net: Any = getattr(self, "net_g_ema", self.net_g)
+        state = whole(net.state_dict())
+        if process_rank() != 0:
+            return None
+        copy: nn.Module = channels_last(build_network(self.opt["network_g"])).to(self.device).eval()
+        copy.load_state_dict(state)
+        return copy
 
     def nondist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
         """Metrics at every number of steps in ``val.num_steps``, best values, sample panels."""
@@ -244,7 +268,7 @@ class RestorationModel(SRModel):
             return  # BasicSR validates once more when a run ends
         self.validated[name] = self.current_iter
         self.metric_results = validate(self, dataloader, current_iter, tb_logger, save_img)
-        if self.is_train and self.opt.get("rank", 0) == 0:
+        if self.is_train and process_rank() == 0:
             results = {name: self.metric_results}
             seconds = self.diagnostics.seconds
             self.diagnostics_file.append(iter=self.current_iter, seconds=seconds, validation=results)
@@ -255,21 +279,25 @@ class RestorationModel(SRModel):
 
     # ---- saving and resuming ----------------------------------------------------------------------------------
 
-    def header(self) -> Header:
-        """Description that travels with exported weights."""
+    def header(self, net: nn.Module | None = None) -> Header:
+        """Description that travels with exported weights, those of ``net`` if they are not ``net_g``'s."""
+        net = net or self.get_bare_model(self.net_g)
         steps = tuple(self.run.distill.num_steps) if self.kind == "student" else (1, 4, 10, 20)
         return Header(
             name=self.opt["name"],
             kind=self.kind,
             scale=self.opt["scale"],
-            network={k: v for k, v in self.opt["network_g"].items()},
+            network=rebuild_options(net, self.opt["network_g"]),
             codec=self.codec.config(),
             process=self.process.config(),
-            prediction_type=self.run.diffusion.prediction_type,
+            prediction_type=self.prediction_type,
             steps=steps,
             default_steps=min(steps) if self.kind == "student" else 10,
             sampler=self.sampler,
             time_shift=self.time_shift,
+            start=self.run.distill.start if self.kind == "student" else "noise",
+            start_noise=self.run.distill.start_noise if self.kind == "student" else 0.0,
+            bases=bases(net, self.codec),
             degradation=(self.opt.get("degradation") or {}).get("type", "bicubic"),
             training_data=self.opt["datasets"].get("train", {}).get("name", ""),
             licence=self.opt.get("licence", ""),
@@ -283,27 +311,33 @@ class RestorationModel(SRModel):
 
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
         """BasicSR's ``net_X_ITER.pth``, atomically, and loudly when it fails."""
-        if self.opt.get("rank", 0) != 0:
+        if process_rank() != 0 and not self.sharded:
             return
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         label = "latest" if current_iter == -1 else current_iter
-        state = {k: self.get_bare_model(n).state_dict() for n, k in zip(nets, keys, strict=True)}
-        torch_save(state, Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth")
+        state = {k: whole(self.get_bare_model(n).state_dict()) for n, k in zip(nets, keys, strict=True)}
+        base = bases(self.get_bare_model(nets[0]), self.codec).get("network")
+        if base:
+            state[BASE_KEY] = base
+        if process_rank() == 0:
+            torch_save(state, Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth")
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Optimizers, schedulers and whatever :meth:`extra_state` adds; atomic."""
-        if current_iter == -1 or self.opt.get("rank", 0) != 0:
+        if current_iter == -1:
             return
         state = {
             "epoch": epoch,
             "iter": current_iter,
-            "optimizers": [o.state_dict() for o in self.optimizers],
+            "optimizers": [whole(o.state_dict()) for o in self.optimizers],
             "schedulers": [s.state_dict() for s in self.schedulers],
-            "extra": self.extra_state(),
+            "extra": whole(self.extra_state()),
             "diagnostics": self.diagnostics.state_dict(),
+            "batch": {"processes": process_count(), "images": images_of_process(self.opt)},
         }
-        torch_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
-        self._remove_old(current_iter)
+        if process_rank() == 0:
+            torch_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
+            self._remove_old(current_iter)
 
     def _remove_old(self, current_iter: int) -> None:
         keep = int(self.opt["logger"].get("keep_checkpoints") or 0)
@@ -327,19 +361,25 @@ class RestorationModel(SRModel):
         if hasattr(self, "net_g_ema"):
             nets["params_ema"] = self.net_g_ema
         self.save_network(list(nets.values()), "net_g", current_iter, list(nets))
-        if self.opt.get("rank", 0) == 0:
+        net = self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
+        best = whole(net.state_dict())
+        if process_rank() == 0:
+            if self.run.export == "merged" and bases(net, self.codec).get("network"):
+                net = net.merged()
+                best = net.state_dict()
+            if self.encoder:
+                best = {**best, **{f"{ENCODER_PREFIX}{key}": value for key, value in self.encoder.average.items()}}
             label = "latest" if current_iter == -1 else current_iter
-            best = self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
-            save_checkpoint(
-                Path(self.opt["path"]["models"]) / f"net_g_{label}.safetensors", best.state_dict(), self.header()
-            )
+            save_checkpoint(Path(self.opt["path"]["models"]) / f"net_g_{label}.safetensors", best, self.header(net))
         self.save_training_state(epoch, current_iter)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Optimizers, schedulers, extra state; networks were loaded by BasicSR's ``check_resume`` paths."""
-        super().resume_training(resume_state)
+        pairs = zip(resume_state["optimizers"], self.optimizers, strict=True)
+        optimizers = [spread_optimizer(state, optimizer) for state, optimizer in pairs]
+        super().resume_training({**resume_state, "optimizers": optimizers})
         self.load_extra_state(resume_state.get("extra", {}))
         self.diagnostics.load_state_dict(resume_state.get("diagnostics", {"sums": {}}))
         self.current_iter = int(resume_state["iter"])
-        if self.opt.get("rank", 0) == 0:
+        if process_rank() == 0:
             self.diagnostics.seconds = self.diagnostics_file.rewind(self.current_iter)

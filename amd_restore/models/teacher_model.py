@@ -22,17 +22,18 @@ class TeacherModel(RestorationModel):
 
     def train_step(self, current_iter: int) -> None:
         """One step of gradient descent."""
-        x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
-        noise = self.randn_like(x0)
-        if self.opt["train"].get("objective", "denoising") == "regression":
-            l_pix = self.regression_loss(x0, noise)
-            self.step(self.optimizer_g, l_pix=l_pix)
-        else:
-            l_denoise = self.denoising_loss(x0, noise)
-            self.step(self.optimizer_g, l_denoise=l_denoise)
+        self.descend(self.optimizer_g, lambda rows: self.losses())
         if self.ema_decay > 0:
             # A short memory at first, so that the average forgets the start.
             self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
+
+    def losses(self) -> dict[str, Tensor]:
+        """The loss of the samples at hand, by its name."""
+        x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
+        noise = self.randn_like(x0)
+        if self.opt["train"].get("objective", "denoising") == "regression":
+            return {"l_pix": self.regression_loss(x0, noise)}
+        return {"l_denoise": self.denoising_loss(x0, noise)}
 
     def regression_loss(self, x0: Tensor, noise: Tensor) -> Tensor:
         """L1 between x0 and its estimate from pure noise."""
@@ -45,8 +46,7 @@ class TeacherModel(RestorationModel):
         """Squared error of v (the x0 error times :meth:`Process.loss_weight`), averaged."""
         options = self.run.diffusion
         n = x0.shape[0]
-        normal = torch.randn(n, generator=self.generator, device=x0.device)
-        t = torch.sigmoid(normal * options.logit_std + options.logit_mean)
+        t = torch.sigmoid(self.randn((n,)) * options.logit_std + options.logit_mean)
         t = torch.where(self.rand(n) < options.share_t1, torch.ones_like(t), t)
         keep = self.rand(n) >= options.cond_dropout
         x_t = self.process.add_noise(x0, noise, t)

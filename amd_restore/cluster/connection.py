@@ -1,0 +1,158 @@
+"""Starting or joining a Ray cluster, quietly, and how many workers fit into it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from amd_restore.errors import AMDRestoreError
+
+_THREADS = 4  # of a worker without a GPU, where the user names neither threads nor workers
+_STORE = 80 * 2**20  # bytes; nothing large passes through Ray's store, and 75 MiB is its least
+_PATIENCE = 10.0  # seconds
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anyone
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # a lost worker is reported by us, in one line
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Which cluster, and how much of it.
+
+    Args:
+        address: ``local`` starts one on this machine for this run, ``auto`` joins the one that runs here, ``HOST:PORT``
+            the one with its head there.
+        workers: processes that restore; None is one for each GPU, or one for every few processor cores.
+        retries: how often a picture is tried again after its worker was lost, or a store failed.
+    """
+
+    address: str = "local"
+    workers: int | None = None
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the workers share the cluster.
+
+    Args:
+        workers: how many there are.
+        threads: processor threads of each.
+        gpus: share of a GPU that each has.
+        neighbours: how many may find themselves on one machine, or on one GPU.
+    """
+
+    workers: int
+    threads: int
+    gpus: float
+    neighbours: int
+
+
+def import_ray() -> Any:
+    """The package.
+
+    Raises:
+        AMDRestoreError: it is not installed.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise AMDRestoreError('--engine ray needs the package ray; pip install "amd-restore[ray]"') from error
+
+
+@contextlib.contextmanager
+def connected(cluster: Cluster, threads: int | None) -> Iterator[Any]:
+    """Ray with a cluster behind it; one that was started here ends with the block.
+
+    A program that has called ``ray.init`` itself keeps its connection.
+
+    Args:
+        cluster: which one.
+        threads: of each worker, see :func:`lay_out`.
+
+    Raises:
+        AMDRestoreError: Ray is not installed, or there is no such cluster.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if cluster.address == "local":
+        # Ray counts processors only to share them out: more workers than fit are asked for knowingly.
+        cores = max(os.cpu_count() or 1, (cluster.workers or 1) * (threads or 1))
+        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
+    elif "://" in cluster.address:  # Ray's client knows no streams of answers
+        raise AMDRestoreError(
+            f"--address {cluster.address}: run the command on a machine of the cluster, with HOST:PORT"
+        )
+    elif ":" in cluster.address:
+        _check_listening(cluster.address)
+    main = threading.current_thread() is threading.main_thread()
+    terminated = signal.getsignal(signal.SIGTERM) if main else None
+    try:
+        ray.init(address=cluster.address, **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # ConnectionError is an OSError
+        raise _no_cluster(cluster.address, error) from error
+    finally:
+        if main and terminated is not None:  # Ray has put its own in place
+            signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def lay_out(ray: Any, cluster: Cluster, device: str, threads: int | None, most: int) -> Layout:
+    """Divide the cluster among workers.
+
+    Args:
+        ray: connected.
+        cluster: how many workers are wanted.
+        device: ``auto`` takes GPUs where there are any.
+        threads: processor threads of each worker; None chooses.
+        most: more workers would have nothing to do.
+
+    Raises:
+        AMDRestoreError: ``device`` is a numbered one: Ray gives each worker its own.
+    """
+    if ":" in device:
+        kind = device.split(":")[0]
+        raise AMDRestoreError(f"--device {device}: Ray chooses the device of each worker; use --device {kind}")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [max(1, int(node.get("CPU", 0))) for node in nodes] or [1]
+    gpus = sum(node.get("GPU", 0) for node in nodes) if device in ("auto", "cuda") else 0
+    if gpus:
+        workers = min(cluster.workers or int(gpus), most)
+        share = 1.0 if workers <= gpus else gpus / workers
+        return Layout(workers, threads or max(1, sum(cores) // workers), share, max(1, round(1 / share)))
+    if threads is None:
+        threads = max(1, sum(cores) // cluster.workers) if cluster.workers else min(_THREADS, max(cores))
+    workers = min(cluster.workers or sum(max(1, count // threads) for count in cores), most)
+    return Layout(workers, threads, 0.0, min(workers, max(1, max(cores) // threads)))
+
+
+def _check_listening(address: str) -> None:
+    """Ray itself tries for minutes, and says so on standard error."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> AMDRestoreError:
+    reason = " ".join(str(error).split())
+    advice = "start one with ray start --head" if address == "auto" else "check --address"
+    return AMDRestoreError(f"no Ray cluster at {address} ({reason}); {advice}")

@@ -1,0 +1,171 @@
+"""What training in a latent space adds: the window that is decoded, and an encoder that learns with the student."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amd_restore.archs.codecs import build_codec
+from amd_restore.archs.pretrained import scheduler_process
+from amd_restore.checkpoint import SOURCE_KEY, split_encoder
+from amd_restore.diffusion import Codec, Process, build_process
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options import RunOptions
+
+_PROCESS_KEYS = {
+    "residual_shift": ("kappa",),
+    "variance_preserving": ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr"),
+    "flow_matching": ("shift",),
+}
+
+
+class Windows:
+    """One square window of the latent grid for each sample, in blocks: the least that is whole cells and ``lq`` pixels.
+
+    Args:
+        tops, lefts: first row and column of each sample's window.
+        side: of the windows.
+    """
+
+    def __init__(self, tops: list[int], lefts: list[int], side: int) -> None:
+        self.tops, self.lefts, self.side = tops, lefts, side
+
+    @classmethod
+    def draw(cls, rand: Callable[[int], Tensor], size: tuple[int, int], side: int, groups: int, group: int) -> Windows:
+        """Random windows, equal inside a group so that its samples can be compared.
+
+        Args:
+            rand: gives n uniform numbers in [0, 1).
+            size: height and width of the grid, in blocks.
+            side: wanted; smaller where the grid is.
+            groups: how many groups there are.
+            group: samples in each.
+        """
+        side = min(side, *size)
+        tops, lefts = ([int(u * (length - side + 1)) for u in rand(groups).tolist()] for length in size)
+        return cls([top for top in tops for _ in range(group)], [left for left in lefts for _ in range(group)], side)
+
+    def __getitem__(self, rows: slice) -> Windows:
+        return Windows(self.tops[rows], self.lefts[rows], self.side)
+
+    def cut(self, x: Tensor, block: int) -> Tensor:
+        """The windows of ``x`` (B, C, H, W), in which a block is ``block`` wide."""
+        side = self.side * block
+        places = zip(x, self.tops, self.lefts, strict=True)
+        return torch.stack([one[:, top * block :, left * block :][:, :side, :side] for one, top, left in places])
+
+
+def decode_windows(codec: Codec, x0: Tensor, lq: Tensor, windows: Windows | None) -> Tensor:
+    """Decode samples, or only their ``windows``: decoding is what takes memory in a latent space.
+
+    At the border of a window the decoder knows nothing of what lies beyond, as at the border of an image.
+    """
+    if windows is None:
+        return codec.decode(x0, lq)
+    return codec.decode(windows.cut(x0, codec.cells(codec.lq_patch)), windows.cut(lq, codec.lq_patch))
+
+
+def cut_images(codec: Codec, gt: Tensor, lq: Tensor, windows: Windows | None) -> tuple[Tensor, Tensor]:
+    """``gt`` and ``lq`` at the place of :func:`decode_windows`."""
+    if windows is None:
+        return gt, lq
+    return windows.cut(gt, codec.lq_patch * codec.scale), windows.cut(lq, codec.lq_patch)
+
+
+def build_space(opt: Mapping[str, Any], run: RunOptions, device: torch.device) -> tuple[Codec, Process, str]:
+    """Codec, forward process and prediction type of an option file.
+
+    Raises:
+        AMDRestoreError: a model that cannot be loaded, or crops that do not fit the codec's cells.
+    """
+    codec = build_codec({"scale": opt["scale"], **(opt.get("codec") or {})}).to(device)
+    cell = codec.lq_patch * codec.scale
+    for phase, dataset in run.datasets.items():
+        if dataset.gt_size and dataset.gt_size % cell:
+            raise AMDRestoreError(
+                f"datasets.{phase}.gt_size: must be a multiple of {cell}, the least that the codec can cut, "
+                f"got {dataset.gt_size}"
+            )
+    config, prediction_type = _process_options(opt, run)
+    return codec, build_process(config), prediction_type
+
+
+def _process_options(opt: Mapping[str, Any], run: RunOptions) -> tuple[dict[str, Any], str]:
+    diffusion = run.diffusion
+    if diffusion.process != "pretrained":
+        keys = _PROCESS_KEYS.get(diffusion.process, ())
+        config = {"type": diffusion.process, **{key: getattr(diffusion, key) for key in keys}}
+        return config, diffusion.prediction_type
+    source = diffusion.pretrained_model_name_or_path
+    for block in (opt.get("network_g"), opt.get("network_teacher")):
+        source = source or (block or {}).get(SOURCE_KEY)
+    if source is None:
+        raise AMDRestoreError(f"diffusion.process: pretrained needs diffusion.{SOURCE_KEY}, or a network that has one")
+    return scheduler_process(source, diffusion.scheduler_subfolder)
+
+
+def rebuild_options(net: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """``{type, ...}`` that rebuilds ``net``; ``options`` of the option file are that unless it knows better."""
+    known = net.rebuild_options() if hasattr(net, "rebuild_options") else options
+    return {"type": options["type"], **known}
+
+
+def bases(net: Any, codec: Any) -> dict[str, str]:
+    """Fingerprints of the weights that ``net`` and ``codec`` need and no training of ours saves."""
+    found = {"network": getattr(net, "base_fingerprint", None), "codec": getattr(codec, "fingerprint", None)}
+    return {key: value for key, value in found.items() if value}
+
+
+class TrainedEncoder:
+    """The encoder through which the student sees ``lq``, and a moving average of what it learns.
+
+    Args:
+        codec: one that was built with ``train_encoder``; it holds the weights that learn.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.average = self._copy()
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {key: value.detach().clone() for key, value in self.codec.trained_state().items()}
+
+    def parameters(self) -> list[Tensor]:
+        """What the optimizer moves."""
+        return list(self.codec.trainable_parameters())
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move the average towards the weights; ``decay`` 0 copies them."""
+        for key, value in self.codec.trained_state().items():
+            self.average[key].mul_(decay).add_(value, alpha=1.0 - decay)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The codec encodes with the average while this is entered."""
+        kept = self._copy()
+        self.codec.load_trained_state(self.average)
+        try:
+            yield
+        finally:
+            self.codec.load_trained_state(kept)
+
+    def load_exported(self, state: Mapping[str, Tensor]) -> None:
+        """Start from the encoder among the tensors of a weights file."""
+        trained, _ = split_encoder(state)
+        if trained:
+            self.codec.load_trained_state(trained)
+            self.update(0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and their average."""
+        return {"weights": self._copy(), "average": {key: value.clone() for key, value in self.average.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self.codec.load_trained_state(state["weights"])
+        self.average = {key: value.to(self.average[key]) for key, value in state["average"].items()}

@@ -1,0 +1,164 @@
+"""One training step, whatever is trained: random numbers, a batch in parts and processes, descent, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.models.diagnostics import Diagnostics, DiagnosticsFile
+from amd_restore.models.distributed import (
+    Share,
+    average_gradients,
+    clip_gradients,
+    gathered,
+    process_count,
+    process_rank,
+    synchronised,
+)
+
+
+class TrainingStep:
+    """Part of :class:`~amd_restore.models.restoration_model.RestorationModel`.
+
+    Every random number of a step comes from ``self.generator``, which is reseeded from (seed, iteration): randomness is
+    a function of progress, so a resumed run repeats the straight one bit for bit. It is drawn for the batch of all
+    processes, of which each takes its rows, so that their number makes no difference.
+    """
+
+    opt: dict[str, Any]
+    device: torch.device
+    generator: torch.Generator
+    diagnostics: Diagnostics
+    diagnostics_file: DiagnosticsFile
+    grad_clip: float
+    current_iter: int
+    lq: Tensor
+    row_names: tuple[str, ...] = ("gt", "lq")  # attributes that hold a row for each sample
+
+    def init_training_step(self, parts: int) -> None:
+        """Start with the whole batch at hand; ``parts`` is ``train.accumulate``."""
+        self.share = Share(parts)
+        self.trained_nets: list[nn.Module] = []  # as every process holds them
+        self._pending: dict[str, list[tuple[Tensor, ...]]] = {}
+
+    # ---- random numbers ---------------------------------------------------------------------------------------
+
+    def seed_step(self, current_iter: int) -> None:
+        """Make this step's randomness a function of (seed, iteration)."""
+        self.generator.manual_seed(self.step_seed(current_iter))
+
+    def step_seed(self, current_iter: int) -> int:
+        """Seed of an iteration, the same in all processes, from 0 to 2^63 - 1."""
+        return (int(self.opt["manual_seed"]) * 1_000_003 + current_iter) * 1_009 % 2**63
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise of the step's own generator, a row for each sample at hand."""
+        rest = tuple(shape[1:])
+
+        def draw(n: int) -> Tensor:
+            return torch.randn((n, *rest), generator=self.generator, device=self.device)
+
+        return self.share.rows(draw, shape[0])
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """:meth:`randn` of the shape of ``x``."""
+        return self.randn(x.shape)
+
+    def rand(self, n: int) -> Tensor:
+        """``n`` uniform numbers in [0, 1) of the step's own generator, one for each sample or group at hand."""
+        return self.share.rows(lambda count: torch.rand(count, generator=self.generator, device=self.device), n)
+
+    # ---- a batch in parts -------------------------------------------------------------------------------------
+
+    def parts(self) -> Iterator[slice]:
+        """The rows of this process's batch in ``train.accumulate`` parts; in one, nothing changes.
+
+        While a part is out, the attributes in ``row_names`` hold its rows only, and random numbers are those that its
+        rows have in the whole batch.
+        """
+        if self.share.parts == 1:
+            yield slice(None)
+            return
+        kept = {name: getattr(self, name) for name in self.row_names if getattr(self, name, None) is not None}
+        before = self.generator.get_state()
+        size = len(self.lq) // self.share.parts
+        try:
+            for index in range(self.share.parts):
+                rows = slice(index * size, (index + 1) * size)
+                self.share.part = index
+                self.generator.set_state(before)
+                for name, value in kept.items():
+                    setattr(self, name, value[rows])
+                yield rows
+        finally:
+            self.share.part = None
+            for name, value in kept.items():
+                setattr(self, name, value)
+
+    def in_parts(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """``compute`` for each part, its results put together again."""
+        pieces = [compute() for _ in self.parts()]
+        return pieces[0] if len(pieces) == 1 else tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+
+    # ---- one optimizer step -----------------------------------------------------------------------------------
+
+    def step(self, optimizer: torch.optim.Optimizer, **losses: Tensor) -> None:
+        """:meth:`descend` with losses that are there already, of a batch in one part."""
+        self.descend(optimizer, lambda rows: losses)
+
+    def descend(self, optimizer: torch.optim.Optimizer, losses_of: Callable[[slice], dict[str, Tensor]]) -> None:
+        """Zero gradients, backward for each part, check, clip, step; the only place that does so.
+
+        Args:
+            optimizer: takes the step.
+            losses_of: losses of a part, which are means over its samples; called with its rows.
+
+        Raises:
+            AMDRestoreError: when a gradient is not finite (the step is not taken).
+        """
+        optimizer.zero_grad(set_to_none=True)
+        losses: dict[str, Tensor] = {}
+        for rows in self.parts():
+            with synchronised(self.trained_nets, self.share.is_last):
+                losses = losses_of(rows)
+                total = torch.stack([loss for loss in losses.values()]).sum()
+                (total / self.share.parts if self.share.parts > 1 else total).backward()
+            self.log(**losses)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        average_gradients(parameters, self.trained_nets)
+        norm = clip_gradients(parameters, self.grad_clip or float("inf"))
+        if not torch.isfinite(norm):
+            values = ", ".join(f"{name} {float(loss.detach()):.3g}" for name, loss in losses.items())
+            raise AMDRestoreError(f"gradient is not finite ({values}); lower the learning rate or set amp: none")
+        optimizer.step()
+
+    # ---- logs -------------------------------------------------------------------------------------------------
+
+    def log(self, **values: Tensor) -> None:
+        """Add tensors to the log's window; they are read (a device sync) only at logging iterations.
+
+        A scalar is taken for a mean over the samples at hand, or for what all processes agree on.
+        """
+        self.diagnostics.add(1.0 / self.share.count, **values)
+
+    def log_of_batch(self, measure: Callable[..., dict[str, Tensor]], *tensors: Tensor) -> None:
+        """Log what is no mean over samples: ``measure`` of tensors (B, ...) of the batch of all parts and processes."""
+        if self.share.count == 1:
+            self.log(**measure(*tensors))
+            return
+        self._pending.setdefault(measure.__qualname__, []).append(tensors)
+        if self.share.is_last:
+            columns = zip(*self._pending.pop(measure.__qualname__), strict=True)
+            self.diagnostics.add(1.0 / process_count(), **measure(*(gathered(torch.cat(c)) for c in columns)))
+
+    def get_current_log(self) -> dict[str, float]:
+        """Means since the last call, also written to ``diagnostics.jsonl``; called every ``print_freq`` iterations."""
+        means = self.diagnostics.read()
+        if process_rank() == 0:
+            values = {name if "/" in name else f"loss/{name}": value for name, value in means.items()}
+            self.diagnostics_file.append(iter=self.current_iter, seconds=self.diagnostics.seconds, values=values)
+        return means

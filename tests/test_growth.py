@@ -1,0 +1,74 @@
+"""A deeper network that starts as a shallower one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.errors import AMDRestoreError
+from amd_restore.models.persistence import load_weights, torch_save
+
+
+def network(num_block: int, num_feat: int = 8) -> FlatDenoiser:
+    return FlatDenoiser(12, 3, num_feat, num_block, 8)
+
+
+def output(net: FlatDenoiser) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x_t, cond, t = (torch.rand(shape, generator=generator) for shape in ((2, 12, 5, 6), (2, 3, 5, 6), (2,)))
+    with torch.no_grad():
+        return net(x_t, t, cond)
+
+
+@pytest.fixture
+def trained() -> FlatDenoiser:
+    net = network(4)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return net
+
+
+@pytest.mark.parametrize("blocks", [4, 5, 7, 8])
+def test_the_grown_network_starts_as_the_small_one(trained: FlatDenoiser, blocks: int) -> None:
+    large = network(blocks)
+    large.load_state_dict(large.grow(trained.state_dict()))
+    assert output(trained).abs().max() > 0.01
+    torch.testing.assert_close(output(large), output(trained), rtol=0, atol=0)
+
+
+def test_every_old_block_stands_in_the_grown_network(trained: FlatDenoiser) -> None:
+    grown = network(6).grow(trained.state_dict())
+    for weight in (value for key, value in trained.state_dict().items() if key.endswith("conv2.weight")):
+        assert sum(torch.equal(grown[f"blocks.{i}.conv2.weight"], weight) for i in range(6)) == 1
+
+
+def test_new_blocks_learn(trained: FlatDenoiser) -> None:
+    large = network(8)
+    large.load_state_dict(large.grow(trained.state_dict()))
+    large(torch.rand(1, 12, 5, 5), torch.rand(1), torch.rand(1, 3, 5, 5)).sum().backward()
+    for name, parameter in large.named_parameters():
+        if name.endswith("conv2.weight"):
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0
+
+
+def test_weights_files_grow_only_where_asked(trained: FlatDenoiser, tmp_path: Path) -> None:
+    file = tmp_path / "net_g_4.pth"
+    torch_save({"params": trained.state_dict()}, file)
+    with pytest.raises(AMDRestoreError, match="weights of another network"):
+        load_weights(network(6), file)
+    large = network(6)
+    load_weights(large, file, grow=True)
+    torch.testing.assert_close(output(large), output(trained), rtol=0, atol=0)
+
+
+def test_a_smaller_or_wider_network_is_refused(trained: FlatDenoiser, tmp_path: Path) -> None:
+    file = tmp_path / "net_g_4.pth"
+    torch_save({"params": trained.state_dict()}, file)
+    for other in (network(3), network(6, num_feat=16)):
+        with pytest.raises(AMDRestoreError, match="weights of another network"):
+            load_weights(other, file, grow=True)
