@@ -61,6 +61,6 @@ def test_quantity_is_logged(key: str) -> None:
     name = key.replace("/", "__")
     weight = re.fullmatch(r"amd__(alpha|beta)_(mean|min|max|std)", name)  # made from two lists
     if weight:
-        assert f"{weight[1]}={weight[1]}" in sources and f'"{weight[2]}": weight.' in sources
+        assert f'("{weight[1]}", {weight[1]})' in sources and f'"{weight[2]}": weight.' in sources
     else:
-        assert re.search(rf"\b{name}=", sources) or f'"{key}"' in sources
+        assert re.search(rf"\b{name}=", sources) or f'"{key}"' in sources or f'"{name}":' in sources

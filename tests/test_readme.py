@@ -16,7 +16,8 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"
 
 def commands(text: str) -> list[list[str]]:
     """Every shell line inside ```bash blocks, comments removed, split at && into words."""
-    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL))
+    lines = re.sub(r"\\\n\s*", "", blocks).splitlines()
     parts = [part for line in lines for part in line.split("#")[0].split("&&")]
     return [words for part in parts if (words := [w for w in shlex.split(part) if "=" not in w.split("-")[0]])]
 

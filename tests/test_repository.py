@@ -169,7 +169,7 @@ def test_recipe_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(names["charbonnier"](a, a)) == pytest.approx(1e-3)
     monkeypatch.setattr(DMDModel, "student_losses", lambda self, *inputs: {"l_amd": torch.zeros(())})
     model = object.__new__(MODEL_REGISTRY.get("CharbonnierModel"))
-    model.gt = a
+    model.gt, model.lq, model.codec = a, a, None
     losses = model.student_losses(None, a + 1, None, None)
     assert set(losses) == {"l_amd", "l_charbonnier"}
     assert float(losses["l_charbonnier"]) == pytest.approx(1.0, abs=1e-4)
