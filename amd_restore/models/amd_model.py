@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening_weight
+from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
 from amd_restore.models.zone_maps import save_zone_maps
@@ -90,7 +91,11 @@ class AMDModel(DMDModel):
         losses = super().student_losses(x0, image, cond, advantage)
         gt, lq = self.seen()
         for reward, weight in self.reward_losses:
-            losses[f"l_{reward.name}"] = weight * reward.loss(image, gt=gt, lq=lq).mean()
+            pair = (image, gt)
+            if reward.random_views and self.run.distill.percep_augment:
+                # Else a network with strides leaves their grid in the picture.
+                pair = random_view(image, gt, self.generator)
+            losses[f"l_{reward.name}"] = weight * reward.loss(pair[0], gt=pair[1], lq=lq).mean()
         return losses
 
     def after_validation(self, dataloader: Any) -> None:

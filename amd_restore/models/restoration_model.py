@@ -115,7 +115,7 @@ class RestorationModel(TrainingStep, SRModel):
         self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params", grow: bool = False
     ) -> None:
         """Load weights, see :func:`~amd_restore.models.persistence.load_weights`."""
-        grow = grow or self.run.path.grow_networks
+        grow = grow or bool(self.run.train and self.run.train.grow_networks)
         path = load_weights(self.get_bare_model(net), load_path, param_key, strict, grow)
         if self.encoder and net is getattr(self, "net_g", None) and path.suffix == ".safetensors":
             self.encoder.load_exported(load_checkpoint(path)[1])

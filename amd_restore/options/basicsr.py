@@ -106,6 +106,7 @@ class TrainOptions:
     warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
     objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
+    grow_networks: bool = option(False, "networks may have more blocks than their files; the new ones start as nothing")
     grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
     accumulate: int = option(1, "parts in which a process takes its images, to save memory; a divisor of them", low=1)
     parallel: Literal["ddp", "fsdp"] = option(
@@ -172,7 +173,6 @@ class PathOptions:
     pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
     strict_load_g: bool = option(True, "every weight of network_g must be in its file")
     param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
-    grow_networks: bool = option(False, "networks may have more blocks than their files; the new ones start as nothing")
     resume_state: PathText | None = option(None, "training state to go on from")
     ignore_resume_networks: list[str] | None = option(None, "networks that a resume does not load")
 

@@ -54,6 +54,7 @@ class BaseReward:
         exact_map: whether the map's mean over its locations is the value; else it is near.
         differentiable: whether :meth:`loss` works.
         min_size: pixels a side that an image needs.
+        random_views: as a loss, better shown random views: of networks whose strides would leave their grid.
     """
 
     name: str = "reward"
@@ -64,6 +65,7 @@ class BaseReward:
     exact_map: ClassVar[bool] = True
     differentiable: bool = False
     min_size: int = 1
+    random_views: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         self.weight, self.device = weight, torch.device(device)
