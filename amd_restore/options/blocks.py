@@ -250,9 +250,7 @@ class DistillOptions:
     weight_gan: float = option(1e-2, "weight of the student's adversarial loss; objective dmd2 only", low=0)
     weight_gan_fake: float = option(1e-2, "weight of the critic's loss; objective dmd2 only", low=0)
     percep_net: Literal["squeeze", "alex", "vgg"] = option("squeeze", "backbone of that LPIPS")
-    percep_augment: bool = option(
-        True, "show networks that are losses random views; so they are harder to deceive"
-    )
+    percep_augment: bool = option(True, "show networks that are losses random views; so they are harder to deceive")
     standardize_rewards: bool = option(True, "divide each reward by its running deviation inside groups")
 
     def __post_init__(self) -> None:
