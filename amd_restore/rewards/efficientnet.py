@@ -2,8 +2,8 @@
 
 Built like LPIPS (1801.03924) without learned weights: at the end of each of five resolutions the features are
 scaled to unit length over channels, and squared differences are summed over channels and averaged over places.
-No human judged anything for it, but it is a network family that no other reward uses, and free to install. Three sizes
-were published: Lite0 is the benchmark's metric, so the others are there to train with.
+No human judged anything for it, but it is a network family that no other reward uses, and free to install. Lite0 is
+the benchmark's metric, so Lite1 is there to train with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.maps import sum_layers
 
-VARIANTS = ("lite0", "lite1", "lite2")
+VARIANTS = ("lite0", "lite1")
 MIN_SIZE = 32  # pixels a side; the last resolution is a thirty-second
 _EPSILON = 1e-10
 

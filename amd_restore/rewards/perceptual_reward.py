@@ -45,7 +45,7 @@ class EfficientNetReward(BaseReward):
     """Distance of EfficientNet-Lite features between output and ground truth, with a map.
 
     Args:
-        variant: ``lite0``, which is also a metric of the benchmark, ``lite1`` or ``lite2``.
+        variant: ``lite0``, which is also a metric of the benchmark, or ``lite1``.
         weight: factor in the sum.
         device: where the network runs.
 
