@@ -246,6 +246,7 @@ def _one_of_several(args: argparse.Namespace, is_train: bool) -> None:
             if args.debug or not is_lost(error):
                 raise
             progress.end(f"another process was lost ({' '.join(str(error).split())[:120]}),")
+    torch.distributed.barrier()  # gloo aborts where one process is gone while another still answers it
     torch.distributed.destroy_process_group()
 
 

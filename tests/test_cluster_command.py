@@ -40,6 +40,8 @@ def start(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.P
         [sys.executable, str(ROOT / "inference.py"), "restore", *map(str, arguments), "--threads", "1"],
         cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
