@@ -100,6 +100,11 @@ def _written(name: str, process: int) -> bool:
         return name in _mine
     if os.name == "nt":  # os.kill would end it there
         return True
+    return is_running(process)
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number; not for Windows, where asking would end it."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

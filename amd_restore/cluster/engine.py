@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from amd_restore import __version__
+from amd_restore.atomic import is_running
 from amd_restore.batch.outcome import Outcome
 from amd_restore.batch.settings import Settings
 from amd_restore.checkpoint import released_models, resolve_weights
@@ -262,7 +263,7 @@ class RayEngine:
         self._members.clear()
         self._weights = None
         until = time.monotonic() + _END
-        while os.name != "nt" and any(map(_lives, processes)) and time.monotonic() < until:
+        while os.name != "nt" and any(map(is_running, processes)) and time.monotonic() < until:
             time.sleep(0.02)
 
 
@@ -282,13 +283,3 @@ def _shown(answer: Answer, item: Item, everywhere: Item) -> Outcome:
 
 def _last_line(error: Exception) -> str:
     return str(error).strip().split("\n")[-1]
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
