@@ -39,6 +39,7 @@ def run(options: dict[str, Any], processes: int, threads: int, images: int, iter
     options["train"]["total_iter"] = WARMUP + iterations
     options["logger"].update(print_freq=1, save_checkpoint_freq=10**9, use_tb_logger=False)
     options.pop("val", None)
+    options["datasets"].pop("val", None)
     options["path"] = {key: WEIGHTS for key in options["path"] if key.startswith("pretrain_network")}
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "amd_restore" / "train.py")]

@@ -24,6 +24,14 @@ def zero_(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def gained(output: Tensor, t: Tensor, first_gain: float) -> Tensor:
+    """``output`` (B, C, h, w), times ``first_gain`` in those of the batch whose time ``t`` (B,) is 1."""
+    if first_gain == 1.0:
+        return output
+    gain = torch.where(t >= 1.0, first_gain, 1.0)
+    return output * gain.to(output.dtype)[:, None, None, None]
+
+
 class TimeBlock(nn.Module):
     """Residual block of two 3x3 convolutions; the time enters as a bias between them."""
 
@@ -118,8 +126,4 @@ class FlatDenoiser(nn.Module):
         hidden = self.conv_in(torch.cat([x_t, cond], dim=1))
         for block in self.blocks:
             hidden = block(hidden, emb)
-        output: Tensor = self.conv_out(hidden)
-        if self.first_gain == 1.0:
-            return output
-        gain = torch.where(t >= 1.0, self.first_gain, 1.0)
-        return output * gain.to(output.dtype)[:, None, None, None]
+        return gained(self.conv_out(hidden), t, self.first_gain)
