@@ -217,7 +217,7 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
         check_network_base(header, net)
         if state_dict is not None:
             net.load_state_dict(split_encoder(state_dict)[1])
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise AMDRestoreError(f"weights of '{header.name}' do not fit {kind}: {reason[:300]}") from error
     if getattr(net, "base_fingerprint", None):

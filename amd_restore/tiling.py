@@ -44,7 +44,7 @@ def plan_axis(length: int, tile: int, halo: int, align: int = 1) -> list[Span]:
     if halo < 0:
         raise AMDRestoreError(f"halo must not be negative, got {halo}")
     cells = -(-length // align)
-    count = -(-cells // (tile // align))
+    count = 1 if tile >= length else -(-cells // (tile // align))
     edges = [align * (i * cells // count) for i in range(count)] + [length]
     halo = -(-halo // align) * align
     return [

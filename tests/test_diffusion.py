@@ -192,13 +192,19 @@ def test_guidance_extrapolates_from_the_unconditional_estimate() -> None:
     torch.testing.assert_close(denoiser.guided(x_t, t, cond, 3.0), torch.full_like(x_t, 6.0))
 
 
-@pytest.mark.parametrize("arch", ["FlatDenoiser", "CondUNet"])
+SMALL: dict[str, dict[str, Any]] = {
+    "FlatDenoiser": {"num_feat": 8, "num_block": 1},
+    "HourglassDenoiser": {"channels": (8, 12, 16), "num_block": (1, 1, 2)},
+    "CondUNet": {"channels": (32, 32)},
+}
+
+
+@pytest.mark.parametrize("arch", SMALL)
 def test_architectures_drop_the_condition_per_sample(arch: str) -> None:
     from amd_restore.registry import ARCH_REGISTRY, register_all
 
     register_all()
-    small = {"num_feat": 8, "num_block": 1} if arch == "FlatDenoiser" else {"channels": (32, 32)}
-    net = ARCH_REGISTRY.get(arch)(in_channels=12, cond_channels=3, **small)
+    net = ARCH_REGISTRY.get(arch)(in_channels=12, cond_channels=3, **SMALL[arch])
     assert not net(torch.randn(1, 12, 5, 7), torch.ones(1), None).any()  # zero-initialised end
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.archs.hourglass_arch import HourglassDenoiser
 from amd_restore.checkpoint import Header, save_checkpoint
 
 NUM_FEAT, NUM_BLOCK = 8, 1
@@ -38,9 +40,14 @@ def tiny_state(num_block: int = NUM_BLOCK, in_channels: int = 48, cond_channels:
     Residual branches get a third of the usual gain: at full gain the reach of a deep network is far longer than
     that of any trained one.
     """
+    return randomised(lambda: FlatDenoiser(in_channels, cond_channels, NUM_FEAT, num_block)).state_dict()
+
+
+def randomised(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network with such weights, the same in every call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = FlatDenoiser(in_channels, cond_channels, NUM_FEAT, num_block)
+        net = build()
         for name, module in net.named_modules():
             if isinstance(module, nn.Conv2d):
                 fan_in = module.weight[0].numel()
@@ -48,7 +55,22 @@ def tiny_state(num_block: int = NUM_BLOCK, in_channels: int = 48, cond_channels:
                 nn.init.normal_(module.weight, std=gain * fan_in**-0.5)
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
-    return net.state_dict()
+    return net
+
+
+HOURGLASS: dict[str, Any] = {"type": "HourglassDenoiser", "channels": [8, 12, 16], "num_block": [1, 1, 1]}
+
+
+def hourglass_state() -> dict[str, Tensor]:
+    """As :func:`tiny_state`, of a network with three grids."""
+    channels, num_block = HOURGLASS["channels"], HOURGLASS["num_block"]
+    return randomised(lambda: HourglassDenoiser(48, 3, channels, num_block)).state_dict()
+
+
+def save_hourglass(path: Path) -> Path:
+    """Write that student to ``path`` and return it."""
+    save_checkpoint(path, hourglass_state(), tiny_header(network=HOURGLASS))
+    return path
 
 
 def save_tiny(path: Path, **changes: Any) -> Path:

@@ -125,7 +125,8 @@ def load_network(
 
     model = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", backend)
     threads = threads or torch.get_num_threads()
-    own = (threads, state_dict["null_cond"], getattr(plain, "radius", None))
+    reach = getattr(plain, "radius", None), getattr(plain, "multiple", 1)
+    own = (threads, state_dict["null_cond"], *reach)
     if backend == "onnx":
         return runtime.OnnxRuntimeNetwork(model, *own).eval()
     low = dtype == "bf16" or (dtype == "int8" and has_bfloat16(torch.device("cpu")))

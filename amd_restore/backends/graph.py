@@ -1,7 +1,8 @@
 """The network as an ONNX graph: ``raw = graph(x_t, t, cond)``, any batch and size.
 
-The graph is written node by node, not traced: every released model is a :class:`FlatDenoiser`, a dozen lines of
-nodes are its whole structure, and neither the file nor the time to make it depends on a tracer's version.
+The graph is written node by node, not traced: every released model is a :class:`FlatDenoiser` or a
+:class:`HourglassDenoiser`, a dozen lines of nodes are its whole structure, and neither the file nor the time to make it
+depends on a tracer's version.
 The 8-bit form has QuantizeLinear and DequantizeLinear around the convolutions (QDQ), which both runtimes fuse.
 """
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]  # "blocks.0.conv1:in" -> least and largest value seen there
 
-GRAPH_VERSION = 1  # part of the cache key: raise it when the nodes change
-NETWORKS = ("FlatDenoiser",)
+GRAPH_VERSION = 2  # part of the cache key: raise it when the nodes change
+NETWORKS = ("FlatDenoiser", "HourglassDenoiser")
 INPUTS, OUTPUT = ("x_t", "t", "cond"), "raw"
 _OPSET, _IR_VERSION = 17, 8  # old enough for every runtime of the last years
 _WEIGHT_LEVELS = 127  # symmetric int8
@@ -55,7 +56,8 @@ def build_graph(header: Header, state_dict: Mapping[str, Tensor], ranges: Ranges
         raise AMDRestoreError("making an ONNX graph needs the package onnx: pip install 'amd-restore[onnx]'") from error
     weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in state_dict.items()}
     writer = _Writer(weights, ranges or {})
-    writer.flat_denoiser(float(header.network.get("first_gain", 1.0)))
+    (writer.flat_denoiser if kind == "FlatDenoiser" else writer.hourglass_denoiser)()
+    writer.output(float(header.network.get("first_gain", 1.0)))
     channels, cond_channels = weights["conv_out.weight"].shape[0], weights["null_cond"].shape[1]
     kinds = {"x_t": ["batch", channels, "height", "width"], "t": ["batch"]}
     kinds |= {"cond": ["batch", cond_channels, "height", "width"], OUTPUT: kinds["x_t"]}
@@ -83,30 +85,66 @@ class _Writer:
         self._weights, self._ranges = weights, ranges
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._planes = self.constant(*_integers("plane_axes", 2, 3))
+        self.last = ""  # the raw prediction, before the gain
 
-    def flat_denoiser(self, first_gain: float) -> None:
-        """The nodes of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`, condition given."""
-        weights = self._weights
-        half = weights["time_mlp.0.weight"].shape[1] // 2
-        frequencies = np.exp(np.linspace(0.0, math.log(_MAX_FREQUENCY), half)).astype(np.float32)[None]
-        column = self.node("Unsqueeze", "t", self.constant("last_axis", np.array([1], np.int64)))
-        angles = self.node("Mul", column, self.constant("frequencies", frequencies))
-        emb = self.node("Concat", self.node("Sin", angles), self.node("Cos", angles), axis=1)
-        emb = self.linear("time_mlp.2", self.silu(self.linear("time_mlp.0", emb)))
-        planes = self.constant("plane_axes", np.array([2, 3], np.int64))
+    def flat_denoiser(self) -> None:
+        """The nodes of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`, condition given, without :meth:`output`."""
+        emb = self.embedding()
         x = self.conv("conv_in", self.node("Concat", "x_t", "cond", axis=1))
-        blocks = sum(name.endswith(".conv1.weight") for name in weights)
-        for block in (f"blocks.{i}" for i in range(blocks)):
-            bias = self.node("Unsqueeze", self.linear(f"{block}.time", emb), planes)
-            hidden = self.silu(self.node("Add", self.conv(f"{block}.conv1", x), bias))
-            x = self.node("Add", x, self.conv(f"{block}.conv2", hidden))
+        self.last = self.conv("conv_out", self.blocks("blocks", x, emb))
+
+    def hourglass_denoiser(self) -> None:
+        """Those of :class:`~amd_restore.archs.hourglass_arch.HourglassDenoiser`."""
+        emb = self.embedding()
+        levels = sum(name.startswith("shrink.") and name.endswith(".weight") for name in self._weights)
+        multiple = self.constant("multiple", np.array([2**levels] * 2, np.int64))
+        sides, first, last = (
+            self.constant(*value) for value in (_integers("sides", 2, 3), _integers("first", 2), _integers("last", 4))
+        )
+        size = self.node("Slice", self.node("Shape", "x_t"), first, last)
+        missing = self.node("Mod", self.node("Sub", multiple, self.node("Mod", size, multiple)), multiple)
+        pads = self.node("Concat", self.constant(*_integers("before", *[0] * 6)), missing, axis=0)
+        x = self.conv("conv_in", self.node("Pad", self.node("Concat", "x_t", "cond", axis=1), pads, mode="edge"))
+        skips = []
+        for level in range(levels):
+            x = self.blocks(f"down.{level}", x, emb)
+            skips.append(x)
+            x = self.conv(f"shrink.{level}", x, strides=[2, 2])
+        x = self.blocks("middle", x, emb)
+        for level in reversed(range(levels)):
+            wider = self.node("DepthToSpace", self.conv(f"expand.{level}", x), blocksize=2, mode="CRD")
+            x = self.blocks(f"up.{level}", self.node("Add", skips[level], wider), emb)
+        origin = self.constant(*_integers("origin", 0, 0))
+        self.last = self.node("Slice", self.conv("conv_out", x), origin, size, sides)
+
+    def output(self, first_gain: float) -> None:
+        """The last layer's result, times the gain of the first step."""
         if first_gain == 1.0:
-            self.conv("conv_out", x, OUTPUT)
+            self.node("Identity", self.last, output=OUTPUT)
             return
         one, gain = (self.constant(*value) for value in (("one", _scalar(1.0)), ("first_gain", _scalar(first_gain))))
         factor = self.node("Where", self.node("GreaterOrEqual", "t", one), gain, one)
-        cube = self.constant("cube_axes", np.array([1, 2, 3], np.int64))
-        self.node("Mul", self.conv("conv_out", x), self.node("Unsqueeze", factor, cube), output=OUTPUT)
+        cube = self.constant(*_integers("cube_axes", 1, 2, 3))
+        self.node("Mul", self.last, self.node("Unsqueeze", factor, cube), output=OUTPUT)
+
+    def embedding(self) -> str:
+        """The time, as every block takes it."""
+        half = self._weights["time_mlp.0.weight"].shape[1] // 2
+        frequencies = np.exp(np.linspace(0.0, math.log(_MAX_FREQUENCY), half)).astype(np.float32)[None]
+        column = self.node("Unsqueeze", "t", self.constant(*_integers("last_axis", 1)))
+        angles = self.node("Mul", column, self.constant("frequencies", frequencies))
+        emb = self.node("Concat", self.node("Sin", angles), self.node("Cos", angles), axis=1)
+        return self.linear("time_mlp.2", self.silu(self.linear("time_mlp.0", emb)))
+
+    def blocks(self, prefix: str, x: str, emb: str) -> str:
+        """The :class:`~amd_restore.archs.flat_arch.TimeBlock`s of a list of modules."""
+        names = [name for name in self._weights if name.startswith(f"{prefix}.") and name.endswith(".conv1.weight")]
+        for block in (f"{prefix}.{i}" for i in range(len(names))):
+            bias = self.node("Unsqueeze", self.linear(f"{block}.time", emb), self._planes)
+            hidden = self.silu(self.node("Add", self.conv(f"{block}.conv1", x), bias))
+            x = self.node("Add", x, self.conv(f"{block}.conv2", hidden))
+        return x
 
     def node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         name = output or f"{kind}_{len(self.nodes)}"
@@ -124,15 +162,16 @@ class _Writer:
         parameters = (self.constant(key, self._weights[key]) for key in (f"{layer}.weight", f"{layer}.bias"))
         return self.node("Gemm", x, *parameters, transB=1)
 
-    def conv(self, layer: str, x: str, output: str = "") -> str:
-        """3x3 convolution, in 8 bits where there is a range for its input."""
+    def conv(self, layer: str, x: str, **attributes: Any) -> str:
+        """Convolution, padded if 3x3; in 8 bits where there is a range for its input."""
         weight, bias = self._weights[f"{layer}.weight"], self.constant(f"{layer}.bias", self._weights[f"{layer}.bias"])
         if f"{layer}:in" in self._ranges:
             kernel = self._quantized_weight(f"{layer}.weight", weight)
             x = self._quantize(f"{layer}:in", x)
         else:
             kernel = self.constant(f"{layer}.weight", weight)
-        y = self.node("Conv", x, kernel, bias, output=output, pads=[1, 1, 1, 1], kernel_shape=[3, 3])
+        shape = list(weight.shape[2:])
+        y = self.node("Conv", x, kernel, bias, pads=[int(shape == [3, 3])] * 4, kernel_shape=shape, **attributes)
         return self._quantize(f"{layer}:out", y) if f"{layer}:out" in self._ranges else y
 
     def _quantize(self, place: str, x: str) -> str:
@@ -149,6 +188,10 @@ class _Writer:
         scale = self.constant(f"{name}.scale", step.astype(np.float32))
         zero = self.constant(f"{name}.zero", np.zeros(len(step), np.int8))
         return self.node("DequantizeLinear", self.constant(name, levels), scale, zero, axis=0)
+
+
+def _integers(name: str, *values: int) -> tuple[str, Array]:
+    return name, np.array(values, np.int64)
 
 
 def _scalar(value: float) -> Array:

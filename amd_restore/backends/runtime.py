@@ -22,13 +22,14 @@ class GraphNetwork(nn.Module):
 
     Args:
         null_cond: the learned null condition (1, K, 1, 1).
-        radius: of the network's receptive field, as the architecture's attribute of that name.
+        radius, multiple: of the network's receptive field and its coarsest grid, as the architecture's attributes of
+            those names.
     """
 
-    def __init__(self, null_cond: Tensor, radius: int | None) -> None:
+    def __init__(self, null_cond: Tensor, radius: int | None, multiple: int = 1) -> None:
         super().__init__()
         self.register_buffer("null_cond", null_cond.detach().float().cpu().clone(), persistent=False)
-        self.radius = radius
+        self.radius, self.multiple = radius, multiple
 
     def run(self, x_t: Array, t: Array, cond: Array) -> Array:
         """The graph: contiguous float32 arrays in, one out that belongs to the caller."""
@@ -58,11 +59,11 @@ class OnnxRuntimeNetwork(GraphNetwork):
     Args:
         model: the ONNX file's bytes.
         threads: processor threads.
-        null_cond, radius: see :class:`GraphNetwork`.
+        null_cond, radius, multiple: see :class:`GraphNetwork`.
     """
 
-    def __init__(self, model: bytes, threads: int, null_cond: Tensor, radius: int | None) -> None:
-        super().__init__(null_cond, radius)
+    def __init__(self, model: bytes, threads: int, null_cond: Tensor, radius: int | None, multiple: int = 1) -> None:
+        super().__init__(null_cond, radius, multiple)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -82,11 +83,13 @@ class OpenVINONetwork(GraphNetwork):
         model: the ONNX file's bytes.
         precision: ``f32`` or ``bf16``, of what is not in 8 bits.
         threads: processor threads.
-        null_cond, radius: see :class:`GraphNetwork`.
+        null_cond, radius, multiple: see :class:`GraphNetwork`.
     """
 
-    def __init__(self, model: bytes, precision: str, threads: int, null_cond: Tensor, radius: int | None) -> None:
-        super().__init__(null_cond, radius)
+    def __init__(
+        self, model: bytes, precision: str, threads: int, null_cond: Tensor, radius: int | None, multiple: int = 1
+    ) -> None:
+        super().__init__(null_cond, radius, multiple)
         import openvino
 
         core = openvino.Core()

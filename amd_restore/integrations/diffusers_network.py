@@ -90,14 +90,16 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
         return output.float()
 
     def _tiled(self, sample: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        tile, radius = self._tile, self.net.radius
-        assert tile is not None and isinstance(radius, int)
+        tile, radius, multiple = self._tile, self.net.radius, getattr(self.net, "multiple", 1)
+        assert tile is not None and isinstance(radius, int) and isinstance(multiple, int)
+        # Windows begin where a cell of the coarsest grid does.
+        tile, halo = -(-tile // multiple) * multiple, -(-radius // multiple) * multiple
         height, width = sample.shape[2:]
         out = torch.empty_like(sample, dtype=torch.float32)
         for y in range(0, height, tile):
             for x in range(0, width, tile):
-                top, left = max(y - radius, 0), max(x - radius, 0)
-                window = (..., slice(top, y + tile + radius), slice(left, x + tile + radius))
+                top, left = max(y - halo, 0), max(x - halo, 0)
+                window = (..., slice(top, y + tile + halo), slice(left, x + tile + halo))
                 part = self._whole(sample[window], t, None if condition is None else condition[window])
                 part = part[..., y - top :, x - left :][..., :tile, :tile]
                 out[..., y : y + tile, x : x + tile] = part
