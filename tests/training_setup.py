@@ -14,6 +14,11 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_NETWORK = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "time_feat": 8}
+TINY_NETWORKS: dict[str, dict[str, Any]] = {
+    "FlatDenoiser": TINY_NETWORK,
+    "HourglassDenoiser": {"type": "HourglassDenoiser", "channels": [8, 8], "num_block": [1, 1], "time_feat": 8},
+    "CondUNet": {"type": "CondUNet", "channels": [32, 32], "layers_per_block": 1},
+}
 SMALL_FEAT = 6  # width of a student that is smaller than its teacher
 
 
@@ -55,11 +60,9 @@ def shrink(
     ``student`` starts network_g instead of ``teacher``. One that is smaller than its teacher stays so.
     """
     is_smaller = options["network_g"] != options.get("network_teacher", options["network_g"])
-    tiny = dict(TINY_NETWORK)
-    if options["network_g"]["type"] != "FlatDenoiser":
-        tiny = {"type": options["network_g"]["type"], "channels": [32, 32], "layers_per_block": 1}
     for key in [key for key in options if key.startswith("network_")]:
-        options[key] = dict(tiny) if not is_latent(options[key]) else shrink_latent(options[key], folder)
+        kind = str(options[key]["type"])
+        options[key] = dict(TINY_NETWORKS[kind]) if kind in TINY_NETWORKS else shrink_latent(options[key], folder)
     if is_latent(options["network_g"]):
         options["codec"]["pretrained_model_name_or_path"] = options["network_g"]["pretrained_model_name_or_path"]
         if options.get("distill", {}).get("decode_crop"):
@@ -67,7 +70,7 @@ def shrink(
         options["val"]["metrics"].pop("niqe", None)  # needs more pixels than that transformer has positions
     if options.get("distill", {}).get("percep_net") == "vgg":
         options["distill"]["percep_net"] = "squeeze"  # whose weights are at hand
-    if is_smaller and not is_latent(options["network_g"]):
+    if is_smaller and options["network_g"]["type"] == "FlatDenoiser":
         options["network_g"]["num_feat"] = SMALL_FEAT
     options["num_threads"] = 1
     for phase, dataset in options["datasets"].items():

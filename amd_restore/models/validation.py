@@ -87,7 +87,7 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
 
 
 def _measure(sr: np.ndarray, gt: np.ndarray, options: dict[str, Any], device: torch.device) -> float:
-    options = {k: v for k, v in options.items() if k != "better"}
+    options = {"crop_border": 0, **{k: v for k, v in options.items() if k != "better"}}  # BasicSR has no default
     if options["type"] == "lpips":
         with torch.no_grad():
             return float(_lpips(options.get("net", "alex"), str(device))(_rgb(sr, device), _rgb(gt, device)))
