@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,3 +55,16 @@ class FeatureTap:
 
     def _catch(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self.features = output
+
+
+@contextlib.contextmanager
+def frozen(*nets: nn.Module) -> Iterator[None]:
+    """Context in which the parameters of ``nets`` get no gradient."""
+    parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -59,3 +59,19 @@ def group_diversity(images: Tensor, group_size: int) -> Tensor:
     """
     groups = images.float().unflatten(0, (-1, group_size))
     return groups.std(dim=1, correction=0).flatten(1).mean(dim=1)
+
+
+def sizes_of_step(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor) -> dict[str, Tensor]:
+    """How large the step is, and its parts."""
+    return {
+        "amd__grad_norm": (direction / norm).square().mean().sqrt(),
+        "amd__norm_matching": (matching / norm).square().mean().sqrt(),
+        "amd__norm_guidance": ((direction - matching) / norm).square().mean().sqrt(),
+        "amd__x0_std": x0.std(),
+    }
+
+
+def errors_by_zone(error: Tensor, advantage: Tensor) -> dict[str, Tensor]:
+    """Error of the fake teacher inside and outside the Forbidden Zone."""
+    inside, outside = zone_mean(error, advantage < 0)
+    return {"amd__fake_loss_inside": inside, "amd__fake_loss_outside": outside}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.diffusion import approach, last_call
-from amd_restore.losses.diagnostics import group_diversity, zone_cosine, zone_mean
+from amd_restore.losses.diagnostics import errors_by_zone, group_diversity, sizes_of_step, zone_cosine
 from amd_restore.losses.dmd import (
     denoising_loss,
     gradient_cosine,
@@ -23,6 +23,7 @@ from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import load_whole
 from amd_restore.models.fidelity_levels import draw_levels, mean_by_level
 from amd_restore.models.gan_branch import GANBranch
+from amd_restore.models.image_critic import ImageCritic
 from amd_restore.models.latent import Windows, cut_images, decode_windows
 from amd_restore.models.restoration_model import RestorationModel, build_network, channels_last
 from amd_restore.registry import MODEL_REGISTRY
@@ -67,13 +68,19 @@ class DMDModel(RestorationModel):
             with torch.random.fork_rng(devices=[]):
                 self.gan = GANBranch(self.get_bare_model(self.net_fake), self.device)
             self.gan.head = self.sharded_net(self.gan.head)
+        if self.opt.get("network_d"):
+            self.critic = ImageCritic(self.opt["network_d"], self.device)
+            self.critic.net = self.sharded_net(self.critic.net)
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
-        """Student's and fake teacher's optimizers, in this order."""
+        """Student's and fake teacher's optimizers, then the critic's if there is one."""
         fake = [*self.net_fake.parameters(), *(self.gan.head.parameters() if self.gan else ())]
         student = [*self.net_g.parameters(), *(self.encoder.parameters() if self.encoder else ())]
-        for name, parameters in (("optim_g", student), ("optim_fake", fake)):
+        named = [("optim_g", student), ("optim_fake", fake)]
+        if self.critic is not None:
+            named.append(("optim_d", [*self.critic.net.parameters()]))
+        for name, parameters in named:
             options = dict(self.opt["train"][name])
             optimizer = self.get_optimizer(options.pop("type"), parameters, **options)
             setattr(self, name.replace("optim_", "optimizer_"), optimizer)
@@ -118,6 +125,8 @@ class DMDModel(RestorationModel):
                 if self.encoder:
                     self.encoder.update(decay)
 
+            self.update_critic(image)
+
         # 4. Fake score: fits the student's samples, sharpest where they are worst.
         if self.run.distill.objective != "regression":
             self.weights = self.sharpening(advantage)
@@ -129,6 +138,18 @@ class DMDModel(RestorationModel):
             self.descend(self.optimizer_fake, fake_losses)
 
     # ---- the four sentences, in detail ------------------------------------------------------------------------
+
+    def update_critic(self, image: Tensor) -> None:
+        """A step of ``network_d``, which looks at the images that the student has just been judged by."""
+        if self.critic is None:
+            return
+        critic, (gt, _), seen = self.critic, self.seen(), image.detach()
+
+        def losses(rows: slice) -> dict[str, Tensor]:
+            with self.autocast():
+                return {"l_d": critic.loss(seen[rows], gt[rows])}
+
+        self.descend(self.optimizer_d, losses)
 
     def draw_rollout(self) -> None:
         """What is random about this step's samples, in advance: each part, and each repetition, takes its rows."""
@@ -249,6 +270,10 @@ class DMDModel(RestorationModel):
             if options.percep_augment:
                 pair = random_view(image, gt, self.generator)
             losses["l_percep"] = options.weight_percep * mean_by_level(self.percep(*pair), self.level)
+        if self.critic is not None:
+            with self.autocast():
+                loss = self.critic.student_loss(image)
+            losses["l_g_gan"] = options.weight_adversarial * mean_by_level(loss, self.level)
         return losses
 
     loss_name = "l_dmd"
@@ -261,6 +286,7 @@ class DMDModel(RestorationModel):
     weights: Tensor | None = None  # of the fake teacher's loss, see sharpening()
     windows: Windows | None = None
     gan: GANBranch | None = None
+    critic: ImageCritic | None = None
     diagnosing = False  # whether this step measures more than it needs
 
     def condition_of_fake(self, cond: Tensor, made_at: Tensor) -> Tensor:
@@ -309,7 +335,7 @@ class DMDModel(RestorationModel):
     ) -> None:
         """Size of the step and its parts, and whether it leads to the ground truth, inside and outside the zone."""
         to_gt = self.codec.encode(self.gt, self.lq) - x0
-        self.log_of_batch(_sizes, x0, direction, matching, norm)
+        self.log_of_batch(sizes_of_step, x0, direction, matching, norm)
         self.log(
             amd__cosine_gt=gradient_cosine(direction, to_gt),
             amd__distance_real=norm,
@@ -337,7 +363,7 @@ class DMDModel(RestorationModel):
         if advantage is not None and self.diagnosing:
             with self.diagnostics.extra():
                 error = (x0_pred.detach() - x0).square() * weight_t.reshape(-1, 1, 1, 1)
-                self.log_of_batch(_errors_by_zone, error, advantage)
+                self.log_of_batch(errors_by_zone, error, advantage)
         return losses
 
     def reward_names(self) -> tuple[str, ...]:
@@ -348,14 +374,18 @@ class DMDModel(RestorationModel):
         return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
 
     def extra_state(self) -> dict[str, Any]:
-        """The critic's head and the trained encoder."""
+        """The critics and the trained encoder."""
         state: dict[str, Any] = {"gan_head": self.gan.head.state_dict()} if self.gan else {}
+        if self.critic:
+            state["net_d"] = self.critic.net.state_dict()
         return {**state, "encoder": self.encoder.state_dict()} if self.encoder else state
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
         if self.gan:
             load_whole(self.gan.head, state["gan_head"])
+        if self.critic:
+            load_whole(self.critic.net, state["net_d"])
         if self.encoder:
             self.encoder.load_state_dict(state["encoder"])
 
@@ -367,19 +397,3 @@ class DMDModel(RestorationModel):
 
 def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
     return None if values is None else values[rows]
-
-
-def _sizes(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor) -> dict[str, Tensor]:
-    """How large the step is, and its parts."""
-    return {
-        "amd__grad_norm": (direction / norm).square().mean().sqrt(),
-        "amd__norm_matching": (matching / norm).square().mean().sqrt(),
-        "amd__norm_guidance": ((direction - matching) / norm).square().mean().sqrt(),
-        "amd__x0_std": x0.std(),
-    }
-
-
-def _errors_by_zone(error: Tensor, advantage: Tensor) -> dict[str, Tensor]:
-    """Error of the fake teacher inside and outside the Forbidden Zone."""
-    inside, outside = zone_mean(error, advantage < 0)
-    return {"amd__fake_loss_inside": inside, "amd__fake_loss_outside": outside}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from amd_restore.archs.gan_head import FeatureTap, GANHead
+from amd_restore.archs.gan_head import FeatureTap, GANHead, frozen
 from amd_restore.diffusion import Denoiser
 from amd_restore.losses.gan import discriminator_loss, generator_loss
 
@@ -32,7 +30,7 @@ class GANBranch:
 
     def student_loss(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """How far the student's noised samples are from passing for photographs; gradient to ``x_t`` only."""
-        with _frozen(self.net, self.head), self.tap() as tap:
+        with frozen(self.net, self.head), self.tap() as tap:
             denoiser(x_t, t, cond)
             return generator_loss(self.head(tap.features))
 
@@ -41,15 +39,3 @@ class GANBranch:
         with self.tap() as tap:
             denoiser(real_t, t, cond)
             return discriminator_loss(self.head(tap.features), self.head(features_fake))
-
-
-@contextlib.contextmanager
-def _frozen(*nets: nn.Module) -> Iterator[None]:
-    parameters = [p for net in nets for p in net.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

@@ -102,6 +102,7 @@ class TrainOptions:
     total_iter: int = option(doc="iterations of the whole run", low=1)
     optim_g: OptimizerOptions = option(doc="optimizer of network_g")
     optim_fake: OptimizerOptions | None = option(None, "optimizer of network_fake")
+    optim_d: OptimizerOptions | None = option(None, "optimizer of network_d")
     scheduler: SchedulerOptions = option(doc="learning rate over iterations")
     warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
     objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")

@@ -256,6 +256,7 @@ class DistillOptions:
     weight_l2: float = option(0.0, "weight of the squared error to the ground truth, pixel units", low=0)
     weight_percep: float = option(0.0, "weight of LPIPS to the ground truth", low=0)
     weight_gan: float = option(1e-2, "weight of the student's adversarial loss; objective dmd2 only", low=0)
+    weight_adversarial: float = option(0.1, "weight of the adversarial loss of network_d, where there is one", low=0)
     weight_gan_fake: float = option(1e-2, "weight of the critic's loss; objective dmd2 only", low=0)
     percep_net: Literal["squeeze", "alex", "vgg"] = option("squeeze", "backbone of that LPIPS")
     percep_augment: bool = option(True, "show networks that are losses random views; so they are harder to deceive")

@@ -90,6 +90,7 @@ class RunOptions:
     network_g: Network = option(doc="the network being trained")
     network_teacher: Network | None = option(None, "real score, frozen")
     network_fake: Network | None = option(None, "fake score, follows the student")
+    network_d: Network | None = option(None, "discriminator of the student's images; null: no adversarial loss")
     path: PathOptions = option(PathOptions(), "weights to start from")
     train: TrainOptions | None = option(None, "training")
     val: ValOptions | None = option(None, "validation")
@@ -122,6 +123,8 @@ class RunOptions:
                     continue
                 if not operator.attrgetter(key)(self):
                     raise ValueError(f"{key}: missing; training a {self.model_type} needs it")
+            if self.network_d is not None and self.train.optim_d is None:
+                raise ValueError("train.optim_d: missing; network_d needs it")
 
     @classmethod
     def check(cls, opt: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
