@@ -13,9 +13,15 @@ from training_setup import load_miniature, make_data, run_training
 
 from amd_restore.archs.patch_arch import PatchDiscriminator
 from amd_restore.models.image_critic import ImageCritic
+from amd_restore.registry import register_all
 
 CRITIC = {"type": "PatchDiscriminator", "num_feat": 4}
 OPTIMIZER = {"type": "Adam", "lr": 1e-3, "betas": [0.5, 0.99]}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    register_all(training=True)
 
 
 def test_one_logit_for_every_eight_pixels() -> None:
@@ -70,8 +76,8 @@ def test_resume_is_exact(workshop: Path, tmp_path: Path) -> None:  # noqa: F811
             result = run_training(options, folder, "--auto_resume")
             assert result.returncode == 0, result.stderr[-2000:]
         models = folder / "experiments" / options["name"]
-        states.append(torch.load(models / "training_states" / "4.state", weights_only=True)["extra"]["net_d"])
-        states.append(torch.load(models / "models" / "net_g_4.pth", weights_only=True)["params"])
+        for net in ("net_d", "net_g"):
+            states.append(torch.load(models / "models" / f"{net}_4.pth", weights_only=True)["params"])
         shutil.rmtree(models / "models")
     for a, b in zip(states[:2], states[2:], strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)

@@ -70,6 +70,8 @@ class DMDModel(RestorationModel):
             self.gan.head = self.sharded_net(self.gan.head)
         if self.opt.get("network_d"):
             self.critic = ImageCritic(self.opt["network_d"], self.device)
+            if paths.get("pretrain_network_d"):
+                self.load_network(self.critic.net, paths["pretrain_network_d"], True, "params")
             self.critic.net = self.sharded_net(self.critic.net)
         super().init_training_settings()
 
@@ -374,24 +376,22 @@ class DMDModel(RestorationModel):
         return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
 
     def extra_state(self) -> dict[str, Any]:
-        """The critics and the trained encoder."""
+        """The critic's head and the trained encoder."""
         state: dict[str, Any] = {"gan_head": self.gan.head.state_dict()} if self.gan else {}
-        if self.critic:
-            state["net_d"] = self.critic.net.state_dict()
         return {**state, "encoder": self.encoder.state_dict()} if self.encoder else state
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
         if self.gan:
             load_whole(self.gan.head, state["gan_head"])
-        if self.critic:
-            load_whole(self.critic.net, state["net_d"])
         if self.encoder:
             self.encoder.load_state_dict(state["encoder"])
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """The fake teacher too, under BasicSR's naming."""
+        """The fake teacher and the discriminator too, under BasicSR's naming."""
         self.save_network(self.net_fake, "net_fake", current_iter)
+        if self.critic:
+            self.save_network(self.critic.net, "net_d", current_iter)
         super().save(epoch, current_iter)
 
 

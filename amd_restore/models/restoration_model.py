@@ -64,7 +64,7 @@ class RestorationModel(TrainingStep, SRModel):
         self.run = RunOptions.from_dict(opt, opt.get("opt_path", "options"))
         device = torch.device("cuda" if opt["num_gpu"] else "cpu")
         self.codec, self.process, self.prediction_type = build_space(opt, self.run, device)
-        for key in [key for key in opt if key.startswith("network_")]:
+        for key in [key for key in opt if key.startswith("network_") and key != "network_d"]:
             opt[key].setdefault("in_channels", self.codec.channels)
             opt[key].setdefault("cond_channels", self.codec.cond_channels)
         self.encoder = TrainedEncoder(self.codec) if self.run.codec.train_encoder else None

@@ -171,6 +171,7 @@ class PathOptions:
 
     pretrain_network_g: PathText | None = option(None, "weights of network_g")
     pretrain_network_teacher: PathText | None = option(None, "weights of network_teacher")
+    pretrain_network_d: PathText | None = option(None, "weights of network_d; null: it starts untrained")
     pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
     strict_load_g: bool = option(True, "every weight of network_g must be in its file")
     param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
