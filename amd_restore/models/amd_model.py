@@ -11,7 +11,6 @@ from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening
 from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
-from amd_restore.models.fidelity_levels import mean_by_level
 from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards import BaseReward, build_rewards
@@ -96,7 +95,7 @@ class AMDModel(DMDModel):
             if reward.random_views and self.run.distill.percep_augment:
                 # Else a network with strides leaves their grid in the picture.
                 pair = random_view(image, gt, self.generator)
-            losses[f"l_{reward.name}"] = weight * mean_by_level(reward.loss(pair[0], gt=pair[1], lq=lq), self.level)
+            losses[f"l_{reward.name}"] = weight * reward.loss(pair[0], gt=pair[1], lq=lq).mean()
         return losses
 
     def after_validation(self, dataloader: Any) -> None:

@@ -21,7 +21,6 @@ from amd_restore.losses.dmd import (
 )
 from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import load_whole
-from amd_restore.models.fidelity_levels import draw_levels, mean_by_level
 from amd_restore.models.gan_branch import GANBranch
 from amd_restore.models.image_critic import ImageCritic
 from amd_restore.models.latent import Windows, cut_images, decode_windows
@@ -155,11 +154,9 @@ class DMDModel(RestorationModel):
 
     def draw_rollout(self) -> None:
         """What is random about this step's samples, in advance: each part, and each repetition, takes its rows."""
-        self.level = draw_levels(self.rand, self.lq.shape[0], self.run.distill)
-        level = 1.0 if self.level is None else self.level.reshape(-1, 1, 1, 1)
-        self.noise = self.start_noise() * level
+        self.noise = self.start_noise()
         self.steps, self.stops, self.calls = self.draw_schedules()
-        fresh = [self.fresh_noise(i + 1) * level for i in range(self.calls)] if self.sampler == "renoise" else []
+        fresh = [self.fresh_noise(i + 1) for i in range(self.calls)] if self.sampler == "renoise" else []
         self.fresh = torch.stack(fresh, dim=1) if fresh else None  # (B, calls, C, h, w)
         self.windows = self.draw_windows()
         self.state, self.weights = None, None
@@ -251,8 +248,6 @@ class DMDModel(RestorationModel):
             share = self.made_at.reshape(-1, 1, 1, 1) ** options.matching_decay
             if not options.matching_first:
                 share = share * (self.made_at < 1.0).reshape(-1, 1, 1, 1)
-            if self.level is not None:
-                share = share * self.level.reshape(-1, 1, 1, 1)
             losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, direction * share, norm)
         if self.gan is not None:
             t = self.score_times(x0.shape[0])
@@ -261,8 +256,6 @@ class DMDModel(RestorationModel):
                 loss = self.gan.student_loss(self.denoiser(self.gan.net), x_t, t, self.fake_cond)
             losses["l_gan"] = options.weight_gan * loss
         gt, _ = self.seen()
-        if self.level is not None:  # the less noise, the less perception and the more fidelity
-            losses["l_fidelity"] = options.weight_fidelity * mean_by_level((image - gt).abs(), 1 - self.level)
         if options.weight_pix > 0:
             losses["l_pix"] = options.weight_pix * (image - gt).abs().mean()
         if options.weight_l2 > 0:
@@ -271,19 +264,18 @@ class DMDModel(RestorationModel):
             pair = (image, gt)
             if options.percep_augment:
                 pair = random_view(image, gt, self.generator)
-            losses["l_percep"] = options.weight_percep * mean_by_level(self.percep(*pair), self.level)
+            losses["l_percep"] = options.weight_percep * self.percep(*pair).mean()
         if self.critic is not None:
             with self.autocast():
                 loss = self.critic.student_loss(image)
-            losses["l_g_gan"] = options.weight_adversarial * mean_by_level(loss, self.level)
+            losses["l_g_gan"] = options.weight_adversarial * loss.mean()
         return losses
 
     loss_name = "l_dmd"
     row_names = (
         *RestorationModel.row_names,
-        *("cond", "fake_cond", "level", "noise", "fresh", "steps", "stops", "state", "made_at", "windows", "weights"),
+        *("cond", "fake_cond", "noise", "fresh", "steps", "stops", "state", "made_at", "windows", "weights"),
     )
-    level: Tensor | None = None  # of the noise, see fidelity_levels.py
     state: Tensor | None = None  # in which the student is asked last, once it is known
     weights: Tensor | None = None  # of the fake teacher's loss, see sharpening()
     windows: Windows | None = None

@@ -224,14 +224,6 @@ class DistillOptions:
     start_noise: float = option(
         0.0, "start lq: noise added to that latent, in deviations of the process at t = 1; makes samples differ", low=0
     )
-    fidelity_share: float = option(
-        0.0,
-        "share of the samples that start from less noise; their losses turn from perception to L1 as it vanishes, "
-        "so that --fidelity later chooses between the two",
-        low=0,
-        high=1,
-    )
-    weight_fidelity: float = option(2.0, "weight of that L1, pixel units", low=0)
     decode_crop: int | None = option(
         None, "side in latent cells of the random window that is decoded for losses and rewards; null: all", low=1
     )
