@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,15 @@ class Planes:
             enlarged = enlarged[:, :, start - top * scale :][:, :, : sr.shape[2]]
             out[..., -1:] = self._stored(enlarged[0].permute(1, 2, 0).numpy(), in_place=True)
         return out
+
+    def bands(
+        self, bands: Iterable[Tensor], upsample: Callable[[Tensor], Tensor], scale: int
+    ) -> Iterator[np.ndarray[Any, Any]]:
+        """:meth:`rows` of restored bands (1, 3, n, scale W) from top to bottom."""
+        done = 0
+        for band in bands:
+            yield self.rows(band, done, upsample, scale)
+            done += band.shape[2]
 
     def _floats(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Own depth -> float32 in [0, 1]."""

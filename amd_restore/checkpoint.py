@@ -59,6 +59,8 @@ class Header:
         start: ``noise``, or ``lq`` where the first state is the latent of the enlarged input; see
             :func:`~amd_restore.diffusion.lq_start`.
         start_noise: added to that latent, see there.
+        mean: released name of weights whose one-step answer is the mean of what this network draws from; full fidelity
+            is that. Empty: the network without noise.
         bases: fingerprints of the weights that lie elsewhere, under ``network`` (of an adapter) and ``codec``.
         degradation: what was done to the training images, in words.
         training_data: what it was trained on, in words.
@@ -84,6 +86,7 @@ class Header:
     time_shift: float = 1.0
     start: str = "noise"
     start_noise: float = 0.0
+    mean: str = ""
     bases: Mapping[str, str] = field(default_factory=dict)
     degradation: str = ""
     training_data: str = ""
@@ -128,6 +131,8 @@ class Header:
             version = 2
             for key in ("start", "start_noise", "bases"):
                 del values[key]
+        if not self.mean:
+            del values["mean"]
         return json.dumps({"format_version": version, **values}, sort_keys=True)
 
     @classmethod

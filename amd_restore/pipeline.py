@@ -7,8 +7,10 @@ large = pipeline.restore_image(small)                     # numpy arrays, gray, 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from amd_restore.checkpoint import (
 from amd_restore.control.fidelity import Draw, tempered
 from amd_restore.control.tta import restore_oriented
 from amd_restore.diffusion import Codec, field_noise, lq_start, sample
+from amd_restore.errors import AMDRestoreError
 from amd_restore.precision import resolve_device, resolve_dtype
 from amd_restore.streaming import is_streamed, write_rows
 from amd_restore.tiling import blend_width, collect_bands, finish_bands, plan_axis, restore_bands, window_of
@@ -83,6 +86,7 @@ class RestorationPipeline:
         self.denoiser = build_denoiser(header, net)
         self._resident = max(memory.process_memory(), memory.RUNTIME)
         self._probed: tuple[nn.Module, float] | None = None
+        self._loading: dict[str, Any] = {"device": self.device, "dtype": self.dtype}  # of header.mean
 
     @classmethod
     def from_pretrained(
@@ -113,7 +117,21 @@ class RestorationPipeline:
         backend, arithmetic = choose_backend(header, backend, dtype, found)
         net = load_network(header, state_dict, backend, arithmetic, device=found)
         # Other backends take and give float32, whatever they compute in.
-        return cls(header, net, found, arithmetic if backend == "torch" else "fp32", codec)
+        pipeline = cls(header, net, found, arithmetic if backend == "torch" else "fp32", codec)
+        pipeline._loading |= {"backend": backend, "dtype": "auto" if arithmetic == "int8" else arithmetic}
+        return pipeline
+
+    @functools.cached_property
+    def mean(self) -> RestorationPipeline:
+        """The pipeline of ``header.mean``, loaded when a fidelity is first asked for.
+
+        Raises:
+            AMDRestoreError: there are no such weights, or they are of another scale.
+        """
+        pipeline = self.from_pretrained(self.header.mean, **self._loading)
+        if pipeline.scale != self.scale:
+            raise AMDRestoreError(f"{self.header.name}: its mean {self.header.mean} is not of scale {self.scale}")
+        return pipeline
 
     @property
     def scale(self) -> int:
@@ -252,7 +270,7 @@ class RestorationPipeline:
         kept = 0 if streamed else math.prod(shape) * image.dtype.itemsize
         kept += planes.colour.nbytes
         bands = self._bands(planes.window, 1, planes.height, planes.width, tile_options, kept, CPU)
-        return _image_bands(bands, planes, self.codec.upsample, self.scale), shape
+        return planes.bands(bands, self.codec.upsample, self.scale), shape
 
     def _bands(
         self,
@@ -280,7 +298,8 @@ class RestorationPipeline:
         options.check(num_steps)
         seeds = options.seeds(count)
         own_halo = self.halo(num_steps) if options.halo is None else options.halo
-        blend = blend_width(own_halo, self.reach(num_steps))
+        reaches = [self.reach(num_steps), self.mean.reach(1) if options.fidelity and self.header.mean else 0]
+        blend = blend_width(own_halo, None if None in reaches else max(filter(None, reaches), default=0))
         halo = own_halo + (options.post.halo if options.post else 0)
         padded = self._padded_side(height), self._padded_side(width)
         sides = self._tile_sides(count, padded, halo, options, kept)
@@ -325,6 +344,8 @@ class RestorationPipeline:
     ) -> Tensor:
         """Restore (B, 3, h, w) that lies at (top, left) of the whole image; not clamped."""
         options = options or CallOptions()
+        if options.fidelity and self.header.mean:
+            return self._mixed_window(window, top, left, num_steps, seeds, options)
         window = window.to(self.device)
         _, channels, height, width = self.codec.latent_shape(window)
         y, x = self.codec.cells(top), self.codec.cells(left)
@@ -350,6 +371,17 @@ class RestorationPipeline:
             sr = restore(window, noise)
         return sr if options.post is None else options.post(sr, window, top, left)
 
+    def _mixed_window(
+        self, window: Tensor, top: int, left: int, num_steps: int, seeds: list[int], options: CallOptions
+    ) -> Tensor:
+        """Sample and mean, mixed; see :mod:`amd_restore.control.fidelity`."""
+        place = window, top, left
+        sr = self.mean._restore_window(*place, 1, seeds, replace(options, fidelity=1.0, post=None))
+        if options.fidelity < 1:
+            sample = self._restore_window(*place, num_steps, seeds, replace(options, fidelity=0.0, post=None))
+            sr = torch.lerp(sample, sr, options.fidelity)
+        return sr if options.post is None else options.post(sr, *place)
+
     def _start(self, lq: Tensor, cond: Tensor, draw: Draw) -> Tensor | None:
         """State at t = 1, for a student that does not start from noise alone."""
         if self.header.start == "noise":
@@ -365,12 +397,3 @@ class RestorationPipeline:
         """Repeat the right and lower border."""
         height, width = (self._padded_side(side) for side in lq.shape[2:])
         return F.pad(lq, (0, width - lq.shape[3], 0, height - lq.shape[2]), mode="replicate")
-
-
-def _image_bands(
-    bands: Iterator[Tensor], planes: Planes, upsample: Callable[[Tensor], Tensor], scale: int
-) -> Iterator[np.ndarray[Any, Any]]:
-    done = 0
-    for band in bands:
-        yield planes.rows(band, done, upsample, scale)
-        done += band.shape[2]
