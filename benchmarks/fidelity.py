@@ -23,7 +23,6 @@ from amd_restore.benchmark.images import Pair, TestSet
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import DatasetOptions
 from amd_restore.checkpoint import (
-    DEFAULT_MODEL,
     build_denoiser,
     build_header_codec,
     build_network,
@@ -42,11 +41,12 @@ from amd_restore.control import (
     medoid,
     orient,
     restore_oriented,
-    tempered,
     unorient,
 )
 from amd_restore.diffusion import field_noise, sample
+from amd_restore.pipeline import RestorationPipeline
 
+MODEL = "x4-classical"
 FIDELITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 METRICS = ("psnr_y", "lpips_alex", "lpips_squeeze", "consistency")
 HEADINGS = ("PSNR-Y ↑", "LPIPS-Alex ↓", "LPIPS-Squeeze ↓", "LQ-PSNR ↑")
@@ -56,9 +56,10 @@ CAST = torch.tensor([0.06, -0.02, -0.05]).view(1, 3, 1, 1)
 
 
 class Restorer:
-    """Weights without the pipeline around them: untiled, and with the noise in the caller's hands."""
+    """Released weights, untiled; :meth:`restore` leaves the noise in the caller's hands."""
 
     def __init__(self, name: str) -> None:
+        self.pipeline = RestorationPipeline.from_pretrained(name, "cpu", "float32")
         self.header, state_dict = load_checkpoint(resolve_weights(name))
         self.codec = build_header_codec(self.header)
         self.denoiser = build_denoiser(self.header, build_network(self.header, state_dict))
@@ -75,7 +76,7 @@ class Restorer:
         return self.codec.decode(x0, lq).clamp(0, 1)
 
     def __call__(self, lq: Tensor, steps: int = 1, seed: int = 0, fidelity: float = 0.0) -> Tensor:
-        return self.restore(lq, tempered(self.draw(lq, seed), fidelity), steps)
+        return self.pipeline(lq, num_steps=steps, seed=seed, fidelity=fidelity, tile=0)
 
 
 class Judge:
@@ -166,9 +167,9 @@ def tta_table(judge: Judge, student: Restorer) -> str:
     """Eight orientations with the noise turned with the picture, and with noise of their own."""
     patch = student.codec.patch
 
-    def turned(mode: str, fidelity: float = 0.0) -> list[Tensor]:
+    def turned(mode: str) -> list[Tensor]:
         restore: Callable[[Tensor, Draw], Tensor] = functools.partial(student.restore, steps=1)
-        return [restore_oriented(restore, lq, tempered(student.draw(lq, 0), fidelity), patch, mode) for lq in judge.lq]
+        return [restore_oriented(restore, lq, student.draw(lq, 0), patch, mode) for lq in judge.lq]
 
     own = [torch.stack([unorient(student(orient(lq, k), 1, k), k) for k in range(8)]) for lq in judge.lq]
     rows = [
@@ -178,7 +179,7 @@ def tta_table(judge: Judge, student: Restorer) -> str:
         judge.row("mean, each with noise of its own", [one.mean(0) for one in own]),
         judge.row("medoid, each with noise of its own", [medoid(one) for one in own]),
         judge.row("none, fidelity 1", [student(lq, 1, 0, 1.0) for lq in judge.lq]),
-        judge.row("mean, fidelity 1", turned("mean", 1.0)),
+        judge.row("mean, fidelity 1", [student.pipeline(lq, fidelity=1.0, tta=True, tile=0) for lq in judge.lq]),
     ]
     return judge.table("Test-time augmentation, 1 step", rows)
 
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    student, teacher = Restorer(DEFAULT_MODEL), Restorer("x4-classical-teacher")
+    student, teacher = Restorer(MODEL), Restorer("x4-classical-teacher")
     pairs = load_pairs(args.assets, "Set5")
     judge = Judge(pairs)
     sections: dict[str, Callable[[], str]] = {
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     intro = (
         f"# Controls, measured {datetime.date.today():%d %B %Y}\n\n"
-        f"{DEFAULT_MODEL}, Set5, one noise seed (0), untiled, float32; metrics of the saved 8-bit pictures. "
+        f"{MODEL}, Set5, one noise seed (0), untiled, float32; metrics of the saved 8-bit pictures. "
         "LPIPS-Squeeze was a reward of this model, LPIPS-Alex was not.\n"
     )
     parts = [intro] + [build() for name, build in sections.items() if not args.only or name in args.only]

@@ -51,7 +51,7 @@ def photograph(height: int, width: int, count: int = 1) -> Tensor:
 
 def restore(lq: Tensor, backend: str, dtype: str, steps: int) -> Tensor:
     """The released student on a backend."""
-    header, state = load_checkpoint(resolve_weights())
+    header, state = load_checkpoint(resolve_weights("x4-classical"))
     return RestorationPipeline(header, load_network(header, state, backend, dtype), "cpu", "float32")(
         lq, num_steps=steps, seed=3
     )
@@ -212,7 +212,7 @@ def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch
 
 
 def test_the_package_has_the_ranges_of_the_released_student() -> None:
-    header, state = load_checkpoint(resolve_weights())
+    header, state = load_checkpoint(resolve_weights("x4-classical"))
     ranges = calibration.find_ranges(header, state)
     convolutions = 2 * header.network["num_block"]
     assert len(ranges) == 2 * convolutions  # inputs and outputs

@@ -12,7 +12,6 @@ from tiny_model import save_tiny, tiny_header, tiny_state
 from torch import Tensor
 
 from amd_restore.checkpoint import (
-    DEFAULT_MODEL,
     Header,
     build_denoiser,
     build_header_codec,
@@ -65,7 +64,7 @@ def tiny() -> Restorer:
 
 @pytest.fixture(scope="module")
 def released() -> Restorer:
-    return Restorer(*load_checkpoint(resolve_weights(DEFAULT_MODEL)))
+    return Restorer(*load_checkpoint(resolve_weights("x4-classical")))
 
 
 @pytest.fixture(scope="module")

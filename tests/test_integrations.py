@@ -289,7 +289,7 @@ def test_the_examples_of_the_document_run(
     assert names["sr"].shape == (1, 3, 64, 64)
     model = names["model"]
     assert torch.allclose(
-        model(torch.full((1, 3, 8, 8), 0.5)), names["load"]()(torch.full((1, 3, 8, 8), 0.5)), atol=1e-5
+        model(torch.full((1, 3, 8, 8), 0.5)), names["load"]("x4-classical")(torch.full((1, 3, 8, 8), 0.5)), atol=1e-5
     )
 
 
