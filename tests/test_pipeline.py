@@ -241,7 +241,9 @@ assert not heavy, heavy
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("name", ["x4-classical", "x4-classical-teacher"])
+@pytest.mark.parametrize(
+    "name", ["x4-classical", "x4-classical-teacher", "x4-classical-tiny", "x4-real", "x4-real-teacher"]
+)
 def test_released_weights(name: str) -> None:
     released = RestorationPipeline.from_pretrained(name, "cpu", torch.float32)
     assert released.header.name == name
@@ -249,8 +251,9 @@ def test_released_weights(name: str) -> None:
     assert released_models()[name].stat().st_size < 30e6
     lq = F.interpolate(torch.rand(1, 3, 12, 12), size=(72, 72), mode="bicubic").clamp(0, 1)
     whole = released(lq)
-    # A restoration is consistent with what it was made from.
+    # A restoration is consistent with what it was made from; one that also removes noise less so.
+    bound = 0.02 if released.header.degradation == "bicubic" else 0.05
     down = F.interpolate(whole, scale_factor=1 / released.scale, mode="bicubic", antialias=True)
-    assert (down - lq).abs().mean() < 0.02
+    assert (down - lq).abs().mean() < bound
     # Trained networks look less far than they could: the default halo hides the tiles.
     assert (released(lq, tile=24) - whole).abs().max() <= 1 / 255
