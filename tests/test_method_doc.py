@@ -57,7 +57,8 @@ def test_option_exists(name: str) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_quantity_is_logged(key: str) -> None:
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "amd_restore" / "models").glob("*.py"))
+    files = [*(ROOT / "amd_restore" / "models").glob("*.py"), ROOT / "amd_restore" / "losses" / "diagnostics.py"]
+    sources = "".join(path.read_text(encoding="utf-8") for path in files)
     name = key.replace("/", "__")
     weight = re.fullmatch(r"amd__(alpha|beta)_(mean|min|max|std)", name)  # made from two lists
     if weight:
