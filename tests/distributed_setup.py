@@ -40,6 +40,8 @@ def make_options(folder: Path, recipe: str, name: str = "", **changes: Any) -> d
     """
     options = load_miniature(recipe, folder, str(folder / "start.pth"), ITERATIONS)
     options.update(name=name or options["name"], amp="none", num_gpu=0, manual_seed=3)
+    if options["network_g"]["type"] == TINY_NETWORK["type"]:
+        options["network_g"] = dict(TINY_NETWORK)  # as in start.pth, also where the student is another network
     options["datasets"]["train"]["batch_size_per_gpu"] = IMAGES
     for key in [key for key in options["train"] if key.startswith("optim_")]:
         options["train"][key]["eps"] = 1e-6

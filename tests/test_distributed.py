@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "teacher": ("teacher_x4_classical", {}),
     "dmd2": ("dmd_x4_classical", {"distill__objective": "dmd2"}),
     "amd": ("amd_x4_classical", {"train__grad_clip": 0.5}),
-    "spatial": ("amd_x4_real", {"distill__spatial": True}),
+    "spatial": ("amd_x4_classical", {"distill__spatial": True, "degradation__type": "second_order"}),
 }
 IN_TWO = {"teacher": HALF, "dmd2": HALF | FSDP, "amd": HALF, "spatial": HALF | PARTS}
 
