@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from amd_restore.data.degradations import SecondOrderDegradation, build_degradation
+from amd_restore.data.degradations import BicubicDegradation, SecondOrderDegradation, build_degradation
 from amd_restore.data.second_order.jpeg import jpeg
 from amd_restore.data.second_order.kernels import build_kernels
 from amd_restore.data.second_order.operations import (
@@ -25,6 +25,8 @@ from amd_restore.data.second_order.operations import (
     resize,
 )
 from amd_restore.data.second_order.parameters import FAMILIES, Draws, ImageParameters, KernelParameters, OrderParameters
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options.blocks import DegradationOptions
 
 
 def degradation(scale: int = 4, seed: int = 0) -> SecondOrderDegradation:
@@ -342,6 +344,26 @@ def test_parameters_have_the_published_distribution() -> None:
             assert np.mean(strengths) == pytest.approx((low + high) / 2, rel=0.05)
         qualities = [o.jpeg for o in orders if o.jpeg is not None]
         assert len(qualities) == n and set(qualities) == set(range(30, 96))
+
+
+def test_clean_share_and_first_round_can_be_chosen() -> None:
+    options = DegradationOptions(type="second_order", clean_prob=0.25, first_prob=0.6)
+    module = SecondOrderDegradation(4, options)
+    module.reseed(0)
+    drawn, published = module.draw(2000), degradation().draw(2000)
+    share(sum(p.clean for p in drawn), 2000, 0.25)
+    share(sum(p.skip_first for p in drawn), 2000, 0.4)
+    # What was there before keeps its numbers: old test sets and runs stay as they were.
+    assert [replace(p, clean=False, skip_first=False) for p in drawn] == published
+    gt = torch.cat([tensor(picture(96, 96, seed)) for seed in range(3)])
+    parameters = [replace(published[0], clean=True), replace(published[1], skip_first=True), published[1]]
+    lq = module.apply_parameters(gt[[0, 1, 1]], parameters)
+    assert torch.equal(lq[:1], BicubicDegradation(4)(gt[:1]))
+    identity = replace(published[1].first, blur=None, resize=1.0, noise=None, jpeg=None)
+    assert torch.equal(lq[1:2], module.apply_parameters(gt[1:2], [replace(published[1], first=identity)]))
+    assert not torch.equal(lq[1], lq[2])
+    with pytest.raises(AMDRestoreError, match="clean_prob: only type second_order has it"):
+        build_degradation({"type": "bicubic", "clean_prob": 0.1}, 4)
 
 
 def test_draws_never_take_what_has_no_weight() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.registry import ARCH_REGISTRY
 
 
@@ -117,11 +118,7 @@ class FlatDenoiser(nn.Module):
         Returns:
             (B, C, h, w).
         """
-        null = self.null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:]).to(x_t.dtype)
-        if cond is None:
-            cond = null
-        elif keep is not None:
-            cond = torch.where(keep[:, None, None, None], cond, null)
+        cond = given_condition(cond, self.null_cond, keep, x_t)
         emb = self.time_mlp(time_features(t, self.time_feat))
         hidden = self.conv_in(torch.cat([x_t, cond], dim=1))
         for block in self.blocks:

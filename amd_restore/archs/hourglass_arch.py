@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amd_restore.archs.flat_arch import TimeBlock, gained, time_features, zero_
+from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.registry import ARCH_REGISTRY
 
 
@@ -71,11 +72,7 @@ class HourglassDenoiser(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
         """Raw prediction; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`."""
         height, width = x_t.shape[2:]
-        null = self.null_cond.expand(x_t.shape[0], -1, height, width).to(x_t.dtype)
-        if cond is None:
-            cond = null
-        elif keep is not None:
-            cond = torch.where(keep[:, None, None, None], cond, null)
+        cond = given_condition(cond, self.null_cond, keep, x_t)
         emb = self.time_mlp(time_features(t, self.time_feat))
         hidden = torch.cat([x_t, cond], dim=1)
         hidden = F.pad(hidden, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")

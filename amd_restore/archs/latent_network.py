@@ -16,6 +16,7 @@ from amd_restore.archs.adapters import FrozenBase, checkpoint_blocks, set_checkp
 from amd_restore.archs.flat_arch import zero_
 from amd_restore.archs.pretrained import build_from_config, load_model, plain_config
 from amd_restore.archs.prompts import Prompts
+from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.errors import AMDRestoreError
 
 CONDITIONS = ("concat", "start")
@@ -154,19 +155,13 @@ class LatentNetwork(nn.Module):
         below, right = -height % self.multiple, -width % self.multiple
         extra = None
         if self.condition == "concat":
-            extra = self.cond_in(_padded(self._conditions(x_t, cond, keep), below, right))
+            extra = self.cond_in(_padded(given_condition(cond, self.null_cond, keep, x_t), below, right))
         kept = torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device) if cond is None else keep
         with self._activated() as module, _added(self.input_layer(module), extra):
             dtype = next(module.parameters()).dtype
             tokens, pooled = self.prompts(len(x_t), kept, dtype)
             output = self.call(module, _padded(x_t.to(dtype), below, right), t, tokens, pooled)
         return output[:, :, :height, :width]
-
-    def _conditions(self, x_t: Tensor, cond: Tensor | None, keep: Tensor | None) -> Tensor:
-        null = self.null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:]).to(x_t.dtype)
-        if cond is None:
-            return null
-        return cond if keep is None else torch.where(keep[:, None, None, None], cond, null)
 
     @contextlib.contextmanager
     def _activated(self) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amd_restore import compat
 from amd_restore.archs.flat_arch import zero_
+from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.registry import ARCH_REGISTRY
 
 
@@ -62,11 +63,7 @@ class CondUNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
         """Raw prediction; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`."""
         height, width = x_t.shape[2:]
-        null = self.null_cond.expand(x_t.shape[0], -1, height, width).to(x_t.dtype)
-        if cond is None:
-            cond = null
-        elif keep is not None:
-            cond = torch.where(keep[:, None, None, None], cond, null)
+        cond = given_condition(cond, self.null_cond, keep, x_t)
         hidden = torch.cat([x_t, cond], dim=1)
         pad_h, pad_w = -height % self.multiple, -width % self.multiple
         hidden = nn.functional.pad(hidden, (0, pad_w, 0, pad_h), mode="replicate")

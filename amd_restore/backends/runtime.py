@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.backends.graph import INPUTS
+from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.errors import AMDRestoreError
 
 Array = np.ndarray[Any, Any]
@@ -45,11 +46,7 @@ class GraphNetwork(nn.Module):
         if x_t.device.type != "cpu":
             raise AMDRestoreError(f"this backend computes on the CPU, not on {x_t.device}; use --backend torch")
         assert isinstance(self.null_cond, Tensor)
-        null = self.null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:])
-        if cond is None:
-            cond = null
-        elif keep is not None:
-            cond = torch.where(keep[:, None, None, None], cond, null)
+        cond = given_condition(cond, self.null_cond, keep, x_t)
         return torch.from_numpy(self.run(_array(x_t), _array(t), _array(cond)))
 
 

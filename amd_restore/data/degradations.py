@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from amd_restore.data.base import Degradation, to_8bit
 from amd_restore.data.second_order import SecondOrderDegradation
+from amd_restore.data.second_order.operations import downscale
 from amd_restore.options.blocks import DegradationOptions
 from amd_restore.options.fields import build, check
 
@@ -33,10 +33,7 @@ class BicubicDegradation(Degradation):
 
     def forward(self, gt: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], sides multiples of ``scale`` -> (B, 3, H / scale, W / scale)."""
-        lq = gt
-        if self.scale > 1:
-            size = (gt.shape[2] // self.scale, gt.shape[3] // self.scale)
-            lq = F.interpolate(gt, size=size, mode="bicubic", antialias=True)
+        lq = downscale(gt, (gt.shape[2] // self.scale, gt.shape[3] // self.scale))
         return to_8bit(lq) if self.quantize else lq.clamp(0, 1)
 
 

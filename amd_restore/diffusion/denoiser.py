@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from amd_restore.diffusion.process import Process
+
+
+def given_condition(cond: Tensor | None, null_cond: Tensor, keep: Tensor | None, x_t: Tensor) -> Tensor:
+    """The condition that a network sees.
+
+    Args:
+        cond: (B, K, h, w); None is the null condition everywhere.
+        null_cond: the learned null condition (1, K, 1, 1).
+        keep: bool (B,), False where the null condition replaces ``cond``; None keeps all.
+        x_t: the state (B, C, h, w), for its size and type.
+
+    Returns:
+        (B, K, h, w).
+    """
+    null = null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:]).to(x_t.dtype)
+    if cond is None:
+        return null
+    return cond if keep is None else torch.where(keep[:, None, None, None], cond, null)
 
 
 class Denoiser:

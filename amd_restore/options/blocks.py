@@ -149,6 +149,10 @@ class DegradationOptions:
     quantize: bool = option(True, "round the result to 8 bits")
     first: FirstOrderOptions = option(FirstOrderOptions(), "first round of second_order")
     second: SecondOrderOptions = option(SecondOrderOptions(), "second round of second_order")
+    clean_prob: float = option(
+        0.0, "second_order: share that is scaled down as by bicubic, nothing else", low=0, high=1
+    )
+    first_prob: float = option(1.0, "second_order: probability of the first round", low=0, high=1)
     final_sinc_prob: float = option(0.8, "second_order: probability of the final sinc filter", low=0, high=1)
     final_sinc_radius: list[int] = option([3, 10], "second_order: range of its radius, pixels", low=1, high=50)
     jpeg_last_prob: float = option(
@@ -158,7 +162,15 @@ class DegradationOptions:
     def __post_init__(self) -> None:
         _check_range("final_sinc_radius", self.final_sinc_radius)
         if self.type == "bicubic":
-            for key in ("first", "second", "final_sinc_prob", "final_sinc_radius", "jpeg_last_prob"):
+            for key in (
+                "first",
+                "second",
+                "clean_prob",
+                "first_prob",
+                "final_sinc_prob",
+                "final_sinc_radius",
+                "jpeg_last_prob",
+            ):
                 if getattr(self, key) != getattr(_DEFAULT_DEGRADATION, key):
                     raise ValueError(f"{key}: only type second_order has it")
 

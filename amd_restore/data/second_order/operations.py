@@ -57,6 +57,13 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
     return filter_by_fourier(padded, kernel) if image.device.type == "cpu" else filter_directly(padded, kernel)
 
 
+def downscale(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bicubic (a = -0.5, as MATLAB's ``imresize``) to ``size``, which is no larger than ``image``."""
+    if size == tuple(image.shape[2:]):
+        return image
+    return F.interpolate(image, size=size, mode="bicubic", antialias=True)
+
+
 def resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """To ``size`` by ``area``, ``bilinear`` or ``bicubic`` (a = -0.75), without antialiasing in the last two."""
     if tuple(image.shape[2:]) == size:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 FAMILIES = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 RESIZE_MODES = ("area", "bilinear", "bicubic")
-NUMBERS_PER_IMAGE = 64  # uniform numbers in a row; an image uses up to 43
+NUMBERS_PER_IMAGE = 64  # uniform numbers in a row; an image uses up to 45
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class ImageParameters:
         sinc: the final sinc filter.
         jpeg_last: the second JPEG comes after the final resize and sinc filter instead of before.
         mode: of the final resize.
+        skip_first: without the first round.
+        clean: only scaled down, as by the bicubic degradation; all else is ignored.
     """
 
     first: OrderParameters
@@ -87,6 +89,8 @@ class ImageParameters:
     sinc: KernelParameters | None
     jpeg_last: bool
     mode: str
+    skip_first: bool = False
+    clean: bool = False
 
 
 class Draws:
@@ -183,4 +187,6 @@ def draw_image(numbers: Sequence[float], options: DegradationOptions) -> ImagePa
     sinc = None
     if draws.chance(options.final_sinc_prob):
         sinc = draw_sinc(draws, draws.integer(options.final_sinc_radius), math.pi / 3)
-    return ImageParameters(first, second, sinc, draws.chance(options.jpeg_last_prob), draws.choice(RESIZE_MODES))
+    jpeg_last, mode = draws.chance(options.jpeg_last_prob), draws.choice(RESIZE_MODES)
+    skip_first, clean = not draws.chance(options.first_prob), draws.chance(options.clean_prob)
+    return ImageParameters(first, second, sinc, jpeg_last, mode, skip_first, clean)

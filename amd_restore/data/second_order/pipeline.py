@@ -12,7 +12,7 @@ from torch import Tensor
 from amd_restore.data.base import Degradation, to_8bit
 from amd_restore.data.second_order.jpeg import jpeg
 from amd_restore.data.second_order.kernels import build_kernels
-from amd_restore.data.second_order.operations import add_gaussian, add_poisson, blur, resize
+from amd_restore.data.second_order.operations import add_gaussian, add_poisson, blur, downscale, resize
 from amd_restore.data.second_order.parameters import (
     NUMBERS_PER_IMAGE,
     ImageParameters,
@@ -75,14 +75,18 @@ class SecondOrderDegradation(Degradation):
         for number, p in enumerate(parameters):
             image = gt[number : number + 1]
             image = image if image.dtype == torch.float64 else image.float()
-            image = self._round(image, p.first, tuple(image.shape[2:]), kernels[number][0])
+            if p.clean:
+                results.append(downscale(image, target))
+                continue
+            if not p.skip_first:
+                image = self._round(image, p.first, tuple(image.shape[2:]), kernels[number][0])
             second = replace(p.second, jpeg=None) if p.jpeg_last else p.second
             image = self._round(image, second, target, kernels[number][1])
             image = resize(image, target, p.mode)
             sinc = kernels[number][2]
             results.append(image if sinc is None else blur(image, sinc))
         lq = torch.cat(results)
-        last = [n for n, p in enumerate(parameters) if p.jpeg_last and p.second.jpeg is not None]
+        last = [n for n, p in enumerate(parameters) if p.jpeg_last and p.second.jpeg is not None and not p.clean]
         if last:
             lq[last] = jpeg(lq[last], [parameters[n].second.jpeg or 0 for n in last])
         return to_8bit(lq) if self.options.quantize else lq.clamp(0, 1)
