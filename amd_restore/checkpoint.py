@@ -61,6 +61,8 @@ class Header:
         start_noise: added to that latent, see there.
         mean: released name of weights whose one-step answer is the mean of what this network draws from; full fidelity
             is that. Empty: the network without noise.
+        error_per_std: error to expect per deviation of samples, see
+            :func:`~amd_restore.control.uncertainty.expected_error`; 0: not fitted.
         bases: fingerprints of the weights that lie elsewhere, under ``network`` (of an adapter) and ``codec``.
         degradation: what was done to the training images, in words.
         training_data: what it was trained on, in words.
@@ -87,6 +89,7 @@ class Header:
     start: str = "noise"
     start_noise: float = 0.0
     mean: str = ""
+    error_per_std: float = 0.0
     bases: Mapping[str, str] = field(default_factory=dict)
     degradation: str = ""
     training_data: str = ""
@@ -104,10 +107,9 @@ class Header:
         _require(self.kind in KINDS, "kind", f"must be one of {', '.join(KINDS)}, not {self.kind!r}")
         _require(self.sampler in SAMPLERS, "sampler", f"must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         _require(self.start in STARTS, "start", f"must be one of {', '.join(STARTS)}, not {self.start!r}")
-        noise = self.start_noise
-        _require(
-            isinstance(noise, (int, float)) and noise >= 0, "start_noise", f"must be a number from 0 on, not {noise!r}"
-        )
+        for key in ("start_noise", "error_per_std"):
+            value = getattr(self, key)
+            _require(isinstance(value, (int, float)) and value >= 0, key, f"must be a number from 0 on, not {value!r}")
         _require(_positive(self.scale), "scale", f"must be a whole number of at least 1, not {self.scale!r}")
         shift = self.time_shift
         _require(
@@ -131,8 +133,9 @@ class Header:
             version = 2
             for key in ("start", "start_noise", "bases"):
                 del values[key]
-        if not self.mean:
-            del values["mean"]
+        for key in ("mean", "error_per_std"):
+            if not values[key]:
+                del values[key]
         return json.dumps({"format_version": version, **values}, sort_keys=True)
 
     @classmethod

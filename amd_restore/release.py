@@ -62,11 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: as in training)")
     parser.add_argument("--first_gain", type=float, help="factor on the first step's detail (default: as in training)")
     parser.add_argument("--mean", help="released name of the weights that full fidelity asks (default: none)")
+    parser.add_argument("--error_per_std", type=float, help="of --uncertainty; see benchmarks/fit_uncertainty.py")
     parser.add_argument("--rewards", nargs="*", default=[], help="metrics that earlier stages were trained with")
     parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
     args = parser.parse_args(arguments)
     try:
-        names = ("licence", "training_data", "time_shift", "first_gain", "mean", "rewards", "commit")
+        names = ("licence", "training_data", "time_shift", "first_gain", "mean", "error_per_std", "rewards", "commit")
         changes = {key: getattr(args, key) for key in names}
         path = release(args.weights, args.name, args.out, **changes)
     except AMDRestoreError as error:

@@ -198,7 +198,7 @@ def uncertainty_table(name: str, pairs: Sequence[Pair], student: Restorer) -> st
         statistics = SampleStatistics()
         for seed in range(1, SAMPLES + 1):
             statistics.add(student(lq, 1, seed))
-        predicted = expected_error(statistics.std)
+        predicted = expected_error(statistics.std, student.header.error_per_std)
         error = (student(lq) - gt).abs().mean(1, keepdim=True)
         local = torch.nn.functional.avg_pool2d(error, 9, 1, 4, count_include_pad=False)
         correlations = [

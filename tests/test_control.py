@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -214,6 +216,7 @@ def test_expected_error_is_proportional_and_local() -> None:
     error = expected_error(std)
     assert error.shape == (1, 1, 32, 32)
     torch.testing.assert_close(expected_error(2 * std), 2 * error)
+    torch.testing.assert_close(expected_error(std, 3.0), error * 3 * math.sqrt(math.pi) / 2)
     assert int(error.argmax()) == 16 * 32 + 16 and float(error[0, 0, 0, 0]) == 0
     flat = torch.full((1, 3, 20, 20), 0.02)
     torch.testing.assert_close(expected_error(flat), expected_error(flat, smoothing=0))

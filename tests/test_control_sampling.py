@@ -225,7 +225,7 @@ def test_uncertainty_predicts_the_error_of_a_sample(
         statistics = SampleStatistics()
         for seed in range(1, 9):
             statistics.add(released(lq, released.draw(lq, seed)))
-        predicted = expected_error(statistics.std)
+        predicted = expected_error(statistics.std, released.header.error_per_std)
         error = (released(lq, released.draw(lq, 0)) - truth).abs().mean(1, keepdim=True)
         assert correlation(predicted, error) > 0.35
         local: Callable[[Tensor], Tensor] = torch.nn.AvgPool2d(9, 1, 4, count_include_pad=False)

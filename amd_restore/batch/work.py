@@ -115,7 +115,7 @@ class Work:
         for number in range(max(self.settings.n_samples, UNCERTAINTY_SAMPLES)):
             options = self._options(None) | {"fidelity": 0.0, "seed": self.settings.seed + number}
             statistics.add(_colour(self.pipeline.restore_image(_floating(pixels), **options)))
-        error = expected_error(statistics.std)
+        error = expected_error(statistics.std, self.pipeline.header.error_per_std)
         drawn: Pixels = heat_map(error)[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
         return self.resized(drawn, pixels)
 

@@ -14,12 +14,12 @@ from amd_restore.control.fidelity import Draw, noise_level, tempered
 from amd_restore.control.post import Chain, PostProcess
 from amd_restore.control.resample import downscale, upscale
 from amd_restore.control.tta import TTA_MODES, medoid, orient, restore_oriented, unorient
-from amd_restore.control.uncertainty import ERROR_PER_STD, SampleStatistics, expected_error, heat_map
+from amd_restore.control.uncertainty import IDEAL_ERROR_PER_STD, SampleStatistics, expected_error, heat_map
 
 __all__ = [
     "COLOR_FIXES",
     "ENLARGEMENTS",
-    "ERROR_PER_STD",
+    "IDEAL_ERROR_PER_STD",
     "TTA_MODES",
     "AdainFix",
     "Chain",

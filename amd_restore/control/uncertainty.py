@@ -6,15 +6,16 @@ where not to trust a sample, which no network that gives one answer can say of i
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
 
-# Of the released x4 student, fitted on Set14 (8 samples against the error of a ninth). It is above the 1.1 of an ideal
-# sampler: the student's samples differ less than they should.
-ERROR_PER_STD = 4.59
+# Mean difference of two draws of a normal distribution of deviation 1: of samples that differ as they should.
+IDEAL_ERROR_PER_STD = 2 / math.pi**0.5
 FULL_SCALE = 0.15  # a mean error of 38 of 255
 SMOOTHING = 2.0
 _RAMP = (  # dark to light, lightness rising all the way; readable in gray and by the colour-blind
@@ -70,19 +71,16 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.pad(image, (radius, radius, 0, 0), "replicate"), kernel[None, None, None, :])
 
 
-def expected_error(std: Tensor, smoothing: float = SMOOTHING) -> Tensor:
+def expected_error(std: Tensor, error_per_std: float = 0.0, smoothing: float = SMOOTHING) -> Tensor:
     """How far from the truth one sample is to be expected, at every pixel.
 
-    ``ERROR_PER_STD`` times the deviation, the variance averaged over channels and a neighbourhood: a few samples say
-    little about a single pixel. Calibrated for samples at fidelity 0 (less noise would only feign agreement).
-
-    On Set5, which the factor was not fitted on, the map of 8 samples correlates with the absolute error of a ninth
-    by 0.55 (mean of the pictures; 0.43 to 0.64) at single pixels and by 0.83 with the error's mean over 9 x 9
-    pixels. Actual errors are 0.8 of the expected there, in proportion from the surest tenth of the pixels to the
-    least sure one.
+    ``error_per_std`` times the deviation, the variance averaged over channels and a neighbourhood: a few samples say
+    little about a single pixel. For samples at fidelity 0 (less noise would only feign agreement).
 
     Args:
         std: (B, 3, H, W) of :attr:`SampleStatistics.std`.
+        error_per_std: of the header of the weights, fitted by ``benchmarks/fit_uncertainty.py``; 0 is
+            :data:`IDEAL_ERROR_PER_STD`. Distilled students need more: their samples differ less than they should.
         smoothing: deviation of the neighbourhood in pixels of the output; 0 for none.
 
     Returns:
@@ -91,7 +89,7 @@ def expected_error(std: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     variance = std.square().mean(dim=1, keepdim=True)
     if smoothing > 0:
         variance = _blur(variance, smoothing)
-    return ERROR_PER_STD * variance.sqrt()
+    return (error_per_std or IDEAL_ERROR_PER_STD) * variance.sqrt()
 
 
 def heat_map(values: Tensor, full_scale: float = FULL_SCALE, colour: bool = True) -> Tensor:
