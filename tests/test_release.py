@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_model import save_tiny
 
-from amd_restore.checkpoint import build_network, load_checkpoint, read_header
+from amd_restore.checkpoint import build_network, load_checkpoint, read_header, save_checkpoint
 from amd_restore.release import main
 
 
@@ -33,6 +33,23 @@ def test_the_first_gain_enlarges_the_first_steps_detail_only(tmp_path: Path) -> 
     before, after = plain(x_t, t, cond), gained(x_t, t, cond)
     torch.testing.assert_close(after[0], 1.25 * before[0], rtol=1e-3, atol=1e-5)  # fp16 weights
     torch.testing.assert_close(after[1], before[1], rtol=1e-3, atol=1e-5)
+
+
+def test_an_average_of_two_files_lies_between_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = save_tiny(tmp_path / "one.safetensors")
+    two = save_tiny(tmp_path / "two.safetensors", rewards=("niqe",))
+    header, state = load_checkpoint(two)
+    save_checkpoint(two, {key: value + 0.5 for key, value in state.items()}, header)
+    arguments = ["--weights", str(one), "--name", "soup", "--out", str(tmp_path), "--mix", str(two), "--share", "0.25"]
+    assert main(arguments) == 0
+    mean, soup = load_checkpoint(tmp_path / "soup.safetensors")
+    assert mean.rewards == ("lpips", "niqe")
+    for key, value in load_checkpoint(one)[1].items():
+        torch.testing.assert_close(soup[key], value + 0.125, rtol=1e-2, atol=2e-3)  # fp16
+    other = save_tiny(tmp_path / "other.safetensors", prediction_type="x0")
+    assert main([*arguments[:-3], str(other), *arguments[-2:]]) == 2
+    assert "prediction_type differs" in capsys.readouterr().err
+    assert main([*arguments[:-1], "1.5"]) == 2
 
 
 def test_missing_weights_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
