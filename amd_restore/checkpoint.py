@@ -35,7 +35,7 @@ ENCODER_PREFIX = "encoder."  # of the tensors of an encoder that was trained wit
 SOURCE_KEY = "pretrained_model_name_or_path"  # names a checkpoint of diffusers, in network and codec
 SAMPLERS = ("ode", "renoise")
 STARTS = ("noise", "lq")
-DEFAULT_MODEL = "x4-classical"
+DEFAULT_MODEL = "x4-real"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 

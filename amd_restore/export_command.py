@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser of ``amd-restore export``."""
     parser = argparse.ArgumentParser(prog="amd-restore export", description=__doc__)
     add = parser.add_argument
-    add("--model", default="x4-classical", help="released name, .safetensors file or folder (default: %(default)s)")
+    add("--model", default="x4-real", help="released name, .safetensors file or folder (default: %(default)s)")
     add("--to", choices=tuple(SUFFIXES), default="onnx", help="format (default: %(default)s)")
     add("-o", "--output", type=Path, metavar="FILE", help=".onnx, or .xml with a .bin beside it (default: from names)")
     add(

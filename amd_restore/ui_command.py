@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="allow a --host that others can reach; there is neither password nor encryption",
     )
     add("--open", action="store_true", help="open the page in the browser")
-    add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: the recommended one)")
+    add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: x4-real)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
     add("--threads", type=_whole(1, 1024), metavar="N", help="processor threads (default: torch's choice)")
     add("--max-upload-mb", type=_number, default=20.0, metavar="MB", help="of a file (default: %(default)g)")

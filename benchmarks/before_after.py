@@ -15,7 +15,7 @@ from amd_restore.checkpoint import DEFAULT_MODEL
 from amd_restore.pipeline import RestorationPipeline
 
 # file, left and top of the cut in input pixels
-CUTS = (("red_panda.png", 60, 18), ("neuschwanstein.png", 40, 14), ("honey_bee.png", 30, 30))
+CUTS = (("red_panda.png", 60, 18), ("neuschwanstein_noisy.jpg", 40, 14), ("kingfisher_jpeg.jpg", 70, 20))
 SIDE = 84  # input pixels
 
 

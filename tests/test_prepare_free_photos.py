@@ -282,6 +282,8 @@ def test_sample_folder_is_attributed_and_held_out() -> None:
     files = sorted((ROOT / "lowres").glob("*.png"))
     assert sorted(stated) == [path.name for path in files] and len(files) >= 5
     assert sum(path.stat().st_size for path in files) < 400_000
+    damaged = {path.stem.rsplit("_", 1)[0] for path in (ROOT / "lowres").glob("*.jpg")}
+    assert damaged and damaged <= {path.stem for path in files}
     for path in files:
         height, width = image_files.read_image(path).shape[:2]
         cells = stated[path.name]

@@ -54,7 +54,7 @@ class Work:
             name = self.pipeline.header.name
             raise AMDRestoreError(
                 f"--consistency: the inputs of {name} were not only scaled down ({degradation or 'unknown'}),"
-                " so its outputs need not scale down to them; use --color-fix or --fidelity"
+                " so its outputs need not scale down to them; use --model x4-classical, or --color-fix or --fidelity"
             )
         colour = [WaveletFix(scale)] if settings.color_fix == "wavelet" else []
         self._consistency = [Consistency(scale)] if settings.consistency else []

@@ -92,7 +92,12 @@ def add_size(add: Callable[..., Any]) -> None:
 
 def add_model(add: Callable[..., Any]) -> None:
     """Options about the weights and the sample that is drawn."""
-    add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: the recommended one)")
+    add(
+        "--model",
+        metavar="NAME",
+        help="x4-real (default: noise, JPEG, blur, clean), x4-classical (better where pictures are clean and sharp), "
+        "x4-classical-tiny (the same, fastest), or a .safetensors file or folder",
+    )
     add("--steps", type=number(1, 1000), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
     add(
         "--seed",
