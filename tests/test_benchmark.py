@@ -211,6 +211,22 @@ def test_results_of_other_packages_or_backbones_are_not_reused(
     assert kept() == 3
 
 
+def test_differences_leave_out_what_needs_a_ground_truth(gt_folder: Path, tmp_path: Path) -> None:
+    weights = save_tiny(tmp_path / "tiny.safetensors")
+    methods = [{"name": "bicubic", "type": "bicubic"}, {"name": "tiny", "weights": [str(weights)]}]
+    file = write_options(
+        tmp_path / "mini.yml",
+        datasets={"A": {"gt": str(gt_folder)}, "B": {"lq": str(gt_folder)}},
+        methods=methods,
+        metrics=["psnr_y", "consistency"],
+        compare=[{"a": "tiny, 1 step", "b": "bicubic"}],
+    )
+    assert command.main(["-opt", str(file), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out/mini.json").read_text(encoding="utf-8"))["comparisons"]
+    assert [(c["dataset"], c["metric"]) for c in found] == [("A", "psnr_y"), ("A", "consistency"), ("B", "consistency")]
+    assert "nan" not in (tmp_path / "out/mini.md").read_text(encoding="utf-8")
+
+
 def test_command_line_selects_methods_and_weights(gt_folder: Path, tmp_path: Path) -> None:
     weights = save_tiny(tmp_path / "tiny.safetensors")
     file = write_options(
