@@ -44,7 +44,7 @@ def make_options(folder: Path, recipe: str, name: str = "", **changes: Any) -> d
         options["network_g"] = dict(TINY_NETWORK)  # as in start.pth, also where the student is another network
     options["datasets"]["train"]["batch_size_per_gpu"] = IMAGES
     for key in [key for key in options["train"] if key.startswith("optim_")]:
-        options["train"][key]["eps"] = 1e-6
+        options["train"][key]["eps"] = 1e-5
     if "distill" in options:
         options["distill"].update(fake_updates_per_student=2, group_size=2, num_steps=[1, 2, 4])
         options["distill"].pop("step_weights", None)
