@@ -59,6 +59,20 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
             _mine.discard(temporary.name)
 
 
+class _TriedError(Exception):
+    """Ends a block of :func:`open_atomically` without a file."""
+
+
+def try_writing(path: str | Path) -> None:
+    """Write an empty file as :func:`open_atomically` does, and stop short of ``path``: nothing is left.
+
+    Raises:
+        AMDRestoreError: as :func:`open_atomically`.
+    """
+    with contextlib.suppress(_TriedError), open_atomically(path):
+        raise _TriedError
+
+
 def remove_stale(folder: str | Path) -> int:
     """Remove temporary files in ``folder`` that nobody writes any more; returns how many there were.
 

@@ -201,9 +201,7 @@ def uncertainty_table(name: str, pairs: Sequence[Pair], student: Restorer) -> st
         predicted = expected_error(statistics.std, student.header.error_per_std)
         error = (student(lq) - gt).abs().mean(1, keepdim=True)
         local = torch.nn.functional.avg_pool2d(error, 9, 1, 4, count_include_pad=False)
-        correlations = [
-            float(torch.corrcoef(torch.stack([predicted.ravel(), e.ravel()]))[0, 1]) for e in (error, local)
-        ]
+        correlations = [correlation(predicted, e) for e in (error, local)]
         figures.append((*correlations, float(error.mean() / predicted.mean())))
         lines.append(f"| {pair.name} | " + " | ".join(f"{value:.3f}" for value in figures[-1]) + " |")
         expected.append(predicted.ravel())

@@ -3,7 +3,7 @@
     python benchmarks/fit_uncertainty.py --model x4-classical --gt SET/GT --lq SET/LQ [--limit 20]
 
 Prints the factor with which :func:`~amd_restore.control.uncertainty.expected_error` is right on the mean of all pixels,
-and, at that factor, the correlation of map and error. Fit on one set, judge on another (``benchmarks/fidelity.py``).
+and the correlation of map and error. Fit on one set, judge on another (``benchmarks/fidelity.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from fidelity import correlation, to_tensor, truth_of
 
 from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.options import DatasetOptions
@@ -27,13 +27,13 @@ def fit(pipeline: RestorationPipeline, pictures: TestSet, samples: int) -> tuple
     """Factor and mean correlation per picture, of ``samples`` samples against the error of one more."""
     deviations, errors, correlations = [], [], []
     for pair in pictures:
-        lq, gt = (torch.from_numpy(a.transpose(2, 0, 1).copy())[None].float() / 255 for a in (pair.lq, pair.gt))
+        lq, gt = to_tensor(pair.lq), truth_of(pair)
         statistics = SampleStatistics()
         for seed in range(1, samples + 1):
             statistics.add(pipeline(lq, num_steps=1, seed=seed))
         deviation = expected_error(statistics.std, 1.0)
         error = (pipeline(lq, num_steps=1, seed=0) - gt).abs().mean(1, keepdim=True)
-        correlations.append(float(torch.corrcoef(torch.stack([deviation.ravel(), error.ravel()]))[0, 1]))
+        correlations.append(correlation(deviation, error))
         deviations.append(float(deviation.mean()))
         errors.append(float(error.mean()))
     return float(np.mean(errors) / np.mean(deviations)), float(np.mean(correlations))
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         pipeline = RestorationPipeline.from_pretrained(args.model, "cpu", "float32")
         options = DatasetOptions(gt=str(args.gt), lq=str(args.lq), limit=args.limit)
-        factor, correlation = fit(pipeline, TestSet(args.gt.parent.name, options, pipeline.scale), args.samples)
+        factor, agreement = fit(pipeline, TestSet(args.gt.parent.name, options, pipeline.scale), args.samples)
     except AMDRestoreError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(f"error_per_std {factor:.2f}, correlation per pixel {correlation:.2f}\n")
+    sys.stdout.write(f"error_per_std {factor:.2f}, correlation per pixel {agreement:.2f}\n")
     return 0
 
 

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -66,12 +65,11 @@ def test_killed_at_random_moments(tmp_path: Path, folder: Path, weights: Path, b
         child = context.Process(target=restore_in_child, args=([*common, "-o", str(output), "--resume"],))
         child.start()
         child.join(kill_after)
-        if child.is_alive():
-            assert child.pid is not None
-            os.kill(child.pid, signal.SIGKILL)
+        child.kill()  # nothing happens to one that has just ended
         child.join()
         return child.exitcode
 
+    assert run(tmp_path / "warm_up", None) == 0  # the first run waits for the server that forks
     start = time.perf_counter()
     assert run(tmp_path / "undisturbed", None) == 0
     whole = time.perf_counter() - start

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from amd_restore.atomic import remove_stale, write_atomically
+from amd_restore.atomic import remove_stale, try_writing
 from amd_restore.errors import AMDRestoreError
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
@@ -149,8 +149,7 @@ def check_writable(folder: Path) -> None:
     """
     probe = folder / ".amd-restore.probe"
     try:
-        write_atomically(probe, b"")
-        probe.unlink()
+        try_writing(probe)  # killed in between, it leaves a temporary file, which the next run clears
     except AMDRestoreError as error:
         reason = str(error).removeprefix(f"cannot write {probe}: ").split(";")[0]
         raise AMDRestoreError(f"{folder}: cannot write there ({reason}); name another folder with -o") from error
