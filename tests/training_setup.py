@@ -62,6 +62,9 @@ def shrink(
     is_smaller = options["network_g"] != options.get("network_teacher", options["network_g"])
     for key in [key for key in options if key.startswith("network_")]:
         kind = str(options[key]["type"])
+        if kind.endswith("Discriminator"):
+            options[key]["num_feat"] = 8
+            continue
         options[key] = dict(TINY_NETWORKS[kind]) if kind in TINY_NETWORKS else shrink_latent(options[key], folder)
     if is_latent(options["network_g"]):
         options["codec"]["pretrained_model_name_or_path"] = options["network_g"]["pretrained_model_name_or_path"]

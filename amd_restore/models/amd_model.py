@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
 from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
-from amd_restore.rewards import BaseReward, build_rewards
+from amd_restore.rewards import build_rewards
 
 
 @MODEL_REGISTRY.register()
@@ -24,7 +25,6 @@ class AMDModel(DMDModel):
     """
 
     loss_name = "l_amd"
-    reward_losses: Sequence[tuple[BaseReward, float]] = ()
 
     def init_training_settings(self) -> None:
         """Build the rewards; their running deviations serve standardisation and ``std_floor``."""
@@ -95,7 +95,8 @@ class AMDModel(DMDModel):
             if reward.random_views and self.run.distill.percep_augment:
                 # Else a network with strides leaves their grid in the picture.
                 pair = random_view(image, gt, self.generator)
-            losses[f"l_{reward.name}"] = weight * reward.loss(pair[0], gt=pair[1], lq=lq).mean()
+            with self.critic.watch(reward) if self.critic else contextlib.nullcontext():
+                losses[f"l_{reward.name}"] = weight * reward.loss(pair[0], gt=pair[1], lq=lq).mean()
         return losses
 
     def after_validation(self, dataloader: Any) -> None:

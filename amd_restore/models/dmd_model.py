@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,10 +22,11 @@ from amd_restore.losses.dmd import (
 from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import load_whole
 from amd_restore.models.gan_branch import GANBranch
-from amd_restore.models.image_critic import ImageCritic
+from amd_restore.models.image_critic import ImageCritic, build_critic
 from amd_restore.models.latent import Windows, cut_images, decode_windows
 from amd_restore.models.restoration_model import RestorationModel, build_network, channels_last
 from amd_restore.registry import MODEL_REGISTRY
+from amd_restore.rewards import BaseReward
 from amd_restore.rewards.fidelity_reward import build_lpips
 
 DIAGNOSE_EVERY = 4  # updates of the student between looks at the Forbidden Zone; all of them would cost 3% of a step
@@ -68,7 +69,7 @@ class DMDModel(RestorationModel):
                 self.gan = GANBranch(self.get_bare_model(self.net_fake), self.device)
             self.gan.head = self.sharded_net(self.gan.head)
         if self.opt.get("network_d"):
-            self.critic = ImageCritic(self.opt["network_d"], self.device)
+            self.critic = build_critic(self.opt["network_d"], self.device, [r for r, _ in self.reward_losses])
             if paths.get("pretrain_network_d"):
                 self.load_network(self.critic.net, paths["pretrain_network_d"], True, "params")
             self.critic.net = self.sharded_net(self.critic.net)
@@ -117,7 +118,8 @@ class DMDModel(RestorationModel):
 
             def student_losses(rows: slice) -> dict[str, Tensor]:
                 sample, seen = (x0, image) if at_once else self.student_samples()[:2]
-                return self.student_losses(sample, seen, self.cond, _rows(advantage, rows))
+                losses = self.student_losses(sample, seen, self.cond, _rows(advantage, rows))
+                return losses | self.adversarial_loss(seen)
 
             self.descend(self.optimizer_g, student_losses)
             if self.ema_decay > 0:
@@ -265,11 +267,14 @@ class DMDModel(RestorationModel):
             if options.percep_augment:
                 pair = random_view(image, gt, self.generator)
             losses["l_percep"] = options.weight_percep * self.percep(*pair).mean()
-        if self.critic is not None:
-            with self.autocast():
-                loss = self.critic.student_loss(image)
-            losses["l_g_gan"] = options.weight_adversarial * loss.mean()
         return losses
+
+    def adversarial_loss(self, image: Tensor) -> dict[str, Tensor]:
+        """The student's loss by ``network_d``, times its weight; it comes after all rewards have seen the image."""
+        if self.critic is None:
+            return {}
+        with self.autocast():
+            return {"l_g_gan": self.run.distill.weight_adversarial * self.critic.student_loss(image)}
 
     loss_name = "l_dmd"
     row_names = (
@@ -281,6 +286,7 @@ class DMDModel(RestorationModel):
     windows: Windows | None = None
     gan: GANBranch | None = None
     critic: ImageCritic | None = None
+    reward_losses: Sequence[tuple[BaseReward, float]] = ()
     diagnosing = False  # whether this step measures more than it needs
 
     def condition_of_fake(self, cond: Tensor, made_at: Tensor) -> Tensor:

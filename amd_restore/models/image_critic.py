@@ -1,4 +1,4 @@
-"""An adversarial loss on images: ``network_d`` learns to tell the student's from the ground truth (1609.04802).
+"""Adversarial losses on images: ``network_d`` learns to tell the student's from the ground truth (1609.04802).
 
 Under heavy degradation losses to the ground truth average over what could have been there, and features of
 classifiers are content with noise in its place. A discriminator asks whether a picture looks like one.
@@ -6,16 +6,23 @@ classifiers are content with noise in its place. A discriminator asks whether a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amd_restore.archs.feature_arch import FeatureDiscriminator
 from amd_restore.archs.gan_head import frozen
-from amd_restore.losses.gan import discriminator_loss
+from amd_restore.errors import AMDRestoreError
+from amd_restore.losses.gan import discriminator_loss, relative_discriminator_loss, relative_generator_loss
 from amd_restore.models.restoration_model import build_network, channels_last
+from amd_restore.registry import ARCH_REGISTRY
+from amd_restore.rewards import BaseReward
+
+Layers = list[Tensor]
 
 
 class ImageCritic:
@@ -30,11 +37,81 @@ class ImageCritic:
         with torch.random.fork_rng(devices=[]):  # other random numbers stay as without it
             self.net: nn.Module = channels_last(build_network(dict(options))).to(device)
 
+    def watch(self, reward: BaseReward) -> contextlib.AbstractContextManager[object]:
+        """Context in which ``reward`` is asked as a loss; nothing here, see :class:`FeatureCritic`."""
+        return contextlib.nullcontext()
+
     def student_loss(self, image: Tensor) -> Tensor:
-        """``softplus(-D(image))`` (B, 1, h, w) of restored images (B, 3, H, W); gradient to ``image`` only."""
+        """Mean ``softplus(-D(image))`` of restored images (B, 3, H, W); gradient to ``image`` only."""
         with frozen(self.net):
-            return F.softplus(-self.net(image).float())
+            return F.softplus(-self.net(image).float()).mean()
 
     def loss(self, image: Tensor, gt: Tensor) -> Tensor:
         """The critic's own, a mean; ``image`` gets no gradient."""
         return discriminator_loss(self.net(gt), self.net(image.detach()))
+
+
+class FeatureCritic(ImageCritic):
+    """A :class:`FeatureDiscriminator` on what a reward's network has just seen: nothing is computed twice.
+
+    Each restored image is judged beside its ground truth, in the view that the reward was shown.
+
+    Args:
+        options: block ``network_d``.
+        device: where it lives.
+        rewards: those that are losses too.
+
+    Raises:
+        AMDRestoreError: when none of them is called as ``network_d.reward`` says, or that one has no features.
+    """
+
+    def __init__(self, options: Mapping[str, Any], device: torch.device, rewards: Sequence[BaseReward]) -> None:
+        name = dict(options).get("reward", "effnet_lite1")
+        found = [reward for reward in rewards if reward.name == name]
+        if not found:
+            losses = ", ".join(reward.name for reward in rewards) or "none"
+            raise AMDRestoreError(f"network_d.reward: no reward '{name}' with a loss_weight; there are: {losses}")
+        if not hasattr(found[0], "channels"):
+            raise AMDRestoreError(f"network_d.reward: '{name}' shows no features; effnet and effnet_lite1 do")
+        super().__init__({**options, "channels": list(found[0].channels)}, device)
+        self._reward = found[0]
+        self._seen: list[tuple[Layers, Layers]] = []  # by the student's parts of a batch, until the critic's turn
+
+    def watch(self, reward: BaseReward) -> contextlib.AbstractContextManager[object]:
+        """Context in which ``reward`` compares images; if it is the critic's, its features are kept."""
+        return self._watching() if reward is self._reward else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _watching(self) -> Any:
+        distance = self._reward.distance  # type: ignore[attr-defined]
+        distance.tap = lambda ours, theirs: self._seen.append((ours, theirs))
+        try:
+            yield
+        finally:
+            distance.tap = None
+
+    def student_loss(self, image: Tensor) -> Tensor:
+        """Mean ``softplus(D(gt) - D(image))`` over places, then layers; gradient to the image's features only."""
+        ours, theirs = self._seen.pop()
+        with frozen(self.net):
+            fake = self.net(ours)
+            with torch.no_grad():
+                real = self.net(theirs)
+        self._seen.append(([layer.detach() for layer in ours], theirs))
+        return relative_generator_loss(real, fake)
+
+    def loss(self, image: Tensor, gt: Tensor) -> Tensor:
+        """The critic's own, on the features of the student's turn: the mean of ``softplus(D(image) - D(gt))``."""
+        ours, theirs = self._seen.pop(0)
+        return relative_discriminator_loss(self.net(theirs), self.net(ours))
+
+
+def build_critic(options: Mapping[str, Any], device: torch.device, rewards: Sequence[BaseReward]) -> ImageCritic:
+    """The critic that block ``network_d`` asks for; ``rewards`` are those that are losses.
+
+    Raises:
+        AMDRestoreError: see :class:`FeatureCritic`.
+    """
+    if ARCH_REGISTRY.get(options["type"]) is FeatureDiscriminator:
+        return FeatureCritic(options, device, rewards)
+    return ImageCritic(options, device)

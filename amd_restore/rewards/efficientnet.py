@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -74,8 +74,15 @@ class EfficientNetDistance(nn.Module):
                 if hasattr(block, conv):
                     setattr(block, conv, _fused(getattr(block, conv), getattr(block, norm)))
                     setattr(block, norm, nn.Identity())
+        self.tap: Callable[[list[Tensor], list[Tensor]], object] | None = None  # is shown the features of both images
         self.requires_grad_(False)
         self.eval()
+
+    @functools.cached_property
+    def channels(self) -> tuple[int, ...]:
+        """Of each layer of :meth:`features`."""
+        with torch.no_grad():
+            return tuple(layer.shape[1] for layer in self.features(torch.zeros(1, 3, MIN_SIZE, MIN_SIZE)))
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
         """The last features of each resolution, 1/2 to 1/32, of images in [0, 1]."""
@@ -99,9 +106,11 @@ class EfficientNetDistance(nn.Module):
         if min(sr.shape[-2:]) < MIN_SIZE:
             size = f"{sr.shape[-1]}x{sr.shape[-2]}"
             raise AMDRestoreError(f"the EfficientNet distance needs at least {MIN_SIZE} pixels a side, got {size}")
+        pair = [*self.features(sr)], [*self.features(gt)]
+        if self.tap is not None:
+            self.tap(*pair)
         layers = [
-            (_unit(ours) - _unit(theirs)).square().sum(dim=1, keepdim=True)
-            for ours, theirs in zip(self.features(sr), self.features(gt), strict=True)
+            (_unit(ours) - _unit(theirs)).square().sum(dim=1, keepdim=True) for ours, theirs in zip(*pair, strict=True)
         ]
         return sum_layers(layers)
 
