@@ -17,6 +17,7 @@ from amd_restore.losses import (
     sharpening_weight,
     surrogate_loss,
 )
+from amd_restore.losses.perceptual import pooled_l1
 
 SHAPE = (8, 12, 5, 7)
 
@@ -200,3 +201,13 @@ def test_sharpening_errors() -> None:
         sharpening_weight(zeros, -0.5)
     with pytest.raises(AMDRestoreError, match="linear"):
         sharpening_weight(zeros, 1.0, "linear")
+
+
+def test_pooled_l1_sees_colours_and_no_texture() -> None:
+    gt = torch.rand(2, 3, 48, 64)
+    sign = (-1.0) ** torch.arange(64)
+    assert pooled_l1(gt + 0.1 * sign, gt) < 1e-6  # what L1 calls .1
+    assert pooled_l1(gt - 0.1, gt) == pytest.approx(0.1, abs=1e-6)
+    blotch = torch.zeros(2, 3, 48, 64)
+    blotch[:, 0, 16:24, 16:24] = 0.9  # 8 x 8 pixels of one channel: full at 4 and 8, diluted by 4 over as many at 16
+    assert pooled_l1(gt + blotch, gt) == pytest.approx(0.9 * 64 / (3 * 48 * 64), rel=1e-4)

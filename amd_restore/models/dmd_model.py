@@ -19,7 +19,7 @@ from amd_restore.losses.dmd import (
     surrogate_loss,
     vsd_weight,
 )
-from amd_restore.losses.perceptual import random_view
+from amd_restore.losses.perceptual import pooled_l1, random_view
 from amd_restore.models.distributed import load_whole
 from amd_restore.models.gan_branch import GANBranch
 from amd_restore.models.image_critic import ImageCritic, build_critic
@@ -260,6 +260,8 @@ class DMDModel(RestorationModel):
         gt, _ = self.seen()
         if options.weight_pix > 0:
             losses["l_pix"] = options.weight_pix * (image - gt).abs().mean()
+        if options.weight_pooled > 0:
+            losses["l_pooled"] = options.weight_pooled * pooled_l1(image, gt)
         if options.weight_l2 > 0:
             losses["l_l2"] = options.weight_l2 * (image - gt).square().mean()
         if options.weight_percep > 0:

@@ -257,6 +257,7 @@ class DistillOptions:
         True, "false: the student's first step, from noise alone, learns by the losses to the ground truth only"
     )
     weight_pix: float = option(0.0, "weight of L1 to the ground truth, pixel units", low=0)
+    weight_pooled: float = option(0.0, "weight of L1 on means over 4, 8 and 16 pixels: colours without detail", low=0)
     weight_l2: float = option(0.0, "weight of the squared error to the ground truth, pixel units", low=0)
     weight_percep: float = option(0.0, "weight of LPIPS to the ground truth", low=0)
     weight_gan: float = option(1e-2, "weight of the student's adversarial loss; objective dmd2 only", low=0)
