@@ -69,7 +69,8 @@ def try_writing(path: str | Path) -> None:
     Raises:
         AMDRestoreError: as :func:`open_atomically`.
     """
-    with contextlib.suppress(_TriedError), open_atomically(path):
+    with contextlib.suppress(_TriedError), open_atomically(path) as file:
+        os.fsync(file.fileno())  # some disks say only then that they are full
         raise _TriedError
 
 
