@@ -15,6 +15,7 @@ from amd_restore.archs.patch_arch import PatchDiscriminator
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.image_critic import FeatureCritic, ImageCritic, build_critic
 from amd_restore.registry import register_all
+from amd_restore.rewards.fidelity_reward import PSNRReward
 from amd_restore.rewards.perceptual_reward import EfficientNetReward
 
 CRITIC = {"type": "PatchDiscriminator", "num_feat": 4}
@@ -31,16 +32,21 @@ def test_one_logit_for_every_eight_pixels() -> None:
     assert PatchDiscriminator(num_feat=4)(torch.rand(2, 3, 48, 64)).shape == (2, 1, 6, 8)
 
 
-def test_gradients_stay_with_their_owner() -> None:
-    critic = ImageCritic(CRITIC, torch.device("cpu"))
-    image, gt = torch.rand(2, 3, 32, 32, requires_grad=True), torch.rand(2, 3, 32, 32)
-    critic.student_loss(image).mean().backward()
+def check_owners(critic: ImageCritic, student_loss: torch.Tensor, image: torch.Tensor, gt: torch.Tensor) -> None:
+    """The student's loss moves the image alone, the critic's own the critic alone."""
+    student_loss.backward()
     assert image.grad is not None and image.grad.abs().sum() > 0
     assert all(p.grad is None for p in critic.net.parameters())
     image.grad = None
     critic.loss(image, gt).backward()
     assert image.grad is None
     assert all(p.grad is not None for p in critic.net.parameters())
+
+
+def test_gradients_stay_with_their_owner() -> None:
+    critic = ImageCritic(CRITIC, torch.device("cpu"))
+    image, gt = torch.rand(2, 3, 32, 32, requires_grad=True), torch.rand(2, 3, 32, 32)
+    check_owners(critic, critic.student_loss(image), image, gt)
 
 
 def test_it_learns_to_tell_blurred_from_sharp() -> None:
@@ -77,21 +83,15 @@ def look(critic: FeatureCritic, reward: EfficientNetReward, image: torch.Tensor,
 
 def test_heads_fit_the_layers_of_the_reward() -> None:
     critic, reward = feature_critic()
-    assert reward.channels == (16, 24, 40, 112, 320)
-    logits = critic.net([torch.rand(2, width, 24 >> i, 24 >> i) for i, width in enumerate(reward.channels)])
+    assert reward.distance.channels == (16, 24, 40, 112, 320)
+    logits = critic.net([torch.rand(2, width, 24 >> i, 24 >> i) for i, width in enumerate(reward.distance.channels)])
     assert [tuple(logit.shape) for logit in logits] == [(2, 1, 12, 12), (2, 1, 12, 12), (2, 1, 6, 6)]
 
 
 def test_gradients_of_the_feature_critic_stay_with_their_owner() -> None:
     critic, reward = feature_critic()
     image, gt = torch.rand(2, 3, 48, 48, requires_grad=True), torch.rand(2, 3, 48, 48)
-    look(critic, reward, image, gt).backward()
-    assert image.grad is not None and image.grad.abs().sum() > 0
-    assert all(p.grad is None for p in critic.net.parameters())
-    image.grad = None
-    critic.loss(image, gt).backward()
-    assert image.grad is None
-    assert all(p.grad is not None for p in critic.net.parameters())
+    check_owners(critic, look(critic, reward, image, gt), image, gt)
     assert all(p.grad is None for p in reward.distance.parameters())
     assert reward.distance.tap is None
 
@@ -133,19 +133,13 @@ def test_the_feature_critic_learns_to_tell_blurred_from_sharp() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reward": "niqe"}, "network_d.reward: no reward 'niqe' with a loss_weight; there are: effnet_lite1, l1"),
-        ({"reward": "l1"}, "network_d.reward: 'l1' shows no features; effnet and effnet_lite1 do"),
+        ({"reward": "niqe"}, "network_d.reward: no reward 'niqe' with a loss_weight; there are: effnet_lite1, psnr"),
+        ({"reward": "psnr"}, "network_d.reward: 'psnr' shows no features; effnet and effnet_lite1 do"),
     ],
 )
 def test_the_feature_critic_needs_a_reward_with_features(options: dict[str, Any], message: str) -> None:
-    class Other(EfficientNetReward):
-        def __init__(self) -> None:
-            super().__init__("lite1")
-            self.name = "l1"
-            del self.channels
-
     with pytest.raises(AMDRestoreError) as caught:
-        build_critic(OF_FEATURES | options, torch.device("cpu"), [EfficientNetReward("lite1"), Other()])
+        build_critic(OF_FEATURES | options, torch.device("cpu"), [EfficientNetReward("lite1"), PSNRReward()])
     assert str(caught.value) == message
 
 

@@ -21,6 +21,7 @@ from amd_restore.losses.gan import discriminator_loss, relative_discriminator_lo
 from amd_restore.models.restoration_model import build_network, channels_last
 from amd_restore.registry import ARCH_REGISTRY
 from amd_restore.rewards import BaseReward
+from amd_restore.rewards.perceptual_reward import EfficientNetReward
 
 Layers = list[Tensor]
 
@@ -71,9 +72,9 @@ class FeatureCritic(ImageCritic):
         if not found:
             losses = ", ".join(reward.name for reward in rewards) or "none"
             raise AMDRestoreError(f"network_d.reward: no reward '{name}' with a loss_weight; there are: {losses}")
-        if not hasattr(found[0], "channels"):
+        if not isinstance(found[0], EfficientNetReward):
             raise AMDRestoreError(f"network_d.reward: '{name}' shows no features; effnet and effnet_lite1 do")
-        super().__init__({**options, "channels": list(found[0].channels)}, device)
+        super().__init__({**options, "channels": list(found[0].distance.channels)}, device)
         self._reward = found[0]
         self._seen: list[tuple[Layers, Layers]] = []  # by the student's parts of a batch, until the critic's turn
 
@@ -83,7 +84,7 @@ class FeatureCritic(ImageCritic):
 
     @contextlib.contextmanager
     def _watching(self) -> Any:
-        distance = self._reward.distance  # type: ignore[attr-defined]
+        distance = self._reward.distance
         distance.tap = lambda ours, theirs: self._seen.append((ours, theirs))
         try:
             yield

@@ -64,7 +64,6 @@ class EfficientNetReward(BaseReward):
     def __init__(self, variant: str = "lite0", weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         super().__init__(weight, device)
         self.distance = efficientnet.build_efficientnet(device, variant)
-        self.channels = self.distance.channels  # of the layers that a FeatureDiscriminator may look at
         self.name = "effnet" if variant == "lite0" else f"effnet_{variant}"
 
     def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
