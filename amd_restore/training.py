@@ -24,6 +24,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.options import check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
 
+AFTER_BARRIER = 0.2  # seconds in which the other processes get out of it, too
 SAME_ERROR = 3.0  # seconds that a process leaves the word to the first one
 
 
@@ -247,7 +248,11 @@ def _one_of_several(args: argparse.Namespace, is_train: bool) -> None:
                 raise
             progress.end(f"another process was lost ({' '.join(str(error).split())[:120]}),")
     torch.distributed.barrier()  # gloo aborts where one process is gone while another still answers it
-    torch.distributed.destroy_process_group()
+    time.sleep(AFTER_BARRIER)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written; gloo's threads now and then abort an orderly end, and torchrun then reports a failure
 
 
 def _patched_pipeline(args: argparse.Namespace, is_train: bool, progress: Any = None) -> None:
