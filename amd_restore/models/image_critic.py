@@ -7,7 +7,7 @@ classifiers are content with noise in its place. A discriminator asks whether a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class FeatureCritic(ImageCritic):
         return self._watching() if reward is self._reward else contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def _watching(self) -> Any:
+    def _watching(self) -> Iterator[None]:
         distance = self._reward.distance
         distance.tap = lambda ours, theirs: self._seen.append((ours, theirs))
         try:
