@@ -50,6 +50,17 @@ class TimeBlock(nn.Module):
         return x + self.conv2(hidden)
 
 
+def _widened(value: Tensor, own: Tensor | None) -> Tensor:
+    """``value`` in the first channels of a copy of ``own``, whose old rows read nothing from its new columns."""
+    if own is None or own.ndim != value.ndim or any(n < o for n, o in zip(own.shape, value.shape, strict=True)):
+        return value
+    wide = own.clone()
+    rows = len(value)
+    wide[:rows] = 0
+    wide[(slice(rows), *(slice(side) for side in value.shape[1:]))] = value
+    return wide
+
+
 @ARCH_REGISTRY.register()
 class FlatDenoiser(nn.Module):
     """Stack of residual blocks at the resolution of the latent grid, without normalisation.
@@ -89,21 +100,21 @@ class FlatDenoiser(nn.Module):
         zero_(self.conv_out)
 
     def grow(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a network with fewer blocks, for this one: it then starts as that network, exactly.
+        """Tensors of a narrower or shallower network for this one, which then starts as that network, exactly.
 
-        The blocks are spread evenly over this network's. Those between them keep what they were initialised with: the
-        last layer of a new block is zero, so that it adds nothing yet.
+        The old blocks are spread evenly over this network's; the last layer of a new block is zero, so that it adds
+        nothing yet. Old channels come first and read nothing of the new ones (Net2Net, 1511.05641, with zeros in place
+        of copies).
         """
         old = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
         new = len(self.blocks)
-        if not 0 < old < new:
-            return dict(state)
-        grown = {key: value for key, value in self.state_dict().items() if key.startswith("blocks.")}
+        own = self.state_dict()
+        grown = {key: value for key, value in own.items() if key.startswith("blocks.")} if 0 < old < new else {}
         for key, value in state.items():
-            if key.startswith("blocks."):
+            if key.startswith("blocks.") and 0 < old < new:
                 _, number, rest = key.split(".", 2)
                 key = f"blocks.{(int(number) + 1) * new // old - 1}.{rest}"
-            grown[key] = value
+            grown[key] = _widened(value, own.get(key))
         return grown
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:

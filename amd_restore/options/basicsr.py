@@ -107,7 +107,9 @@ class TrainOptions:
     warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
     objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
-    grow_networks: bool = option(False, "networks may have more blocks than their files; the new ones start as nothing")
+    grow_networks: bool = option(
+        False, "networks may have more blocks or channels than their files; the new ones start as nothing"
+    )
     grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
     accumulate: int = option(1, "parts in which a process takes its images, to save memory; a divisor of them", low=1)
     parallel: Literal["ddp", "fsdp"] = option(
