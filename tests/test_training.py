@@ -1,4 +1,4 @@
-"""Training through the real command: every option file in miniature, exact resume, refusals."""
+"""Training as the command does it: every option file in miniature, exact resume, refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from smooth_images import smooth_image
-from training_setup import REPOSITORY, TINY_NETWORK, is_latent, load_miniature, make_data, run_training
+from training_setup import REPOSITORY, TINY_NETWORK, is_latent, load_miniature, make_data, run_command, run_training
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.__main__ import main as measure
@@ -183,10 +183,10 @@ def assert_same(a: Any, b: Any, where: str = "state") -> None:
 
 def test_a_damaged_state_is_refused(tmp_path: Path, teachers: Teachers) -> None:
     options = miniature("teacher_x4_classical", tmp_path, teachers, iterations=2)
-    assert run_training(options, tmp_path).returncode == 0
+    assert run_command(options, tmp_path).returncode == 0
     state = tmp_path / "experiments" / options["name"] / "training_states" / "2.state"
     state.write_bytes(state.read_bytes()[:1000])
-    result = run_training(options, tmp_path, "--auto_resume")
+    result = run_command(options, tmp_path, "--auto_resume")
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "2.state" in result.stderr and "Traceback" not in result.stderr
@@ -220,7 +220,7 @@ def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: Teachers)
     options["path"]["pretrain_network_g"] = teachers.of(TINY_NETWORK)
     options["val"]["metrics"]["psnr"].pop("crop_border")  # 0, as docs/options.md says
     options["datasets"] = {"test_1": {"name": "tiny", "type": "GTDataset", "dataroot_gt": str(tmp_path / "val")}}
-    result = run_training(options, tmp_path, script="test.py")
+    result = run_command(options, tmp_path, script="test.py")
     assert result.returncode == 0, result.stderr
     assert "psnr@4" in result.stdout + result.stderr
     assert len(list((tmp_path / "results").rglob("*_1step.png"))) == 2

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
+import random
 import subprocess
 import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 import yaml
+
+from amd_restore.registry import register_all
+from amd_restore.training import run_pipeline
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_NETWORK = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "time_feat": 8}
@@ -105,9 +117,62 @@ def load_miniature(
 def run_training(
     options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py"
 ) -> subprocess.CompletedProcess[str]:
-    """Write the options to ``folder`` and run the real command there."""
+    """Write the options to ``folder`` and run the training command there, within this process.
+
+    What the command says is in the result, as is what becomes of it: an unexpected error is a traceback and status 1.
+    """
+    register_all(training=True)
+    written, said = io.StringIO(), io.StringIO()
+    with _as_in_a_process(folder), contextlib.redirect_stdout(written), contextlib.redirect_stderr(said):
+        command = ["-opt", str(_write(options, folder)), *arguments]
+        try:
+            status = run_pipeline(script == "train.py", command)
+        except SystemExit as error:  # of the command line
+            status = error.code if isinstance(error.code, int) else 1
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    return subprocess.CompletedProcess(command, status, written.getvalue(), said.getvalue())
+
+
+def run_command(
+    options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py"
+) -> subprocess.CompletedProcess[str]:
+    """:func:`run_training` by the real command, which takes seconds to start."""
+    command = [sys.executable, str(REPOSITORY / "amd_restore" / script), "-opt", str(_write(options, folder))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def _write(options: dict[str, Any], folder: Path) -> Path:
     file = folder / f"{options['name']}.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
-    command = [sys.executable, str(REPOSITORY / "amd_restore" / script), "-opt", str(file), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return file
+
+
+@contextlib.contextmanager
+def _as_in_a_process(folder: Path) -> Iterator[None]:
+    """In ``folder``; what a run leaves behind in its process is undone: loggers, random states, threads, warnings."""
+    threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
+    forget_loggers()
+    try:
+        with contextlib.chdir(folder), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            yield
+    finally:
+        forget_loggers()
+        torch.set_num_threads(threads)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def forget_loggers() -> None:
+    """BasicSR sets its logger up once in a process; the next run shall do so anew."""
+    initialized: dict[str, bool] = import_module("basicsr.utils.logger").initialized_logger
+    for name in initialized:
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    initialized.clear()
