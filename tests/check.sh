@@ -9,5 +9,18 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m mypy
-"$PYTHON" -m pytest "$@"
+
+# Types are checked beside the tests; what mypy has to say follows in one piece.
+mypy_says="$(mktemp)"
+"$PYTHON" -m mypy >"$mypy_says" 2>&1 &
+mypy=$!
+trap 'kill "$mypy" 2>/dev/null || true; rm -f "$mypy_says"' EXIT
+failed=""
+"$PYTHON" -m pytest -n auto --dist worksteal "$@" || failed="tests"
+wait "$mypy" || failed="${failed:+$failed, }types"
+echo "mypy:"
+cat "$mypy_says"
+if [ -n "$failed" ]; then
+    echo "failed: $failed" >&2
+    exit 1
+fi

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: assets, small images, and two threads."""
+"""Fixtures shared by all tests: assets, small images, and one thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(2)
+# Tests run in as many processes as there are processors, and a second thread has little to do in layers of a few
+# pixels. The variable is for the processes that they start.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

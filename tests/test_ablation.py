@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from training_setup import REPOSITORY, load_miniature, make_data, run_training
+from warm_python import warm_python
 
 from amd_restore.benchmark.ablation.__main__ import main
 from amd_restore.benchmark.ablation.evaluation import ArmResult
@@ -46,6 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with miniature data and images to measure."""
     make_data(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", warm_python())
     return tmp_path
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_model import save_tiny
+from warm_python import warm_python
 
 from amd_restore.batch.plan import plan_jobs
 from amd_restore.cli import main
@@ -40,11 +41,11 @@ def pixels(height: int, width: int, channels: int = 3) -> np.ndarray[tuple[int, 
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
 
 
-def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str | Path, cwd: Path, python: str = "") -> subprocess.CompletedProcess[str]:
     """Run inference.py as a user does, from any folder and without PYTHONPATH."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(
-        [sys.executable, str(ROOT / "inference.py"), *map(str, arguments)],
+        [python or warm_python(), str(ROOT / "inference.py"), *map(str, arguments)],
         cwd=cwd, env=environment | {"PYTHONUTF8": "1"}, capture_output=True, text=True, encoding="utf-8", check=False,
     )  # fmt: skip
 
@@ -54,7 +55,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_folder(folder: Path, weights: Path) -> None:
-    result = command("-i", "in", "--model", weights, "--device", "cpu", cwd=folder)
+    result = command("-i", "in", "--model", weights, "--device", "cpu", cwd=folder, python=sys.executable)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("restored 2 of 2 images into results/ in ")
     assert files(folder / "results") == ["one.png", "zwei ☃.jpg"]
@@ -102,7 +103,7 @@ def test_bad_images_do_not_stop_the_others(folder: Path, weights: Path) -> None:
     whole = encode(Picture(pixels(60, 60)), ".jpg")
     (folder / "in" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     write_image(folder / "in" / "dot.bmp", Picture(pixels(1, 1)))
-    result = command("-i", "in", "-o", "out", "--model", weights, cwd=folder)
+    result = command("-i", "in", "-o", "out", "--model", weights, cwd=folder, python=sys.executable)
     assert result.returncode == 1
     assert "restored 3 of 6 images into out/ in " in result.stdout and ", 3 failed\n" in result.stdout
     lines = result.stderr.splitlines()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_model import save_tiny
+from warm_python import warm_python
 
 from amd_restore.cli import main
 from amd_restore.control import downscale
@@ -150,6 +151,7 @@ def test_standard_input_and_output(folder: Path, weights: Path) -> None:
     piped = subprocess.run([*command, "-"], input=whole, capture_output=True, check=True)
     assert piped.stderr == b""
     assert np.array_equal(decode(piped.stdout).pixels, restored(weights))
+    command[0] = warm_python()
     to_file = subprocess.run([*command, "named.jpg"], input=whole, capture_output=True, check=True)
     assert b"restored standard input into named.jpg" in to_file.stdout
     assert read_image(folder / "named.jpg").pixels.shape == (40, 56, 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from smooth_images import smooth_image
 from training_setup import REPOSITORY
+from warm_python import warm_python
 
 from amd_restore.archs.codecs import build_codec
 from amd_restore.archs.latent_unet_arch import LatentUNet
@@ -151,7 +151,7 @@ def test_another_base_is_refused_in_one_line(student: Path, tmp_path: Path) -> N
 def test_the_command_restores_with_tiles_and_colour_fix(student: Path, tmp_path: Path, colour_fix: str) -> None:
     write_image(tmp_path / "a.png", Picture(image(16, 24)))
     command = [
-        sys.executable,
+        warm_python(),
         str(REPOSITORY / "inference.py"),
         "-i",
         str(tmp_path / "a.png"),

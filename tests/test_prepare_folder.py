@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from warm_python import warm_python
 
 from amd_restore import compat
 
@@ -183,7 +184,7 @@ def test_small_images_are_reported_and_skipped(folder: Path, capsys: pytest.Capt
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "datasets" / "prepare_folder.py"), *arguments]
+    command = [warm_python(), str(ROOT / "datasets" / "prepare_folder.py"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 

@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from warm_python import warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "datasets"))
@@ -253,7 +254,7 @@ def test_a_scene_in_both_splits_is_refused(world: World, capsys: pytest.CaptureF
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    script = [sys.executable, str(ROOT / "datasets" / "prepare_free_photos.py"), "--out", str(tmp_path / "o")]
+    script = [warm_python(), str(ROOT / "datasets" / "prepare_free_photos.py"), "--out", str(tmp_path / "o")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(
         [*script, "--cache", str(tmp_path), *arguments], capture_output=True, text=True, check=False, env=environment

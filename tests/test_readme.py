@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -52,7 +52,7 @@ def test_named_scripts_options_and_flags_exist(words: list[str]) -> None:
         target, arguments = [words[1]], words[2:]
     for file in (word for word in arguments if word.endswith(".yml") and word.startswith("options/")):
         assert (REPOSITORY / file).is_file(), file
-    result = subprocess.run([sys.executable, *target, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    result = subprocess.run([warm_python(), *target, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for flag in (word for word in arguments if word.startswith("-")):
         assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", result.stdout), f"{flag} is no flag of {target}"
@@ -61,6 +61,6 @@ def test_named_scripts_options_and_flags_exist(words: list[str]) -> None:
 def test_the_list_of_options_is_current() -> None:
     """``python -m amd_restore.options > docs/options.md`` after changing an option."""
     result = subprocess.run(
-        [sys.executable, "-m", "amd_restore.options"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [warm_python(), "-m", "amd_restore.options"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert result.stdout == (REPOSITORY / "docs" / "options.md").read_text(encoding="utf-8")

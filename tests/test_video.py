@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_model import save_tiny
+from warm_python import warm_python
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.video import FFmpeg, restore_video
@@ -224,7 +224,7 @@ print(summary.restored)
 
 
 def run(source: Path, target: Path, deadly: str = "", pause: float = 0.0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, str(source), str(target), deadly, str(pause)]
+    command = [warm_python(), "-c", RUN, str(source), str(target), deadly, str(pause)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
