@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from training_setup import REPOSITORY, TINY_NETWORK, load_miniature
+from warm_python import warm_python
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 
@@ -92,11 +93,13 @@ def train(options: dict[str, Any], folder: Path, iterations: int = ITERATIONS) -
     }
 
 
-def torchrun(arguments: list[str], folder: Path, processes: int = 2) -> subprocess.Popen[str]:
-    """Start ``torchrun`` on this machine."""
+def torchrun(
+    arguments: list[str], folder: Path, processes: int = 2, python: str | None = None
+) -> subprocess.Popen[str]:
+    """Start ``torchrun`` on this machine, by default all of it quickly."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
-    command = [sys.executable, *launcher, *arguments]
+    command = [python or warm_python(), *launcher, *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 

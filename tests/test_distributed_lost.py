@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_a_killed_process_leaves_a_message_and_a_state(tmp_path: Path) -> None:
     file = tmp_path / "lost.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
     states = tmp_path / "experiments/lost/training_states"
-    run = torchrun([str(REPOSITORY / "amd_restore/train.py"), "-opt", str(file), "--launcher", "pytorch"], tmp_path)
+    command = [str(REPOSITORY / "amd_restore/train.py"), "-opt", str(file), "--launcher", "pytorch"]
+    run = torchrun(command, tmp_path, python=sys.executable)
     try:
         deadline = time.monotonic() + 120
         while not list(states.glob("*.state")):
