@@ -8,6 +8,7 @@ written (the working directory). Its launcher starts processes on CPUs too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,8 +25,13 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.options import check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
 
+if TYPE_CHECKING:
+    from amd_restore.models.ending import StopRequest
+    from amd_restore.models.lost_process import Progress
+
 AFTER_BARRIER = 0.2  # seconds in which the other processes get out of it, too
 SAME_ERROR = 3.0  # seconds that a process leaves the word to the first one
+NO_END = 10**9  # iterations of a run that only its time limit ends
 
 
 def build_parser(is_train: bool) -> argparse.ArgumentParser:
@@ -77,6 +83,7 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     paths["experiments_root" if is_train else "results_root"] = str(run_root)
     paths["log"], paths["visualization"] = str(run_root), str(run_root / "visualization")
     if is_train:
+        opt["train"].setdefault("total_iter", NO_END)
         paths["models"], paths["training_states"] = str(run_root / "models"), str(run_root / "training_states")
         paths.setdefault("resume_state", None)
         opt.setdefault("logger", {}).setdefault("use_tb_logger", False)
@@ -202,27 +209,33 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
             drop_last=True,
         )
         passes = total_iters * batch * opt["world_size"] / len(dataset)
-        logger.info(
-            f"{len(dataset)} training samples, {total_iters} iterations of {batch}: {passes:.1f} passes ({phase})"
-        )
+        length = f"{total_iters} iterations of {batch}: {passes:.1f} passes"
+        if opt["train"].get("time_limit"):
+            length = f"{opt['train']['time_limit']:g} s, or {length}; the learning rate follows the clock"
+        logger.info(f"{len(dataset)} training samples, {length} ({phase})")
     if train_loader is None:
         raise AMDRestoreError(f"{opt['opt_path']}: datasets has no 'train' entry")
     return train_loader, sampler, val_loaders, 0, total_iters
 
 
-def run_pipeline(is_train: bool, argv: Sequence[str] | None = None) -> int:
+def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: float | None = None) -> int:
     """Command line of ``train.py`` and ``test.py``: 0 when all went well, 2 after a one-line error.
 
-    With a launcher, 3 where another process was lost.
+    128 and the number of a signal where one stopped the training; with a launcher, 3 where another process was lost.
+
+    Args:
+        is_train: training, not a test.
+        argv: arguments; None takes them from the command line.
+        started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts; None is now.
     """
+    from_now = time.monotonic() if started is None else started
     args = build_parser(is_train).parse_args(argv)
     try:
         import_basicsr()
         register_all(training=True)
         if args.launcher == "none":
-            _patched_pipeline(args, is_train)
-        else:
-            _one_of_several(args, is_train)
+            return _alone(args, is_train, from_now)
+        _one_of_several(args, is_train, from_now)
     except AMDRestoreError as error:
         if args.debug:
             raise
@@ -231,13 +244,31 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _one_of_several(args: argparse.Namespace, is_train: bool) -> None:
+def _alone(args: argparse.Namespace, is_train: bool, started: float) -> int:
+    from amd_restore.models.ending import Stopped, StopRequest
+
+    request = StopRequest()
+    with request.heard() if is_train else contextlib.nullcontext():
+        try:
+            _patched_pipeline(args, is_train, started, request)
+        except Stopped as stopped:
+            sys.stderr.write(f"{stopped}\n")
+            return stopped.exit_code
+    return 0
+
+
+def _one_of_several(args: argparse.Namespace, is_train: bool, started: float) -> None:
+    from amd_restore.models.ending import Stopped
     from amd_restore.models.lost_process import Progress, is_lost, watched
 
-    progress = Progress()
+    progress, code = Progress(), 0
     with watched(progress):
         try:
-            _patched_pipeline(args, is_train, progress)
+            _patched_pipeline(args, is_train, started, progress.request, progress)
+        except Stopped as stopped:
+            code = stopped.exit_code
+            if not progress.rank:
+                sys.stderr.write(f"{stopped}\n")
         except AMDRestoreError:
             progress.is_failing = True
             if progress.rank:
@@ -252,15 +283,23 @@ def _one_of_several(args: argparse.Namespace, is_train: bool) -> None:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # all is written; gloo's threads now and then abort an orderly end, and torchrun then reports a failure
+    os._exit(
+        code
+    )  # all is written; gloo's threads now and then abort an orderly end, and torchrun then reports a failure
 
 
-def _patched_pipeline(args: argparse.Namespace, is_train: bool, progress: Any = None) -> None:
+def _patched_pipeline(
+    args: argparse.Namespace, is_train: bool, started: float, request: StopRequest, progress: Progress | None = None
+) -> None:
     import basicsr.test
     import basicsr.train
 
+    from amd_restore.models.ending import Batches, Stopped
+
     # BasicSR steps every schedule each iteration, also that of a student that is not updated in the first one.
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+    module = basicsr.train if is_train else basicsr.test
+    batches: list[Batches] = []
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         opt = prepare_options(args, Path(root_path), is_train)
@@ -269,17 +308,32 @@ def _patched_pipeline(args: argparse.Namespace, is_train: bool, progress: Any = 
             progress.states = Path(opt["path"]["training_states"]) if is_train else None
         return opt, args
 
+    def loaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
+        train_loader, sampler, val_loaders, *lengths = create_dataloaders(opt, logger)
+        batches.append(Batches(train_loader, val_loaders, request))
+        return (batches[-1], sampler, val_loaders, *lengths)
+
     def build_model(opt: dict[str, Any]) -> Any:
         model = basicsr.models.build_model(opt)
         if progress is not None:
             progress.model = model
+        if is_train:
+            model.time_limit.started, model.stop_request, batches[-1].model = started, request, model
         return model
 
-    module = basicsr.train if is_train else basicsr.test
+    def message_logger(*arguments: Any) -> Any:
+        batches[-1].messages = basicsr.utils.MessageLogger(*arguments)
+        return batches[-1].messages
+
     module.parse_options, module.build_model = parse_options, build_model
-    if is_train:
-        module.load_resume_state = load_resume_state
-        module.create_train_val_dataloader = create_dataloaders
-        module.train_pipeline(str(Path.cwd()))
-    else:
+    if not is_train:
         module.test_pipeline(str(Path.cwd()))
+        return
+    module.load_resume_state, module.create_train_val_dataloader = load_resume_state, loaders
+    module.MessageLogger = message_logger
+    try:
+        module.train_pipeline(str(Path.cwd()))
+    except Stopped:
+        if batches[-1].messages.tb_logger is not None:
+            batches[-1].messages.tb_logger.close()  # else the curves of the last minutes are lost
+        raise

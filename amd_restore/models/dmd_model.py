@@ -387,12 +387,11 @@ class DMDModel(RestorationModel):
         if self.encoder:
             self.encoder.load_state_dict(state["encoder"])
 
-    def save(self, epoch: int, current_iter: int) -> None:
-        """The fake teacher and the discriminator too, under BasicSR's naming."""
+    def save_other_networks(self, current_iter: int) -> None:
+        """The fake teacher and the discriminator, under BasicSR's naming."""
         self.save_network(self.net_fake, "net_fake", current_iter)
         if self.critic:
             self.save_network(self.critic.net, "net_d", current_iter)
-        super().save(epoch, current_iter)
 
 
 def _rows(values: Tensor | None, rows: slice) -> Tensor | None:

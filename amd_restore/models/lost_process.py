@@ -1,4 +1,9 @@
-"""When one of several training processes is lost: the others say so in one line and end, whatever they wait for."""
+"""When one of several training processes is lost: the others say so in one line and end, whatever they wait for.
+
+A launcher stops all processes with the signal that also tells a healthy run to stop. So that signal is first taken for
+that: the run ends in order, after the iteration that is going on. Where a process is lost, this never comes, and the
+others are ended.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,10 @@ from typing import Any
 
 import torch.distributed as dist
 
+from amd_restore.models.ending import SIGNALS, StopRequest
+
 EXIT_CODE = 3  # of a process that ends because another one did
+PATIENCE = 20.0  # seconds for an end in order; torchrun kills after 30
 # How gloo's and NCCL's plain RuntimeErrors name what failed.
 _MARKS = ("gloo", "nccl", "connection closed by peer", "connection reset", "processgroup")
 
@@ -33,6 +41,7 @@ class Progress:
         self.model: Any = None
         self.states: Path | None = None  # folder of the training states
         self.rank = 0
+        self.request = StopRequest()
         self.is_failing = False  # an error of this process itself is on its way out
         self._ending = threading.Lock()
 
@@ -57,28 +66,35 @@ class Progress:
 
 @contextmanager
 def watched(progress: Progress) -> Iterator[None]:
-    """End as :meth:`Progress.end` does when this process is told to stop, as torchrun tells all when one is lost.
+    """Take note when this process is told to stop, and end as :meth:`Progress.end` does if the work then goes on.
 
     Python's own signal handlers wait for the main thread, which may hang in a collective; a thread that reads the
-    wakeup descriptor does not.
+    wakeup descriptor does not. A second signal says nothing new: Ctrl-C reaches a process from the terminal and from
+    its launcher.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
+    is_over = threading.Event()
 
     def watch() -> None:
         while data := reader.recv(16):
-            if signal.SIGTERM in data:
-                progress.end("another process was lost, or the run was stopped,")
+            number = next((number for number in SIGNALS if number in data), None)
+            if number is not None:
+                progress.request.number = number
+                if not is_over.wait(PATIENCE):
+                    progress.end("another process was lost, or the run was stopped,")
 
-    handler = signal.signal(signal.SIGTERM, lambda *_: None)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, name="lost process", daemon=True).start()
     try:
         yield
     finally:
+        is_over.set()
         signal.set_wakeup_fd(before)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         writer.close()

@@ -33,6 +33,14 @@ def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def remove_old(states: Path, models: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` training states, and the networks that belong to them; 0 keeps all."""
+    for old in sorted(int(path.stem) for path in states.glob("*.state"))[:-keep] if keep else ():
+        (states / f"{old}.state").unlink()
+        for file in models.glob(f"net_*_{old}.*"):
+            file.unlink()
+
+
 def load_weights(
     net: nn.Module, path: str | Path, param_key: str = "params", strict: bool = True, grow: bool = False
 ) -> Path:

@@ -27,10 +27,11 @@ from amd_restore.models.distributed import (
     spread_optimizer,
     whole,
 )
+from amd_restore.models.ending import TimeLimit
 from amd_restore.models.latent import TrainedEncoder, bases, build_space, rebuild_options
-from amd_restore.models.persistence import BASE_KEY, load_weights, revision, torch_save
+from amd_restore.models.persistence import BASE_KEY, load_weights, remove_old, revision, torch_save
 from amd_restore.models.training_step import TrainingStep
-from amd_restore.models.validation import check_metrics, validate
+from amd_restore.models.validation import check_metrics, cost_name, validate
 from amd_restore.options import RunOptions
 from amd_restore.precision import has_bfloat16
 from amd_restore.registry import import_basicsr
@@ -71,6 +72,8 @@ class RestorationModel(TrainingStep, SRModel):
         if opt.get("num_threads"):
             torch.set_num_threads(int(opt["num_threads"]))
         check_parallel(opt)
+        train = opt.get("train") or {}
+        self.time_limit = TimeLimit(train.get("time_limit"), int(train.get("total_iter") or 1))
         self.init_training_step(self.run.train.accumulate if self.run.train else 1)
         self.diagnostics = Diagnostics()
         self.current_iter = 0
@@ -79,7 +82,7 @@ class RestorationModel(TrainingStep, SRModel):
         self.use_bfloat16 = wanted and has_bfloat16(device)
         if wanted and not self.use_bfloat16:
             get_root_logger().info("amp: bf16 is off, this processor would only emulate it")
-        self.grad_clip = float((opt.get("train") or {}).get("grad_clip") or 0.0)
+        self.grad_clip = float(train.get("grad_clip") or 0.0)
         super().__init__(opt)
         self.diagnostics_file = DiagnosticsFile(Path(opt["path"]["log"]) / FILE_NAME)
         if self.is_train and not opt.get("resume_iter") and process_rank() == 0:
@@ -267,12 +270,13 @@ class RestorationModel(TrainingStep, SRModel):
         if self.is_train and self.validated.get(name) == self.current_iter:
             return  # BasicSR validates once more when a run ends
         self.validated[name] = self.current_iter
-        self.metric_results = validate(self, dataloader, current_iter, tb_logger, save_img)
-        if self.is_train and process_rank() == 0:
-            results = {name: self.metric_results}
-            seconds = self.diagnostics.seconds
-            self.diagnostics_file.append(iter=self.current_iter, seconds=seconds, validation=results)
-            self.after_validation(dataloader)
+        with self.time_limit.measure(cost_name(dataloader)):
+            self.metric_results = validate(self, dataloader, current_iter, tb_logger, save_img)
+            if self.is_train and process_rank() == 0:
+                results = {name: self.metric_results}
+                seconds = self.diagnostics.seconds
+                self.diagnostics_file.append(iter=self.current_iter, seconds=seconds, validation=results)
+                self.after_validation(dataloader)
 
     def after_validation(self, dataloader: Any) -> None:
         """What a model adds to a validation during training."""
@@ -335,18 +339,13 @@ class RestorationModel(TrainingStep, SRModel):
             "diagnostics": self.diagnostics.state_dict(),
             "batch": {"processes": process_count(), "images": images_of_process(self.opt)},
         }
+        if self.time_limit.seconds is not None:  # else times are not state: no two runs share them
+            state["time"] = self.time_limit.state_dict()
+        self.saved_iter = current_iter
         if process_rank() == 0:
             torch_save(state, Path(self.opt["path"]["training_states"]) / f"{current_iter}.state")
-            self._remove_old(current_iter)
-
-    def _remove_old(self, current_iter: int) -> None:
-        keep = int(self.opt["logger"].get("keep_checkpoints") or 0)
-        if keep:
-            root = Path(self.opt["path"]["training_states"])
-            for old in sorted(int(p.stem) for p in root.glob("*.state"))[:-keep]:
-                (root / f"{old}.state").unlink()
-                for file in Path(self.opt["path"]["models"]).glob(f"net_*_{old}.*"):
-                    file.unlink()
+            keep = int(self.opt["logger"].get("keep_checkpoints") or 0)
+            remove_old(Path(self.opt["path"]["training_states"]), Path(self.opt["path"]["models"]), keep)
 
     def extra_state(self) -> dict[str, Any]:
         """State beyond networks, optimizers and schedulers that an exact resume needs."""
@@ -357,6 +356,16 @@ class RestorationModel(TrainingStep, SRModel):
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Networks first, the training state last: a state on disk implies that its networks are complete."""
+        with self.time_limit.measure("save"):
+            self.save_other_networks(current_iter)
+            self.save_student(current_iter)
+            self.save_training_state(epoch, current_iter)
+
+    def save_other_networks(self, current_iter: int) -> None:
+        """What a model trains besides ``net_g``."""
+
+    def save_student(self, current_iter: int) -> None:
+        """``net_g`` and its average in BasicSR's file, and what is released in one of ours."""
         nets = OrderedDict(params=self.net_g)
         if hasattr(self, "net_g_ema"):
             nets["params_ema"] = self.net_g_ema
@@ -371,15 +380,18 @@ class RestorationModel(TrainingStep, SRModel):
                 best = {**best, **{f"{ENCODER_PREFIX}{key}": value for key, value in self.encoder.average.items()}}
             label = "latest" if current_iter == -1 else current_iter
             save_checkpoint(Path(self.opt["path"]["models"]) / f"net_g_{label}.safetensors", best, self.header(net))
-        self.save_training_state(epoch, current_iter)
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Optimizers, schedulers, extra state; networks were loaded by BasicSR's ``check_resume`` paths."""
         pairs = zip(resume_state["optimizers"], self.optimizers, strict=True)
         optimizers = [spread_optimizer(state, optimizer) for state, optimizer in pairs]
-        super().resume_training({**resume_state, "optimizers": optimizers})
+        super().resume_training(
+            {**resume_state, "optimizers": optimizers, "schedulers": self.schedules_of(resume_state)}
+        )
+        if "time" in resume_state:
+            self.time_limit.load_state_dict(resume_state["time"])
         self.load_extra_state(resume_state.get("extra", {}))
         self.diagnostics.load_state_dict(resume_state.get("diagnostics", {"sums": {}}))
-        self.current_iter = int(resume_state["iter"])
+        self.current_iter = self.saved_iter = int(resume_state["iter"])
         if process_rank() == 0:
             self.diagnostics.seconds = self.diagnostics_file.rewind(self.current_iter)

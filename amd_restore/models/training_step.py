@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from amd_restore.models.distributed import (
     process_rank,
     synchronised,
 )
+from amd_restore.models.ending import StopRequest, TimeLimit
 
 
 class TrainingStep:
@@ -37,6 +38,11 @@ class TrainingStep:
     grad_clip: float
     current_iter: int
     lq: Tensor
+    optimizers: list[torch.optim.Optimizer]
+    is_train: bool
+    time_limit: TimeLimit
+    stop_request = StopRequest()
+    saved_iter = 0  # iteration of the newest training state
     row_names: tuple[str, ...] = ("gt", "lq")  # attributes that hold a row for each sample
 
     def init_training_step(self, parts: int) -> None:
@@ -44,6 +50,10 @@ class TrainingStep:
         self.share = Share(parts)
         self.trained_nets: list[nn.Module] = []  # as every process holds them
         self._pending: dict[str, list[tuple[Tensor, ...]]] = {}
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Write everything to disk."""
+        raise NotImplementedError
 
     # ---- random numbers ---------------------------------------------------------------------------------------
 
@@ -135,6 +145,48 @@ class TrainingStep:
             values = ", ".join(f"{name} {float(loss.detach()):.3g}" for name, loss in losses.items())
             raise AMDRestoreError(f"gradient is not finite ({values}); lower the learning rate or set amp: none")
         optimizer.step()
+
+    # ---- learning rates and the end of a run -----------------------------------------------------------------
+
+    def setup_schedulers(self) -> None:
+        """BasicSR's; with a time limit there are none, and the rate follows the clock."""
+        if self.time_limit.seconds is None:
+            super().setup_schedulers()  # type: ignore[misc]  # BaseModel's
+            return
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group.setdefault("initial_lr", group["lr"])
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """BasicSR's, or :meth:`TimeLimit.rate`, both with a linear warm-up before iteration ``warmup_iter``."""
+        if self.time_limit.seconds is None:
+            super().update_learning_rate(current_iter, warmup_iter)  # type: ignore[misc]  # BaseModel's
+            return
+        factor = self.time_limit.rate(current_iter)
+        if current_iter < warmup_iter:
+            factor *= current_iter / warmup_iter
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = group["initial_lr"] * factor
+
+    def schedules_of(self, resume_state: Mapping[str, Any]) -> list[Any]:
+        """States of the schedulers, none with a time limit.
+
+        Raises:
+            AMDRestoreError: there are none, but this run has no time limit.
+        """
+        if self.time_limit.seconds is not None:
+            return []
+        if len(resume_state["schedulers"]) != len(self.optimizers):
+            raise AMDRestoreError(
+                f"{self.opt['path']['resume_state']}: was trained with train.time_limit, without a scheduler; "
+                "give it a time limit again, or start a new run from its weights"
+            )
+        return list(resume_state["schedulers"])
+
+    def save_if_told_to_stop(self) -> None:
+        """Save at once what will be saved anyway: a long validation may not be waited for."""
+        is_due = self.stop_request.number and self.saved_iter != self.current_iter
+        if is_due and self.is_train and process_count() == 1:  # several would have to save together
+            self.save(0, self.current_iter)
 
     # ---- logs -------------------------------------------------------------------------------------------------
 

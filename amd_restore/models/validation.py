@@ -53,28 +53,22 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
         save_img: write every restored image.
     """
     val = model.opt["val"]
-    metrics = {name: dict(options) for name, options in (val.get("metrics") or {}).items()}
+    metrics = val.get("metrics") or {}
     name = dataloader.dataset.opt.get("name", "val")
     folder = Path(model.opt["path"]["visualization"]) / name
     sums: dict[str, list[float]] = defaultdict(list)
     rows: list[np.ndarray] = []
     for index, data in enumerate(dataloader):
-        with torch.no_grad():
-            model.feed_data(data)
-        gt = tensor2img([data["gt"]])
-        outputs = []
-        for steps in val.get("num_steps") or [1]:
-            restored = model.restore(model.lq, steps, seed=0, guidance_scale=val.get("guidance_scale") or 1.0)
-            sr = tensor2img([restored.cpu()])
-            outputs.append(sr)
-            for metric, options in metrics.items():
-                sums[f"{metric}@{steps}"].append(_measure(sr, gt, options, model.device))
-            if save_img:
-                stem = Path(data["lq_path"][0]).stem
-                imwrite(sr, str(folder / f"{current_iter}" / f"{stem}_{steps}step.png"))
+        model.save_if_told_to_stop()
+        outputs, gt, values = _restored(model, data, metrics)
+        for key, value in values.items():
+            sums[key].append(value)
+        for steps, sr in outputs.items() if save_img else ():
+            stem = Path(data["lq_path"][0]).stem
+            imwrite(sr, str(folder / f"{current_iter}" / f"{stem}_{steps}step.png"))
         if index < (val.get("panels") or 0):
             base = tensor2img([model.codec.upsample(model.lq).clamp(0, 1).cpu()])
-            rows.append(np.concatenate([_crop(image) for image in (base, *outputs, gt)], axis=1))
+            rows.append(np.concatenate([_crop(image) for image in (base, *outputs.values(), gt)], axis=1))
     results = {key: float(np.mean(values)) for key, values in sums.items()}
     if rows:
         panel = np.concatenate(rows, axis=0)
@@ -86,7 +80,35 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
     return results
 
 
-def _measure(sr: np.ndarray, gt: np.ndarray, options: dict[str, Any], device: torch.device) -> float:
+def cost_name(dataloader: Any) -> str:
+    """Under which name the time of this validation is noted."""
+    return f"validation {dataloader.dataset.opt.get('name', 'val')}"
+
+
+def first_image(model: Any, dataloader: Any) -> None:
+    """Restore and measure one image and forget it, to see how long that takes."""
+    _restored(model, next(iter(dataloader)), model.opt["val"].get("metrics") or {})
+
+
+def _restored(
+    model: Any, data: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[int, np.ndarray], np.ndarray, dict[str, float]]:
+    """Restored images by number of steps, the ground truth, and the metrics, of a batch of one image."""
+    val = model.opt["val"]
+    with torch.no_grad():
+        model.feed_data(data)
+    gt = tensor2img([data["gt"]])
+    outputs: dict[int, np.ndarray] = {}
+    values: dict[str, float] = {}
+    for steps in val.get("num_steps") or [1]:
+        restored = model.restore(model.lq, steps, seed=0, guidance_scale=val.get("guidance_scale") or 1.0)
+        outputs[steps] = tensor2img([restored.cpu()])
+        for metric, options in metrics.items():
+            values[f"{metric}@{steps}"] = _measure(outputs[steps], gt, options, model.device)
+    return outputs, gt, values
+
+
+def _measure(sr: np.ndarray, gt: np.ndarray, options: Mapping[str, Any], device: torch.device) -> float:
     options = {"crop_border": 0, **{k: v for k, v in options.items() if k != "better"}}  # BasicSR has no default
     if options["type"] == "lpips":
         with torch.no_grad():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from amd_restore.options.blocks import DegradationOptions
-from amd_restore.options.fields import PathText, option
+from amd_restore.options.fields import Duration, PathText, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,16 @@ class SchedulerOptions:
 class TrainOptions:
     """``train``."""
 
-    total_iter: int = option(doc="iterations of the whole run", low=1)
+    total_iter: int | None = option(None, "iterations of the whole run; needed without time_limit", low=1)
+    time_limit: Duration | None = option(
+        None, "time of the whole run, its sessions together: seconds, or 540s, 30m, 8h; see docs/training.md", above=0
+    )
     optim_g: OptimizerOptions = option(doc="optimizer of network_g")
     optim_fake: OptimizerOptions | None = option(None, "optimizer of network_fake")
     optim_d: OptimizerOptions | None = option(None, "optimizer of network_d")
-    scheduler: SchedulerOptions = option(doc="learning rate over iterations")
+    scheduler: SchedulerOptions | None = option(
+        None, "learning rate over iterations; needed without time_limit, not used with it"
+    )
     warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
     objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
@@ -117,8 +122,8 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
-        periods = self.scheduler.periods
-        if periods is not None and sum(periods) < self.total_iter:
+        periods = self.scheduler.periods if self.scheduler else None
+        if self.time_limit is None and periods is not None and sum(periods) < (self.total_iter or 0):
             raise ValueError(
                 f"scheduler.periods: their sum ({sum(periods)}) must be at least total_iter ({self.total_iter})"
             )

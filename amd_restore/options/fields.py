@@ -56,6 +56,14 @@ class _ExpandedPath:
 PathText = Annotated[str, _ExpandedPath()]
 
 
+class _Duration:
+    """Annotation of a time: a number of seconds, or text like ``540s``, ``30m``, ``8h``, ``2d``."""
+
+
+Duration = Annotated[float, _Duration()]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 def option(
     default: Any = dataclasses.MISSING,
     doc: str = "",
@@ -88,7 +96,8 @@ def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] |
     Args:
         value: what the yml parser gave.
         annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list[X]``, ``dict[str, X]``,
-            :data:`PathText`, ``Annotated[..., Plugin]`` or an option dataclass. Anything else lets the value pass.
+            :data:`PathText`, :data:`Duration`, ``Annotated[..., Plugin]`` or an option dataclass. Anything else lets
+            the value pass.
         where: dotted key, for messages.
         limits: bounds on numbers, as in :func:`option`.
 
@@ -102,6 +111,8 @@ def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] |
     if origin is Annotated:
         if isinstance(args[1], Plugin):
             return _check_plugin(value, args[1], where)
+        if isinstance(args[1], _Duration):
+            return _seconds(value, where, limits)
         text = check(value, args[0], where, limits)
         return _expand(text, where) if isinstance(args[1], _ExpandedPath) else text
     if origin in (Union, types.UnionType):
@@ -269,6 +280,15 @@ def _check_scalar(value: Any, kind: type, where: str, limits: Mapping[str, float
     if isinstance(result, (int, float)) and kind is not bool:
         _check_limits(result, limits, where)
     return result
+
+
+def _seconds(value: Any, where: str, limits: Mapping[str, float]) -> float:
+    unit = _UNITS.get(value[-1:]) if isinstance(value, str) else None
+    number = _as_number(value[:-1] if unit else value, float)
+    if number is None:
+        raise OptionError(where, f"expected a time like 540s, 30m or 8h, got {_show(value)}")
+    _check_limits(number * (unit or 1), limits, where)
+    return number * (unit or 1)
 
 
 def _as_number(value: Any, kind: type) -> int | float | None:

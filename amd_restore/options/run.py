@@ -118,6 +118,9 @@ class RunOptions:
         if self.codec.train_encoder and self.model_type == "TeacherModel":
             raise ValueError("codec.train_encoder: the encoder learns with a student; a teacher does not have it")
         if self.train is not None:
+            for key in ("train.total_iter", "train.scheduler") if self.train.time_limit is None else ():
+                if operator.attrgetter(key)(self) is None:
+                    raise ValueError(f"{key}: missing, and no train.time_limit instead of it")
             for key in _NEEDED.get(self.model_type, ()):
                 if key == "path.pretrain_network_teacher" and (self.network_teacher or {}).get(_SOURCE_KEY):
                     continue

@@ -1,0 +1,241 @@
+"""How a training run ends before its last iteration: its time is over, or it is told to stop. Nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from amd_restore.models.distributed import process_count, process_rank
+from amd_restore.models.validation import cost_name, first_image
+from amd_restore.registry import import_basicsr
+
+import_basicsr()
+
+from basicsr.utils import get_root_logger  # noqa: E402
+
+DECAY = 0.4  # share of the time over which the learning rate falls to 0
+MARGIN = 1.3  # a save or a validation may take so much longer than the one before
+CLOSING = 2.0  # seconds for what is not measured: logs, and the end of the process
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def clock() -> float:
+    """Seconds since some moment; never set back."""
+    return time.monotonic()
+
+
+class TimeLimit:
+    """Wall-clock time of a run, that of its earlier sessions included.
+
+    Args:
+        seconds: how long the run may take (``train.time_limit``); None is for ever.
+        total_iter: iterations after which it ends in any case.
+    """
+
+    def __init__(self, seconds: float | None, total_iter: int) -> None:
+        self.seconds, self.total_iter = seconds, total_iter
+        self.started = clock()
+        self.costs: dict[str, float] = {}  # seconds that the newest save, and the newest validation of a set, took
+        self.share = 0.0  # how much of the time for training is over, 0 to 1, the same in all processes
+        self.paces: deque[float] = deque(maxlen=16)  # seconds of the newest iterations
+        self._before = self._aside = 0.0
+        self._mark: float | None = None
+
+    def spent(self) -> float:
+        """Seconds since the run began, without the breaks between its sessions."""
+        return self._before + clock() - self.started
+
+    def reserve(self) -> float:
+        """Seconds that one more iteration and an end in order need: two saves (numbered, latest), a validation."""
+        validations = sum(cost for name, cost in self.costs.items() if name != "save")
+        ending = MARGIN * (2 * self.costs.get("save", 0.0) + validations)
+        return ending + max(self.paces, default=0.0) + CLOSING
+
+    @contextlib.contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Note what something takes that the end needs again."""
+        start = clock()
+        yield
+        self.costs[name] = clock() - start
+        self._aside += self.costs[name]
+
+    def iteration_begins(self) -> None:
+        """An iteration follows."""
+        self._mark, self._aside = clock(), 0.0
+
+    def iteration_ends(self) -> None:
+        """The iteration is over; what it saved and validated does not count as its own time."""
+        if self._mark is not None:
+            self.paces.append(clock() - self._mark - self._aside)
+            self._mark = None
+
+    def rate(self, current_iter: int) -> float:
+        """Factor of the learning rate, 0 to 1: constant, then a cosine to 0 over the last :data:`DECAY` of the run.
+
+        How far the run is, is the greater of two shares: of the time, and of ``total_iter``.
+        """
+        done = min(1.0, max(self.share, (current_iter - 1) / self.total_iter))
+        falling = max(0.0, done - (1.0 - DECAY)) / DECAY
+        return 0.5 + 0.5 * math.cos(math.pi * falling)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on counting."""
+        return {"seconds": self.spent(), "costs": dict(self.costs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`; time since :attr:`started` counts in addition."""
+        self._before, self.costs = float(state["seconds"]), dict(state["costs"])
+
+
+class StopRequest:
+    """Whether this process was told to stop, by SIGTERM or Ctrl-C."""
+
+    number = 0  # of the signal; 0: it was not
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Take note of the first signal, and let the work go on; a second one acts as it always does."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        heeded = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
+
+        def note(number: int, frame: Any) -> None:
+            self.number = number
+            signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
+            name = signal.Signals(number).name
+            # Python's own streams must not be used in here: the signal may have come while they were written.
+            os.write(2, f"{name}: the run ends after this iteration, a second one ends it at once\n".encode())
+
+        for number in heeded:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number in heeded:
+                signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+class Stopped(Exception):  # noqa: N818  # no error, and it must not be taken for one
+    """The run was told to stop, and has done so in order."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # as shells have it
+
+
+class Batches:
+    """Training batches until the run is over, which is found out between iterations.
+
+    Args:
+        loader: yields them.
+        validation: loaders of the validation that ends the run.
+        request: whether the run was told to stop.
+    """
+
+    def __init__(self, loader: Iterable[Any], validation: Sequence[Any], request: StopRequest) -> None:
+        self.loader, self.validation, self.request = loader, validation, request
+        self.model: Any = None  # a RestorationModel, once it is built
+        self.messages: Any = None  # BasicSR's MessageLogger, once it is built
+        self._control: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._until_over(iter(self.loader))
+
+    def _until_over(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            if self.is_over():
+                return
+            self.model.time_limit.iteration_begins()
+            yield batch
+
+    def is_over(self) -> bool:
+        """Whether no iteration follows; all processes come to the same answer, the clock is that of the first.
+
+        The state of the newest iteration is saved then.
+
+        Raises:
+            Stopped: the run was told to stop.
+        """
+        model, limit = self.model, self.model.time_limit
+        limit.iteration_ends()
+        if limit.seconds is not None and limit.paces and "save" not in limit.costs:
+            try_the_end(model, self.validation)
+        number, spent, reserve = self._agreed(float(self.request.number), limit.spent(), limit.reserve())
+        if limit.seconds is not None:
+            limit.share = min(1.0, spent / max(limit.seconds - reserve, 1e-9))
+            self._expect_the_end(limit)
+        is_late = limit.share == 1.0 and model.current_iter > 0
+        if not number and not is_late:
+            return False
+        if model.saved_iter != model.current_iter:
+            model.save(0, model.current_iter)
+        if number:
+            raise Stopped(int(number), self._farewell(int(number)))
+        get_root_logger().info(
+            f"Time limit: {spent:.0f} of {limit.seconds:.0f} s are over, the end may take {reserve:.0f} s"
+        )
+        return True
+
+    def _agreed(self, number: float, spent: float, reserve: float) -> tuple[float, float, float]:
+        """What the first process says of the time, and what any of them was told."""
+        if process_count() == 1:
+            return number, spent, reserve
+        if self._control is None:  # on CPUs: this must not wait for a GPU
+            is_gloo = dist.get_backend() == "gloo"
+            self._control = dist.group.WORLD if is_gloo else dist.new_group(backend="gloo")
+        values = torch.tensor([number, spent if process_rank() == 0 else 0.0, reserve], dtype=torch.float64)
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self._control)
+        number, spent, reserve = values.tolist()
+        return number, spent, reserve
+
+    def _expect_the_end(self, limit: TimeLimit) -> None:
+        """Let the log lines say when the run is over."""
+        if self.messages is not None and limit.paces:
+            left = (limit.seconds or 0.0) - limit.reserve() - limit.spent()
+            iterations = max(0, round(left / max(max(limit.paces), 1e-9)))
+            self.messages.max_iters = min(limit.total_iter, self.model.current_iter + 1 + iterations)
+
+    def _farewell(self, number: int) -> str:
+        iteration, states = self.model.current_iter, self.model.opt["path"]["training_states"]
+        name = signal.Signals(number).name
+        if not iteration:
+            return f"stopped by {name} before the first iteration: start the same command again"
+        return (
+            f"stopped by {name} after iteration {iteration}; saved as {states}/{iteration}.state: "
+            "start the same command with --auto_resume"
+        )
+
+
+def try_the_end(model: Any, loaders: Sequence[Any]) -> None:
+    """Measure what an end in order takes: a save into a folder that is deleted, the first image of each validation."""
+    paths, saved = model.opt["path"], model.saved_iter
+    kept = {key: paths[key] for key in ("models", "training_states")}
+    with tempfile.TemporaryDirectory(dir=paths["experiments_root"]) as folder:
+        paths.update(dict.fromkeys(kept, folder))
+        try:
+            model.save(0, model.current_iter)
+        finally:
+            paths.update(kept)
+    model.saved_iter = saved
+    if model.opt.get("val") is None:
+        return
+    model.evaluated = model.whole_net() if model.sharded else None
+    for loader in loaders if process_rank() == 0 else ():
+        start = clock()
+        first_image(model, loader)
+        # Two more for what comes once: panels, zone maps.
+        model.time_limit.costs[cost_name(loader)] = (clock() - start) * (len(loader.dataset) + 2)
+    model.evaluated = None
