@@ -113,7 +113,11 @@ def test_good_file(tmp_path: Path) -> None:
         ("train.scheduler.restarts", [0, 2], "train.scheduler: restart_weights has 1 entries, restarts 2"),
         ("train.scheduler", cosine([3]), "scheduler.periods: their sum (3) must be at least total_iter (4)"),
         ("train.scheduler", cosine([1, 2], [1, 1]), "scheduler.periods: their sum (3) must be at least total_iter (4)"),
-        ("train.time_limit_s", 60, "train.time_limit_s: unknown key"),
+        ("train.time_limit_s", 60, "train.time_limit_s: unknown key; did you mean 'time_limit'?"),
+        ("train.time_limit", "soon", "train.time_limit: expected a time like 540s, 30m or 8h, got str 'soon'"),
+        ("train.time_limit", "s", "train.time_limit: expected a time like 540s, 30m or 8h, got str 's'"),
+        ("train.time_limit", "0h", "train.time_limit: must be greater than 0, got 0"),
+        ("train.scheduler", None, "train.scheduler: missing, and no train.time_limit instead of it"),
         ("train.objective", "denoise", "train.objective: unknown value str 'denoise'; did you mean 'denoising'?"),
         ("codec.patch", 6, "codec.patch: must be a multiple of scale (4), got 6"),
         ("codec.std", 0, "codec.std: must be greater than 0"),
@@ -294,3 +298,14 @@ def test_every_option_is_described() -> None:
     rows = [line for line in reference().splitlines() if line.startswith("| `")]
     assert len(rows) > 100
     assert all(row.split("|")[3].strip() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("540s", 540), ("1.5h", 5400), ("30m", 1800), ("2d", 172800), ("90", 90), (7, 7)]
+)
+def test_a_time_limit_stands_for_length_and_schedule(tmp_path: Path, written: Any, seconds: float) -> None:
+    changes = {"train.time_limit": written, "train.total_iter": None, "train.scheduler": None}
+    train = load_options(write(tmp_path, changes))["train"]
+    assert train["time_limit"] == seconds and type(train["time_limit"]) is float
+    with_all = load_options(write(tmp_path, {"train.time_limit": written, "train.scheduler": cosine([3])}))
+    assert with_all["train"]["total_iter"] == 4

@@ -115,18 +115,19 @@ def load_miniature(
 
 
 def run_training(
-    options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py"
+    options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py", started: float | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Write the options to ``folder`` and run the training command there, within this process.
 
     What the command says is in the result, as is what becomes of it: an unexpected error is a traceback and status 1.
+    Its time limit counts from ``started``.
     """
     register_all(training=True)
     written, said = io.StringIO(), io.StringIO()
     with _as_in_a_process(folder), contextlib.redirect_stdout(written), contextlib.redirect_stderr(said):
         command = ["-opt", str(_write(options, folder)), *arguments]
         try:
-            status = run_pipeline(script == "train.py", command)
+            status = run_pipeline(script == "train.py", command, started)
         except SystemExit as error:  # of the command line
             status = error.code if isinstance(error.code, int) else 1
         except Exception:
