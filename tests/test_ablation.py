@@ -20,7 +20,7 @@ from warm_python import warm_python
 from amd_restore.benchmark.ablation.__main__ import main
 from amd_restore.benchmark.ablation.evaluation import ArmResult
 from amd_restore.benchmark.ablation.jobs import Job, last_line, run_jobs
-from amd_restore.benchmark.ablation.options import load_ablation_options, slug
+from amd_restore.benchmark.ablation.options import EndpointOptions, load_ablation_options, slug
 from amd_restore.benchmark.ablation.runs import last_seconds, merge, plan
 from amd_restore.benchmark.ablation.summary import compare_arms, split_metrics, summarise_arms
 from amd_restore.errors import AMDRestoreError
@@ -279,20 +279,40 @@ def arm_result(arm: str, values: np.ndarray, seeds: tuple[int, ...], rewards: tu
 
 
 def test_differences_and_intervals() -> None:
+    """Photographs differ far more than arms do, and training seeds more than noise."""
     rng = np.random.default_rng(0)
     difficulty = rng.normal(0, 5, (1, 60))
-    values = {name: difficulty + shift + rng.normal(0, 0.1, (3, 60)) for name, shift in (("A", 0), ("B", 0.2))}
-    results = [arm_result("A", values["A"], (0, 1, 2)), arm_result("B", values["B"], (0, 1, 2))]
-    cells = {(cell.arm, cell.metric): cell for cell in summarise_arms(results)}
-    a, b = cells["A", "psnr_y"], cells["B", "psnr_y"]
-    assert a.mean == pytest.approx(values["A"].mean()) and a.within.mean == pytest.approx(a.mean)
-    # Photographs differ far more than arms do: only within images can the arms be told apart.
-    assert a.own.overlaps(b.own) and a.own.high - a.own.low > 1.5
-    assert not a.within.overlaps(b.within) and a.within.high - a.within.low < 0.2
-    psnr, niqe = compare_arms(results, list(cells.values()), ["A"])
-    assert (psnr.arm, psnr.reference, psnr.verdict, psnr.apart) == ("B", "A", "better", True)
-    assert psnr.difference.mean == pytest.approx(0.2, abs=0.05) and niqe.verdict == "better"
+    seeds = tuple(range(8))
+    values = {
+        name: difficulty + shift + rng.normal(0, 0.02, (8, 1)) for name, shift in (("A", 0), ("B", 0.2), ("C", 0))
+    }
+    results = [arm_result(name, of_arm, seeds) for name, of_arm in values.items()]
+    cell = {(cell.arm, cell.metric): cell for cell in summarise_arms(results)}["A", "psnr_y"]
+    assert cell.mean == pytest.approx(values["A"].mean()) and cell.own.high - cell.own.low < 0.1
+    endpoint = EndpointOptions(dataset="val", steps=1, metric="psnr_y")
+    found = {(one.arm, one.metric): one for one in compare_arms(results, ["A"], endpoint)}
+    better, level, trained_on = found["B", "psnr_y"], found["C", "psnr_y"], found["B", "niqe"]
+    assert better.difference.mean == pytest.approx(0.2, abs=0.05) and better.is_endpoint
+    assert (better.verdict, level.verdict) == ("better", "undecided")
+    assert better.p >= 2 * better.difference.p * (1 - 1e-9), "two arms are compared at the endpoint"
+    assert np.isnan(trained_on.p) and trained_on.verdict == "undecided", "a reward decides nothing"
     assert split_metrics(["psnr_y", "niqe"], results) == (["psnr_y"], ["niqe"])
+
+
+def test_three_seeds_of_one_sign_are_no_finding() -> None:
+    """What a bootstrap over three seeds called decided: it is as often a coin that falls alike three times."""
+    difference = np.array([[0.28], [0.03], [0.41]])
+    base = np.random.default_rng(0).normal(25, 4, (3, 60))
+    results = [arm_result("DMD", base, (0, 1, 2)), arm_result("AMD", base + difference, (0, 1, 2))]
+    psnr = compare_arms(results, ["DMD"])[0]
+    assert psnr.verdict == "undecided"
+    assert (psnr.difference.low, psnr.difference.high) == pytest.approx((-0.2398, 0.7198), abs=1e-4)
+
+
+def test_an_endpoint_must_be_evaluated(place: Path, teacher: str) -> None:
+    file = write_ablation(place, teacher, endpoint={"dataset": "val", "steps": 1, "metric": "lpips"})
+    with pytest.raises(AMDRestoreError, match=r"endpoint.metric: lpips is not evaluated; evaluation has \["):
+        load_ablation_options(file)
 
 
 def test_only_common_seeds_are_compared() -> None:
@@ -300,7 +320,7 @@ def test_only_common_seeds_are_compared() -> None:
     values = rng.normal(0, 1, (3, 20))
     shifted = values + np.array([[1.0], [1.0], [50.0]])
     results = [arm_result("A", values[:2], (0, 1)), arm_result("B", shifted[[1, 2]], (1, 2))]
-    difference = compare_arms(results, summarise_arms(results), ["A"])[0]
+    difference = compare_arms(results, ["A"])[0]
     assert difference.difference.mean == pytest.approx(1.0)
 
 

@@ -18,11 +18,11 @@ from amd_restore.benchmark.methods import Method
 from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.options import BenchmarkOptions
 from amd_restore.benchmark.speed import Speed, is_timed, speed_csv, speed_json, speed_markdown
-from amd_restore.benchmark.statistics import Difference, paired_difference, summarise
+from amd_restore.benchmark.statistics import Interval, paired_difference, summarise
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.weight_files import assets_folder
 
-Comparison = tuple[str, str, str, str, Difference]  # a, b, dataset, metric
+Comparison = tuple[str, str, str, str, Interval]  # a, b, dataset, metric
 
 
 def check_compare(options: BenchmarkOptions, methods: Sequence[Method]) -> None:
@@ -47,7 +47,7 @@ def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Compar
                 continue
             a, b = by_row[wanted.a, dataset], by_row[wanted.b, dataset]
             for metric in options.metrics:
-                difference = paired_difference(a.values[metric], b.values[metric])
+                difference = paired_difference(a.values[metric], b.values[metric], over="images")
                 if not math.isnan(difference.mean):  # a metric that needs a ground truth, on a set without
                     found.append((wanted.a, wanted.b, dataset, metric, difference))
     return found
@@ -170,8 +170,16 @@ def _cell(row: Result, name: str) -> str:
 def _comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
-    lines = ["## Differences", "", "Mean of a - b with its 95% bootstrap interval over images and runs; bold where"]
-    lines += ["the interval leaves zero out.", "", "| a | b | test set | metric | a - b | interval |", "|---" * 6 + "|"]
+    lines = [
+        "## Differences",
+        "",
+        "Mean of a - b with its 95% t interval over images, runs averaged first; bold where the",
+    ]
+    lines += [
+        "interval leaves zero out. Other images, the same weights: nothing is said about other training seeds.",
+        "",
+    ]
+    lines += ["| a | b | test set | metric | a - b | interval |", "|---" * 6 + "|"]
     for a, b, dataset, metric, difference in comparisons:
         digits = METRICS[metric].digits + 1
         mean = f"{difference.mean:+.{digits}f}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amd_restore.benchmark.statistics import Difference, paired_difference
+from amd_restore.benchmark.statistics import Interval, paired_difference
 
 if TYPE_CHECKING:
     from two_modes import Run
@@ -41,13 +41,13 @@ def table(results: dict[str, dict[str, Run]], titles: dict[str, str]) -> str:
             for column in ("low", "w1"):
                 base = values(runs["DMD"].history[-1], column)
                 pair = (last[column][:, None], base[:, None])
-                cells.append("" if method == "DMD" else _signed(paired_difference(*pair)))
+                cells.append("" if method == "DMD" else _signed(paired_difference(*pair, over="runs")))
             lines.append(f"| {title} | {method} | " + " | ".join(cells) + " |")
             title = ""
     return "\n".join(lines) + "\n"
 
 
-def _signed(difference: Difference) -> str:
+def _signed(difference: Interval) -> str:
     mark = "**" if difference.decided else ""
     return f"{mark}{difference.mean:+.3f}{mark} ({difference.low:+.3f} to {difference.high:+.3f})"
 

@@ -40,6 +40,15 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndpointOptions:
+    """``endpoint``: the one number by which the question of the ablation is decided, named before its runs."""
+
+    dataset: str = option(doc="test set")
+    steps: int = option(1, "number of steps", low=1, high=1000)
+    metric: str = option(doc="held-out metric")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblationOptions:
     """An ablation file. Blocks of ``overrides`` and ``arms`` are merged into the base file key by key, lists replaced.
 
@@ -57,10 +66,20 @@ class AblationOptions:
     num_threads: int = option(1, "threads of each", low=1)
     compare_to: list[str] = option([], "arms that all others are compared with; empty: the first")
     evaluation: EvaluationOptions = option(doc="how finished runs are measured")
+    endpoint: EndpointOptions | None = option(None, "what decides; null: everything is exploratory")
 
     def __post_init__(self) -> None:
         if not (self.arms and self.seeds):
             raise ValueError("arms and seeds need at least one entry each")
+        if self.endpoint is not None:
+            block, chosen = self.evaluation, self.endpoint
+            for key, value, known in (
+                ("dataset", chosen.dataset, list(block.datasets)),
+                ("metric", chosen.metric, block.metrics),
+                ("steps", chosen.steps, block.steps),
+            ):
+                if value not in known:
+                    raise ValueError(f"endpoint.{key}: {value} is not evaluated; evaluation has {known}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"a seed is given twice: {self.seeds}")
         slugs: dict[str, str] = {}

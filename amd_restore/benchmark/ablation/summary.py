@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from amd_restore.benchmark.ablation.evaluation import ArmResult
+from amd_restore.benchmark.ablation.options import EndpointOptions
 from amd_restore.benchmark.metrics import METRICS, USED, marks
-from amd_restore.benchmark.statistics import (
-    Difference,
-    Interval,
-    interval,
-    paired_difference,
-    summarise,
-    within_images,
-)
+from amd_restore.benchmark.statistics import CONFIDENCE, Interval, holm, interval, paired_difference, summarise
 
 
 @dataclass(frozen=True)
@@ -24,9 +19,8 @@ class Cell:
     """One number of a table.
 
     Attributes:
-        spread: deviation between training seeds of the mean over images; None for one seed.
-        own: interval over images and seeds.
-        within: the same after taking out what all arms share on an image: these can be compared between arms.
+        spread: standard deviation between training seeds of the mean over images; None for one seed.
+        own: interval over training seeds.
         mark: whether the arm was trained on the metric, see :func:`~amd_restore.benchmark.metrics.marks`.
     """
 
@@ -37,7 +31,6 @@ class Cell:
     mean: float
     spread: float | None
     own: Interval
-    within: Interval
     seeds: int
     images: int
     mark: str
@@ -48,9 +41,11 @@ class ArmDifference:
     """Arm minus reference.
 
     Attributes:
-        difference: paired by image and training seed.
-        apart: whether the two arms' intervals within images have nothing in common.
-        verdict: "better", "worse", or "undecided" where the interval of the difference has zero in it.
+        difference: paired by image and training seed, with its interval over training seeds.
+        p: that of the difference, adjusted (Holm) for all arms at the endpoint, or else for all other held-out numbers
+            of the ablation; NaN for metrics that an arm was trained on, which decide nothing.
+        is_endpoint: whether this is the number that was named before the runs.
+        verdict: "better" or "worse" where the adjusted p is below 5%, else "undecided".
     """
 
     arm: str
@@ -58,8 +53,9 @@ class ArmDifference:
     dataset: str
     steps: int
     metric: str
-    difference: Difference
-    apart: bool
+    difference: Interval
+    p: float
+    is_endpoint: bool
     verdict: str
 
 
@@ -75,8 +71,7 @@ def summarise_arms(results: Sequence[ArmResult]) -> list[Cell]:
     for dataset, steps in dict.fromkeys((one.dataset, one.steps) for one in results):
         arms = [one for one in results if (one.dataset, one.steps) == (dataset, steps)]
         for metric in arms[0].values:
-            within = within_images([arm.values[metric] for arm in arms])
-            for arm, comparable in zip(arms, within, strict=True):
+            for arm in arms:
                 values = arm.values[metric]
                 summary = summarise(values)
                 cells.append(
@@ -87,8 +82,7 @@ def summarise_arms(results: Sequence[ArmResult]) -> list[Cell]:
                         metric=metric,
                         mean=summary.mean,
                         spread=summary.spread,
-                        own=interval(values),
-                        within=interval(comparable),
+                        own=interval(values, over="runs"),
                         seeds=len(arm.seeds),
                         images=int((~np.isnan(values).any(axis=0)).sum()),
                         mark=marks(arm.rewards).get(metric, ""),
@@ -97,15 +91,17 @@ def summarise_arms(results: Sequence[ArmResult]) -> list[Cell]:
     return cells
 
 
-def compare_arms(results: Sequence[ArmResult], cells: Sequence[Cell], references: Sequence[str]) -> list[ArmDifference]:
+def compare_arms(
+    results: Sequence[ArmResult], references: Sequence[str], endpoint: EndpointOptions | None = None
+) -> list[ArmDifference]:
     """Every arm minus each reference, on the training seeds that both have.
 
     Args:
         results: measurements.
-        cells: their summary, for the intervals within images.
         references: names of arms.
+        endpoint: what was named before the runs.
     """
-    within = {(cell.arm, cell.dataset, cell.steps, cell.metric): cell.within for cell in cells}
+    held_out, _ = split_metrics(list(results[0].values) if results else [], results)
     found = []
     for name in references:
         for reference in [one for one in results if one.arm == name]:
@@ -113,23 +109,33 @@ def compare_arms(results: Sequence[ArmResult], cells: Sequence[Cell], references
                 if arm.arm == name or (arm.dataset, arm.steps) != (reference.dataset, reference.steps):
                     continue
                 common = [seed for seed in arm.seeds if seed in reference.seeds]
-                for metric in arm.values if common else ():
-                    a, b = (within[one.arm, one.dataset, one.steps, metric] for one in (arm, reference))
-                    found.append(_compare(arm, reference, metric, common, not a.overlaps(b)))
+                found += [_compare(arm, reference, metric, common, endpoint) for metric in arm.values if common]
+    for is_endpoint in (True, False):
+        family = [index for index, one in enumerate(found) if one.is_endpoint == is_endpoint and one.metric in held_out]
+        for index, p in zip(family, holm([found[index].difference.p for index in family]), strict=True):
+            found[index] = _judged(found[index], p)
     return found
 
 
-def _compare(arm: ArmResult, reference: ArmResult, metric: str, seeds: Sequence[int], apart: bool) -> ArmDifference:
+def _compare(
+    arm: ArmResult, reference: ArmResult, metric: str, seeds: Sequence[int], endpoint: EndpointOptions | None
+) -> ArmDifference:
     a, b = (one.values[metric][[one.seeds.index(seed) for seed in seeds]] for one in (arm, reference))
-    difference = paired_difference(a, b)
-    better = (difference.mean > 0) == METRICS[metric].higher_is_better
+    chosen = None if endpoint is None else (endpoint.dataset, endpoint.steps, endpoint.metric)
     return ArmDifference(
         arm=arm.arm,
         reference=reference.arm,
         dataset=arm.dataset,
         steps=arm.steps,
         metric=metric,
-        difference=difference,
-        apart=apart and not np.isnan(difference.mean),
-        verdict=("better" if better else "worse") if difference.decided else "undecided",
+        difference=paired_difference(a, b, over="runs"),
+        p=float("nan"),
+        is_endpoint=(arm.dataset, arm.steps, metric) == chosen,
+        verdict="undecided",
     )
+
+
+def _judged(one: ArmDifference, p: float) -> ArmDifference:
+    better = (one.difference.mean > 0) == METRICS[one.metric].higher_is_better
+    decided = p < 1 - CONFIDENCE  # false for NaN
+    return dataclasses.replace(one, p=p, verdict=("better" if better else "worse") if decided else "undecided")
