@@ -69,8 +69,14 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = "debug_" + opt["name"]
+    gpus = torch.cuda.device_count()
     if opt.get("num_gpu", "auto") == "auto":
-        opt["num_gpu"] = torch.cuda.device_count()
+        opt["num_gpu"] = gpus if opt["dist"] else min(1, gpus)
+    if opt["num_gpu"] > 1 and not opt["dist"]:
+        raise AMDRestoreError(
+            f"{args.opt}: num_gpu: {opt['num_gpu']} needs a process for each GPU: "
+            f"torchrun --nproc_per_node={opt['num_gpu']} amd_restore/train.py ... --launcher pytorch"
+        )
     for phase, dataset in (opt.get("datasets") or {}).items():
         dataset["phase"], dataset["scale"] = phase.split("_")[0], opt["scale"]
         if dataset["phase"] != "train" and opt.get("degradation"):
@@ -129,6 +135,19 @@ def start_processes(opt: dict[str, Any], launcher: str) -> None:
             torch.distributed.init_process_group(backend=backend, timeout=timeout)
     except torch.distributed.DistError as error:
         raise AMDRestoreError(f"the processes do not find one another: {' '.join(str(error).split())[:200]}") from error
+
+
+def settle_devices(opt: dict[str, Any], logger: logging.Logger) -> None:
+    """Set what is global to the process, and say which GPUs are left idle.
+
+    BasicSR lets cuDNN time its algorithms for each new shape. Rollouts have as many shapes as a batch has sizes of
+    what is left of it, validation has one for each image: on a GPU a run would begin with minutes of that.
+    """
+    torch.backends.cudnn.benchmark = False
+    idle = torch.cuda.device_count() - 1
+    if opt["num_gpu"] == 1 and not opt["dist"] and idle > 0:
+        command = f"torchrun --nproc_per_node={idle + 1} ... --launcher pytorch"
+        logger.info(f"One GPU is used, {idle} more are not; {command} uses all")
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -314,6 +333,7 @@ def _patched_pipeline(
         return (batches[-1], sampler, val_loaders, *lengths)
 
     def build_model(opt: dict[str, Any]) -> Any:
+        settle_devices(opt, basicsr.utils.get_root_logger())
         model = basicsr.models.build_model(opt)
         if progress is not None:
             progress.model = model

@@ -125,7 +125,7 @@ def run_training(
     register_all(training=True)
     written, said = io.StringIO(), io.StringIO()
     with _as_in_a_process(folder), contextlib.redirect_stdout(written), contextlib.redirect_stderr(said):
-        command = ["-opt", str(_write(options, folder)), *arguments]
+        command = ["-opt", str(write_options(options, folder)), *arguments]
         try:
             status = run_pipeline(script == "train.py", command, started)
         except SystemExit as error:  # of the command line
@@ -140,14 +140,15 @@ def run_command(
     options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py"
 ) -> subprocess.CompletedProcess[str]:
     """:func:`run_training` by the real command, which takes seconds to start."""
-    command = [sys.executable, str(REPOSITORY / "amd_restore" / script), "-opt", str(_write(options, folder))]
+    command = [sys.executable, str(REPOSITORY / "amd_restore" / script), "-opt", str(write_options(options, folder))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
 
 
-def _write(options: dict[str, Any], folder: Path) -> Path:
+def write_options(options: dict[str, Any], folder: Path) -> Path:
+    """An option file of these in ``folder``."""
     file = folder / f"{options['name']}.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
     return file

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 POOLS = (4, 8, 16)  # pixels a side
 MIN_SIDE = 48  # pixels; perceptual networks need some room, so smaller images are not downscaled below it
+SHIFTS = 8  # places of the window along each side
 
 
 def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same random flip, transpose, shift, downscaling and colour gain of two images.
+    """The same random shift, flip, transpose, downscaling and colour gain of two images.
 
     A network-based distance minimised directly is also *fooled*: it falls while others of its kind do not. Averaged
     over random transforms it is much harder to fool (E-LPIPS, 1906.03973, section 4; the set of transforms is ours).
@@ -19,16 +20,19 @@ def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Ten
     Args:
         sr: restored images (B, 3, H, W), about [0, 1], with gradient.
         gt: ground truth, same shape.
-        generator: source of randomness, on the images' device.
+        generator: source of randomness; one of the CPU saves waiting for a GPU.
 
     Returns:
-        The two views; their size differs from call to call, by at most 7 pixels and a factor of two.
+        The two views: a window :data:`SHIFTS` pixels smaller than the images (a quarter of a smaller side at most),
+        whole, at three quarters or at half of its size. So square images of a size have views of three sizes, for
+        which a GPU's convolutions are set up once.
     """
     both = torch.cat([sr, gt])
-    top, left, flips, scale_draw = (
-        int(v) for v in torch.randint(0, 8, (4,), generator=generator, device=sr.device).tolist()
-    )
-    both = both[:, :, top:, left:]
+    draws = torch.randint(0, SHIFTS, (4,), generator=generator, device=generator.device)
+    top, left, flips, scale_draw = draws.tolist()
+    for dim, place in ((2, top), (3, left)):
+        room = min(SHIFTS, both.shape[dim] // 4)
+        both = both.narrow(dim, place * room // SHIFTS, both.shape[dim] - room)
     if flips & 1:
         both = both.flip(3)
     if flips & 2:
@@ -40,8 +44,8 @@ def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Ten
         both = F.interpolate(both, scale_factor=0.5, mode="area")
     elif scale_draw == 1 and side >= 2 * MIN_SIDE:
         both = F.interpolate(both, scale_factor=0.75, mode="bilinear", antialias=True)
-    gain = 0.8 + 0.2 * torch.rand(1, 3, 1, 1, generator=generator, device=sr.device)
-    both = both * gain
+    gain = 0.8 + 0.2 * torch.rand(1, 3, 1, 1, generator=generator, device=generator.device)
+    both = both * gain.to(both.device, non_blocking=True)
     view_sr, view_gt = both.chunk(2)
     return view_sr, view_gt
 

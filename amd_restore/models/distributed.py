@@ -213,8 +213,7 @@ def clip_gradients(parameters: Sequence[Tensor], limit: float) -> Tensor:
 
 def images_of_process(opt: Mapping[str, Any]) -> int:
     """Images that a process of this run takes in an iteration."""
-    images = int(opt["datasets"]["train"]["batch_size_per_gpu"])
-    return images * (1 if opt["dist"] else max(1, int(opt["num_gpu"])))
+    return int(opt["datasets"]["train"]["batch_size_per_gpu"])
 
 
 def check_parallel(opt: Mapping[str, Any]) -> None:

@@ -72,7 +72,9 @@ class RunOptions:
     name: str = option(doc="name of the run, of its folder and of its weights")
     model_type: str = option(doc="registered model class")
     scale: int = option(doc="upscaling factor", low=1)
-    num_gpu: int | Literal["auto"] = option("auto", "GPUs to use; auto: all there are", low=0)
+    num_gpu: int | Literal["auto"] = option(
+        "auto", "GPUs to use; auto: one, with --launcher one for each process; 0: none", low=0
+    )
     num_threads: int | None = option(None, "threads of a CPU run; null: torch decides", low=1)
     manual_seed: int | None = option(None, "seed of the run", low=0)
     amp: Literal["none", "bf16"] = option("none", "autocast")
