@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.precision import has_bfloat16
 
 MIB = 2**20
 SHARE = 0.5  # of the memory that is free, when the caller sets no limit; see share_memory
@@ -21,8 +22,9 @@ OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blende
 
 # Bytes per lq pixel that a window takes inside FlatDenoiser, the sampler and the codec: a + b * num_feat, an upper
 # envelope of what benchmarks/memory.py --window measured for windows of 256 to 768 pixels (widths 32 to 96, 1 and 2
-# steps; neither steps nor blocks matter). Low precision saves little: noise, state and answer stay float32.
-_FLAT = {torch.float32: (900.0, 19.0), torch.bfloat16: (1200.0, 6.0)}
+# steps; neither steps nor blocks matter). Low precision saves little: noise, state and answer stay float32. Where the
+# processor has no bfloat16, torch unfolds the input of a convolution, nine values for each, and saves nothing.
+_FLAT, _FLAT_BFLOAT16, _FLAT_EMULATED = (900.0, 19.0), (1300.0, 6.0), (1350.0, 20.0)
 
 _SIDES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8)  # of tiles, few: equal machines should choose equally
 _FLOOR = 256 * MIB  # tiles do not shrink further for want of free memory
@@ -124,9 +126,16 @@ def has_own_memory(device: torch.device) -> bool:
     return device.type not in ("cpu", "mps")
 
 
-def flat_cost(num_feat: int, dtype: torch.dtype) -> float:
-    """Bytes per lq pixel of a window for :class:`~amd_restore.archs.flat_arch.FlatDenoiser` of this width."""
-    base, per_feature = _FLAT[dtype]
+def flat_cost(num_feat: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Bytes per lq pixel of a window for :class:`~amd_restore.archs.flat_arch.FlatDenoiser` of this width.
+
+    Args:
+        num_feat: its width.
+        dtype: float32 or bfloat16; what the latter takes depends on whether ``device`` multiplies in it.
+        device: where it runs.
+    """
+    low = _FLAT_BFLOAT16 if has_bfloat16(device) else _FLAT_EMULATED
+    base, per_feature = low if dtype == torch.bfloat16 else _FLAT
     return base + per_feature * num_feat
 
 

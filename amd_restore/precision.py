@@ -15,14 +15,18 @@ _NAMES = {
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies in bfloat16; emulating it is slower than float32."""
+    """Whether ``device`` multiplies in bfloat16; emulating it is slower than float32.
+
+    A processor that has the instructions counts only where oneDNN may use them (``ONEDNN_MAX_CPU_ISA``).
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones only emulate it
     if device.type != "cpu":
         return False
-    # These two are private names, hence the care.
+    # These are private names, hence the care.
+    used = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(probe is not None and probe() for probe in probes)
+    return any(probe is not None and probe() for probe in probes) and (used is None or bool(used()))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

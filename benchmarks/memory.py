@@ -52,7 +52,7 @@ def load(options: argparse.Namespace) -> Any:
 
 
 def measure_window(options: argparse.Namespace) -> dict[str, float]:
-    """Bytes per lq pixel of one window."""
+    """Bytes per lq pixel of one window, and how many the plan of tiles counts for it."""
     import torch
 
     pipeline = load(options)
@@ -60,7 +60,8 @@ def measure_window(options: argparse.Namespace) -> dict[str, float]:
     before = peak_bytes()
     lq = torch.rand(1, 3, options.window, options.window)
     pipeline._restore_window(lq, 0, 0, options.steps, [0])
-    return {"bytes_per_pixel": (peak_bytes() - before) / options.window**2}
+    taken = (peak_bytes() - before) / options.window**2
+    return {"bytes_per_pixel": taken, "planned": pipeline._bytes_per_pixel()}
 
 
 def measure_picture(options: argparse.Namespace) -> dict[str, float]:

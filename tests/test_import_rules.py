@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "control": set(),
     "call_options": {"control"},
     "tiling": set(),
-    "memory": set(),
+    "memory": {"precision"},
     "arrays": {"image_io"},
     "streaming": {"image_io"},
     "precision": set(),

@@ -129,7 +129,7 @@ def load_network(
     own = (threads, state_dict["null_cond"], *reach)
     if backend == "onnx":
         return runtime.OnnxRuntimeNetwork(model, *own).eval()
-    low = dtype == "bf16" or (dtype == "int8" and has_bfloat16(torch.device("cpu")))
+    low = dtype != "fp32" and has_bfloat16(torch.device("cpu"))  # emulated it is slower and less exact than float32
     return runtime.OpenVINONetwork(model, "bf16" if low else "f32", *own).eval()
 
 

@@ -1,0 +1,38 @@
+"""Which arithmetic a processor really has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from amd_restore.precision import has_bfloat16
+
+SCRIPT = """
+import torch
+from amd_restore.precision import has_bfloat16, resolve_dtype
+cpu = torch.device("cpu")
+print(has_bfloat16(cpu), resolve_dtype("auto", cpu), resolve_dtype("bf16", cpu))
+"""
+
+
+def test_instructions_that_onednn_may_not_use_do_not_count() -> None:
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    found = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert found.stdout.split() == ["False", "torch.float32", "torch.bfloat16"]
+
+
+@pytest.mark.parametrize("name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_a_processor_needs_the_instructions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    assert not has_bfloat16(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, name, lambda: True)
+    assert has_bfloat16(torch.device("cpu"))
+    assert not has_bfloat16(torch.device("mps"))
