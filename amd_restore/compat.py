@@ -1,9 +1,11 @@
 """The only place that mends third parties, so that nobody else has to know.
 
-Three things are mended, and each only where it is needed:
+Each is mended only where it is needed:
 
-* BasicSR 1.4.2 imports ``torchvision.transforms.functional_tensor``, which newer torchvision no longer has.
-  Fixed in BasicSR's master branch, never released.
+* BasicSR 1.4.2 imports three modules that no longer exist: ``torchvision.transforms.functional_tensor`` (newer
+  torchvision; fixed in BasicSR's master branch, never released), ``distutils.version`` (Python 3.12, unless
+  setuptools is installed, which brings its own) and ``scipy.ndimage.filters`` (SciPy 2). That it cannot be built on
+  Python 3.13 is mended elsewhere: ``third_party/README.md``.
 * A CUDA build of torchvision beside a CPU build of torch cannot load its operators, and ``import torchvision``
   stops with "operator torchvision::nms does not exist". The operators are declared (not implemented: nothing
   here calls them), so that the import succeeds. **The real fix is a matching pair of builds**: torch and
@@ -18,6 +20,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 _FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
@@ -36,6 +39,9 @@ def patch() -> None:
         return
     _import_torchvision()
     _provide_functional_tensor()
+    if importlib.util.find_spec("basicsr") is not None:
+        _provide_distutils()
+        _provide_ndimage_filters()
 
 
 def patch_clip() -> None:
@@ -83,3 +89,36 @@ def _provide_functional_tensor() -> None:
     module = types.ModuleType(_FUNCTIONAL_TENSOR, "Stand-in made by amd_restore.compat for BasicSR 1.4.2.")
     module.rgb_to_grayscale = functional.rgb_to_grayscale  # type: ignore[attr-defined]
     sys.modules[_FUNCTIONAL_TENSOR] = module
+
+
+def _provide_distutils() -> None:
+    """Provide ``distutils.version.LooseVersion``, which BasicSR compares torchvision's version with."""
+    if "distutils" in sys.modules or importlib.util.find_spec("distutils") is not None:
+        return
+    package = types.ModuleType("distutils", "Stand-in made by amd_restore.compat for BasicSR 1.4.2.")
+    package.__path__ = []
+    package.version = types.ModuleType("distutils.version", package.__doc__)  # type: ignore[attr-defined]
+    package.version.LooseVersion = importlib.import_module("packaging.version").Version
+    sys.modules["distutils"] = package
+    sys.modules["distutils.version"] = package.version
+
+
+def _provide_ndimage_filters() -> None:
+    """Provide ``scipy.ndimage.filters``, whose functions are all in ``scipy.ndimage``, too.
+
+    SciPy is not imported for it, neither here nor to look: that takes longer than all the rest of this module.
+    """
+    scipy = importlib.util.find_spec("scipy")
+    folders = scipy.submodule_search_locations if scipy is not None else None
+    name = "scipy.ndimage.filters"
+    if not folders or name in sys.modules or any(Path(folder, "ndimage", "filters.py").exists() for folder in folders):
+        return
+
+    def function(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        return getattr(importlib.import_module("scipy.ndimage"), attribute)
+
+    module = types.ModuleType(name, "Stand-in made by amd_restore.compat for BasicSR 1.4.2.")
+    module.__getattr__ = function  # type: ignore[method-assign]
+    sys.modules[name] = module
