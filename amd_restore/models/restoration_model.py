@@ -158,9 +158,9 @@ class RestorationModel(TrainingStep, SRModel):
         if hasattr(self, "gt"):
             del self.gt
         if "gt" in data:
-            self.gt = data["gt"].to(self.device)
+            self.gt = data["gt"].to(self.device, non_blocking=True)
         if "lq" in data:
-            self.lq = data["lq"].to(self.device)
+            self.lq = data["lq"].to(self.device, non_blocking=True)
         else:
             self.degradation.reseed(self.step_seed(self.current_iter + 1), process_rank() * len(self.gt))
             self.lq = self.degradation(self.gt)
