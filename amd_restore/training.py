@@ -206,10 +206,12 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     """
     from basicsr.data import build_dataset
 
+    from amd_restore.data.device_crops import DeviceCrops, lies_on_device
     from amd_restore.data.resumable import PositionDataset, PositionSampler
     from amd_restore.models.distributed import images_of_process
 
-    train_loader, sampler, val_loaders = None, None, []
+    train_loader: Any = None
+    sampler, val_loaders = None, []
     total_iters = int(opt["train"]["total_iter"])
     for phase, options in opt["datasets"].items():
         dataset = build_dataset(options)
@@ -219,14 +221,20 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
         batch = images_of_process(opt)
         start, total = opt.get("resume_iter", 0) * batch, total_iters * batch
         sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
+        device = torch.device("cuda" if opt["num_gpu"] else "cpu")
+        on_device = lies_on_device(dataset, options.get("on_device", "auto"), device)
+        if on_device:
+            dataset.only_places = True
         train_loader = torch.utils.data.DataLoader(
             PositionDataset(dataset, opt["manual_seed"]),
             batch_size=batch,
             sampler=sampler,
-            num_workers=int(options.get("num_worker_per_gpu") or 0),
+            num_workers=0 if on_device else int(options.get("num_worker_per_gpu") or 0),
             pin_memory=bool(options.get("pin_memory")),
             drop_last=True,
         )
+        if on_device:
+            train_loader = DeviceCrops(train_loader, dataset, device)
         passes = total_iters * batch * opt["world_size"] / len(dataset)
         length = f"{total_iters} iterations of {batch}: {passes:.1f} passes"
         if opt["train"].get("time_limit"):

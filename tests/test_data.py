@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from amd_restore.data.crops_dataset import CropsDataset
 from amd_restore.data.degradations import BicubicDegradation, build_degradation
+from amd_restore.data.device_crops import DeviceCrops, lies_on_device
 from amd_restore.data.gt_dataset import GTDataset, imresize
 from amd_restore.data.resumable import PositionDataset, PositionSampler
 from amd_restore.errors import AMDRestoreError
@@ -71,6 +74,63 @@ def test_wrong_crops_files_are_named(tmp_path: Path) -> None:
             CropsDataset({"crops_file": str(tmp_path / name), "gt_size": 16})
     with pytest.raises(AMDRestoreError, match="smaller than gt_size"):
         CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 64})
+
+
+def test_a_pickled_dataset_holds_no_crops(tmp_path: Path) -> None:
+    """Where workers are spawned, as under BasicSR's ``init_dist``, each unpickles the dataset."""
+    dataset = CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 32, "use_hflip": False})
+    packed = pickle.dumps(PositionDataset(dataset, seed=1))
+    assert len(packed) < dataset.crops.nbytes / 4
+    again = pickle.loads(packed)
+    assert isinstance(again.dataset.crops, np.memmap)
+    assert all(torch.equal(again[p]["gt"], PositionDataset(dataset, seed=1)[p]["gt"]) for p in range(7))
+
+
+@pytest.mark.parametrize("turned", [{}, {"use_hflip": False}, {"use_rot": False}])
+def test_crops_on_the_device_are_those_of_the_file(tmp_path: Path, turned: dict[str, bool]) -> None:
+    opt = {"crops_file": str(write_crops(tmp_path)), "gt_size": 20, **turned}
+
+    def loader(dataset: CropsDataset) -> DataLoader[Any]:
+        return DataLoader(PositionDataset(dataset, seed=2), batch_size=4, sampler=PositionSampler(8, 72))
+
+    places = CropsDataset(opt)
+    places.only_places = True
+    found = list(DeviceCrops(loader(places), places, torch.device("cpu")))
+    expected = list(loader(CropsDataset(opt)))
+    assert len(found) == len(expected) == 16
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys() and ours["gt_path"] == theirs["gt_path"]
+        assert torch.equal(ours["gt"], theirs["gt"]) and ours["gt"].is_contiguous()
+
+
+def test_the_batches_of_a_run_do_not_depend_on_where_crops_lie(tmp_path: Path) -> None:
+    from amd_restore.training import create_dataloaders
+
+    def batches(wish: str, start: int) -> list[torch.Tensor]:
+        train = {"type": "CropsDataset", "name": "crops", "phase": "train", "crops_file": str(write_crops(tmp_path)),
+                 "gt_size": 16, "batch_size_per_gpu": 2, "on_device": wish}  # fmt: skip
+        opt = {"datasets": {"train": train}, "train": {"total_iter": 6}, "num_gpu": 0, "rank": 0, "world_size": 1,
+               "manual_seed": 5, "resume_iter": start, "opt_path": "options.yml", "dist": False}  # fmt: skip
+        return [batch["gt"] for batch in create_dataloaders(opt, logging.getLogger("test"))[0]]
+
+    whole = batches("never", 0)
+    assert len(whole) == 6
+    for start in (0, 2):
+        assert all(torch.equal(a, b) for a, b in zip(batches("always", start), whole[start:], strict=True))
+
+
+def test_which_crops_lie_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 16})
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert lies_on_device(dataset, "always", cpu) and not lies_on_device(dataset, "auto", cpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for room, fits in ((5, True), (3, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, room=room: (room * dataset.crops.nbytes, 10**12))
+        assert lies_on_device(dataset, "auto", gpu) == fits
+    assert not lies_on_device(dataset, "never", gpu)
+    assert not lies_on_device(Noisy(), "auto", gpu)
+    with pytest.raises(AMDRestoreError, match="on_device: only CropsDataset"):
+        lies_on_device(Noisy(), "always", gpu)
 
 
 def write_pictures(folder: Path, sizes: list[tuple[int, int]]) -> Path:
@@ -196,3 +256,17 @@ def test_training_batches_are_a_function_of_the_iteration() -> None:
 
     assert torch.equal(lq_after(5), lq_after(5, before=1))
     assert not torch.equal(lq_after(5), lq_after(6))
+
+
+def test_batches_are_sent_without_waiting() -> None:
+    """From page-locked memory the copy then runs beside the computation."""
+    from amd_restore.models.teacher_model import TeacherModel
+
+    class Sent:
+        def to(self, device: str, non_blocking: bool = False) -> tuple[str, bool]:
+            return device, non_blocking
+
+    model: Any = object.__new__(TeacherModel)
+    model.device = "cpu"
+    model.feed_data({"gt": Sent(), "lq": Sent()})
+    assert model.gt == model.lq == ("cpu", True)

@@ -21,43 +21,71 @@ class CropsDataset(Dataset[dict[str, Any]]):
     Args:
         opt: ``crops_file`` (path of the .npy file), ``gt_size`` (pixels), ``use_hflip``, ``use_rot``.
 
+    Attributes:
+        only_places: give :meth:`place` instead of pixels, for :class:`~amd_restore.data.device_crops.DeviceCrops`.
+
     Raises:
         AMDRestoreError: when the file is missing, is no such array, or its crops are smaller than ``gt_size``.
     """
 
+    only_places = False
+
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        path = Path(opt["crops_file"]).expanduser()
+        self.path = Path(opt["crops_file"]).expanduser()
+        self.size = int(opt["gt_size"])
+        self.crops = self._open()
+
+    def _open(self) -> np.ndarray:
+        path = self.path
         if not path.is_file():
             raise AMDRestoreError(f"{path}: no such crops file; make it with datasets/pack_crops.py")
         try:
-            self.crops = np.load(path, mmap_mode="r", allow_pickle=False)
+            crops = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as error:
             raise AMDRestoreError(
                 f"{path}: not a NumPy array ({error}); make it with datasets/pack_crops.py"
             ) from error
-        if self.crops.ndim != 4 or self.crops.shape[3] != 3 or self.crops.dtype != np.uint8:
-            raise AMDRestoreError(
-                f"{path}: expected uint8 crops (N, S, S, 3), found {self.crops.dtype} {self.crops.shape}"
-            )
-        self.size = int(opt["gt_size"])
-        if self.size > min(self.crops.shape[1:3]):
-            raise AMDRestoreError(f"{path}: crops of {self.crops.shape[1]} pixels are smaller than gt_size {self.size}")
+        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+            raise AMDRestoreError(f"{path}: expected uint8 crops (N, S, S, 3), found {crops.dtype} {crops.shape}")
+        if self.size > min(crops.shape[1:3]):
+            raise AMDRestoreError(f"{path}: crops of {crops.shape[1]} pixels are smaller than gt_size {self.size}")
+        return np.asanyarray(crops)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the array: a pickled memory map is a copy, and each worker that is spawned would hold one."""
+        return {key: value for key, value in self.__dict__.items() if key != "crops"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.crops = self._open()
 
     def __len__(self) -> int:
         return len(self.crops)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """``gt`` (3, gt_size, gt_size) in [0, 1] and ``gt_path``, a name for logs."""
+    def place(self, index: int) -> tuple[int, int, int, bool, bool, bool]:
+        """Draw what is cut out of crop ``index``: it, top, left, whether to mirror rows, columns, and to transpose."""
         height, width = self.crops.shape[1:3]
         top, left = random.randint(0, height - self.size), random.randint(0, width - self.size)
-        crop = self.crops[index, top : top + self.size, left : left + self.size]
-        if self.opt.get("use_hflip", True) and random.random() < 0.5:
-            crop = crop[:, ::-1]
+        mirrored = bool(self.opt.get("use_hflip", True)) and random.random() < 0.5
+        flipped, transposed = False, False
         if self.opt.get("use_rot", True):
-            if random.random() < 0.5:
-                crop = crop[::-1]
-            if random.random() < 0.5:
-                crop = crop.transpose(1, 0, 2)
+            flipped, transposed = random.random() < 0.5, random.random() < 0.5
+        return index, top, left, mirrored, flipped, transposed
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``gt`` (3, gt_size, gt_size) in [0, 1] and ``gt_path``, a name for logs."""
+        place = self.place(index)
+        name = f"crop{index:05d}"
+        if self.only_places:
+            return {"place": torch.tensor(place), "gt_path": name}
+        _, top, left, mirrored, flipped, transposed = place
+        crop = self.crops[index, top : top + self.size, left : left + self.size]
+        if mirrored:
+            crop = crop[:, ::-1]
+        if flipped:
+            crop = crop[::-1]
+        if transposed:
+            crop = crop.transpose(1, 0, 2)
         gt = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).float() / 255.0
-        return {"gt": gt, "gt_path": f"crop{index:05d}"}
+        return {"gt": gt, "gt_path": name}

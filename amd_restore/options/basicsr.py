@@ -41,7 +41,9 @@ class DatasetOptions:
     std: list[float] | None = option(None, "divides the images, per channel", above=0)
     num_worker_per_gpu: int = option(0, "processes that load data", low=0)
     batch_size_per_gpu: int = option(1, "images per step", low=1)
-    prefetch_mode: Literal["cpu", "cuda"] | None = option(None, "BasicSR's prefetchers")
+    on_device: Literal["auto", "always", "never"] = option(
+        "auto", "whether the crops of CropsDataset lie in the memory of the device; auto: on a GPU with room for them"
+    )
     pin_memory: bool = option(False, "page-locked memory, for GPUs")
     scale: int | None = option(None, "set by the program: the file's scale", low=1)
     phase: str | None = option(None, "set by the program: train, val or test")
