@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # pixels. The variable is for the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes ``-n auto`` means: one for each processor up to eight, as each takes two gigabytes."""
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(usable, 8)
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +41,11 @@ def assets() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """For layers of a few pixels: a second thread has nothing to do but wait, very long beside other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Whatever number of threads a command was told."""
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -28,9 +28,6 @@ RANK_4 = {"rank": 4}
 PROMPTS = ("prompt_embeds", "negative_prompt_embeds")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with sd and sd3, text encoders included."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from distributed_setup import IMAGES, REPOSITORY, difference, make_options, make_weights, torchrun
+from distributed_setup import IMAGES, REPOSITORY, UNSTEADY, difference, make_options, make_weights, torchrun
 from training_setup import make_data, run_training
 
 from amd_restore.errors import AMDRestoreError
@@ -64,7 +64,7 @@ def left_by(place: Path, name: str, iteration: int) -> dict[str, Any]:
     found |= {"schedulers": state["schedulers"], "extra": state["extra"]}
     rows = [json.loads(line) for line in (root / "diagnostics.jsonl").read_text(encoding="utf-8").splitlines()]
     values = [row["values"] for row in rows if "values" in row]
-    found["logs"] = [{key: value for key, value in row.items() if key != "amd/overhead"} for row in values]
+    found["logs"] = [{key: value for key, value in row.items() if key not in UNSTEADY} for row in values]
     return found
 
 

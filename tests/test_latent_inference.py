@@ -25,8 +25,6 @@ from amd_restore.image_io import Picture, write_image
 from amd_restore.models.latent import bases, rebuild_options
 from amd_restore.pipeline import RestorationPipeline
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:

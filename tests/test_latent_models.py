@@ -44,9 +44,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def network(models: Path, kind: str, **options: Any) -> LatentNetwork:
     """A network of the ``kind``, for a condition of as many channels as the latent has."""
     cls, channels = KINDS[kind]

@@ -22,9 +22,6 @@ from amd_restore.training import prepare_options
 OSEDIFF = "amd_sd21_osediff"
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Path:
     """Folder with data."""

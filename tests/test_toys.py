@@ -7,7 +7,7 @@ converges to is a property of the equations alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,15 +28,6 @@ GROUP = 4
 BATCH = 4096
 TEACHER = (0.7, 1.3)  # mean and standard deviation
 Direction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # (x0, x0_real, x0_fake, x_t, t) -> H
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Thousands of tiny operations: a second thread only waits, and waits long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def denoise(x_t: Tensor, t: Tensor, mean: float | Tensor, std: float | Tensor) -> Tensor:

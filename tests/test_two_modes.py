@@ -20,9 +20,6 @@ report = importlib.import_module("two_modes_report")
 SEEDS = [0, 1]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def learnt() -> Any:
     return two_modes.train_on_data(SEEDS, updates=300)
