@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from training_setup import REPOSITORY, load_miniature, make_data, run_training
@@ -258,16 +259,16 @@ def test_running_jobs_are_stopped_by_an_exception(tmp_path: Path) -> None:
     def fail(code: int, seconds: float) -> list[Job]:
         raise KeyboardInterrupt
 
-    marker = tmp_path / "late"
-    slow = f"import time, pathlib; time.sleep(3); pathlib.Path({str(marker)!r}).touch()"
+    log = tmp_path / "slow.log"
+    slow = "import os, time; print(os.getpid()); time.sleep(600)"
+    fast = f"import os, time\nwhile not os.path.getsize({str(log)!r}): time.sleep(0.01)"
     jobs = [
-        Job("slow", [sys.executable, "-c", slow], tmp_path / "slow.log", 1, lambda code, seconds: []),
-        Job("fast", [sys.executable, "-c", ""], tmp_path / "fast.log", 1, fail),
+        Job("slow", [sys.executable, "-c", slow], log, 1, lambda code, seconds: []),
+        Job("fast", [sys.executable, "-c", fast], tmp_path / "fast.log", 1, fail),
     ]
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, processes=2)
-    time.sleep(3.5)
-    assert not marker.exists()
+    assert not psutil.pid_exists(int(last_line(log)))
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
