@@ -78,7 +78,7 @@ def test_new_channels_learn(trained: FlatDenoiser) -> None:
         with torch.no_grad():
             for parameter in large.parameters():
                 if parameter.grad is not None:
-                    parameter -= 1e-3 * parameter.grad
+                    parameter.sub_(parameter.grad, alpha=1e-3)
     assert large.conv_out.weight[:, 8:].abs().max() > 0
     assert large.conv_in.weight.grad is not None and large.conv_in.weight.grad[8:].abs().max() > 0
 

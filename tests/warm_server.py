@@ -54,7 +54,7 @@ def watch(link: socket.socket, pid: int) -> None:
     """Wait for the process and report its exit code; kill it when nobody waits for that any more."""
     link.sendall(pid.to_bytes(8, "big"))
     ended = os.pidfd_open(pid)
-    if ended not in select.select([ended, link], [], [])[0]:
+    if ended not in select.select([ended, link.fileno()], [], [])[0]:
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     try:
