@@ -351,24 +351,28 @@ class RestorationPipeline:
         y, x = self.codec.cells(top), self.codec.cells(left)
 
         def draw(step: int) -> Tensor:
-            noise = [field_noise(seed, channels, y, x, height, width, step) for seed in seeds]
-            return torch.cat(noise).to(self.device, memory_format=torch.channels_last)
+            if options.fidelity == 1:  # the noise would be multiplied by 0
+                return torch.zeros(len(seeds), height, width, channels, device=self.device).permute(0, 3, 1, 2)
+            return field_noise(seeds, channels, y, x, height, width, step).to(self.device)
 
         def restore(lq: Tensor, draw: Draw) -> Tensor:
             cond = self.codec.condition(lq, trained=True).to(memory_format=torch.channels_last)
             fresh_noise = draw if self.header.sampler == "renoise" else None
             # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                start = self._start(lq, cond, draw)
-                x0 = sample(self.denoiser, draw(0), cond, num_steps, 1.0, fresh_noise, self.header.time_shift, start)
+                noise = draw(0)
+                start = None
+                if self.header.start != "noise":
+                    start = lq_start(self.codec, self.denoiser.process, lq, cond, noise, self.header.start_noise)
+                x0 = sample(self.denoiser, noise, cond, num_steps, 1.0, fresh_noise, self.header.time_shift, start)
             return self.codec.decode(x0.float(), lq)
 
-        noise = tempered(draw, options.fidelity)
+        faithful = tempered(draw, options.fidelity)
         if options.tta:
             # Cells of an autoencoder have no inside that could be turned.
-            sr = restore_oriented(restore, window, noise, 1 if self.header.bases.get("codec") else self.codec.patch)
+            sr = restore_oriented(restore, window, faithful, 1 if self.header.bases.get("codec") else self.codec.patch)
         else:
-            sr = restore(window, noise)
+            sr = restore(window, faithful)
         return sr if options.post is None else options.post(sr, window, top, left)
 
     def _mixed_window(
@@ -381,12 +385,6 @@ class RestorationPipeline:
             sample = self._restore_window(*place, num_steps, seeds, replace(options, fidelity=0.0, post=None))
             sr = torch.lerp(sample, sr, options.fidelity)
         return sr if options.post is None else options.post(sr, *place)
-
-    def _start(self, lq: Tensor, cond: Tensor, draw: Draw) -> Tensor | None:
-        """State at t = 1, for a student that does not start from noise alone."""
-        if self.header.start == "noise":
-            return None
-        return lq_start(self.codec, self.denoiser.process, lq, cond, draw(0), self.header.start_noise)
 
     def _padded_side(self, side: int) -> int:
         """The smallest size or a multiple of the codec's patch from ``side`` on."""

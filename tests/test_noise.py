@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
+import pytest
+import torch
+from tiny_model import tiny_header, tiny_state
+
+from amd_restore import pipeline
+from amd_restore.checkpoint import build_network
 from amd_restore.diffusion import field_noise
 
 
@@ -12,6 +18,45 @@ def test_windows_agree_across_block_borders() -> None:
     window = field_noise(3, 2, -3, 20, 50, 45)
     assert torch.equal(window, whole[:, :, 37:87, 27:72])
     assert torch.equal(field_noise(3, 2, 0, 0, 1, 1), whole[:, :, 40:41, 7:8])
+
+
+def plain_field(seed: int, channels: int, top: int, left: int, height: int, width: int, step: int) -> torch.Tensor:
+    """The definition of the field, cell by cell of 32 x 32: pictures of a seed never change, so neither may this."""
+    rows = []
+    for row in range(top // 32, (top + height - 1) // 32 + 1):
+        blocks = []
+        for column in range(left // 32, (left + width - 1) // 32 + 1):
+            mixed = (seed + step * 0x517CC1B727220A95) * 0x9E3779B97F4A7C15
+            mixed = (mixed + row * 0xBF58476D1CE4E5B9 + column * 0x94D049BB133111EB) % 2**64
+            mixed = ((mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93) % 2**64
+            generator = torch.Generator().manual_seed((mixed ^ (mixed >> 32)) % 2**63)
+            blocks.append(torch.randn(channels, 32, 32, generator=generator))
+        rows.append(torch.cat(blocks, dim=2))
+    whole = torch.cat(rows, dim=1)
+    return whole[:, top % 32 :, left % 32 :][:, :height, :width]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("window", [(-40, -7, 100, 190, 0), (0, 64, 32, 32, 2), (5, 5, 1, 3, 1)])
+def test_fields_never_change(window: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte by byte, in a batch too and with any number of threads."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    top, left, height, width, step = window
+    found = field_noise((3, -1, 2**40), 5, top, left, height, width, step)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for noise, seed in zip(found, (3, -1, 2**40), strict=True):
+        assert torch.equal(noise, plain_field(seed, 5, *window))
+    assert torch.equal(field_noise(3, 5, *window), found[:1])
+
+
+def test_first_numbers_of_a_field() -> None:
+    """As they were when the first weights were released; the last digit depends on the processor's logarithm."""
+    expected = [
+        [-1.1258398, -1.1523602, -0.2505786],
+        [-1.0840825, -0.1287381, -0.6810773],
+        [0.6656973, 0.8846984, 0.4671119],
+    ]
+    torch.testing.assert_close(field_noise(0, 3, 0, 0, 1, 3)[0, :, 0], torch.tensor(expected), rtol=0, atol=2e-6)
 
 
 def test_standard_normal() -> None:
@@ -40,6 +85,20 @@ def test_blocks_and_seeds_differ() -> None:
     blocks = [field_noise(seed, 1, 32 * row, 32 * column, 1, 4)
               for seed in (-1, 0, 1, 2**40) for row in range(-2, 3) for column in range(-2, 3)]  # fmt: skip
     assert len({tuple(block.flatten().tolist()) for block in blocks}) == 100
+
+
+@pytest.mark.parametrize(("start", "fidelity", "draws"), [("noise", 0.0, 1), ("lq", 0.0, 1), ("noise", 1.0, 0)])
+def test_a_tile_draws_its_noise_once(start: str, fidelity: float, draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    header, calls = tiny_header(start=start, start_noise=0.1), []
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments)
+        return field_noise(*arguments)
+
+    monkeypatch.setattr(pipeline, "field_noise", counted)
+    restorer = pipeline.RestorationPipeline(header, build_network(header, tiny_state()), "cpu", "float32")
+    restorer(torch.rand(2, 3, 16, 16), num_steps=1, fidelity=fidelity)
+    assert len(calls) == draws
 
 
 def test_global_generator_is_left_alone() -> None:

@@ -80,10 +80,10 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
         draw = partial(_noise, seed, channels, rows, columns)
         fresh_noise = draw if header.sampler == "renoise" else None
         for steps in header.steps:
-            cond, start = codec.condition(lq), None
+            cond, start, noise = codec.condition(lq), None, draw(0)
             if header.start == "lq":
-                start = lq_start(codec, denoiser.process, lq, cond, draw(0), header.start_noise)
-            sample(denoiser, draw(0), cond, steps, 1.0, fresh_noise, header.time_shift, start)
+                start = lq_start(codec, denoiser.process, lq, cond, noise, header.start_noise)
+            sample(denoiser, noise, cond, steps, 1.0, fresh_noise, header.time_shift, start)
     if not ranges:
         raise AMDRestoreError("calibration: no picture to look at; name a folder of photographs")
     return ranges

@@ -153,9 +153,7 @@ class AMDRestorePipeline(DiffusionPipeline):
         def draw(step: int) -> Tensor:
             if seed is None:
                 return randn_tensor(shape, generator, device, torch.float32)
-            return torch.cat([field_noise(seed + i, shape[1], 0, 0, *shape[2:], step) for i in range(shape[0])]).to(
-                device
-            )
+            return field_noise(range(seed, seed + shape[0]), shape[1], 0, 0, *shape[2:], step).to(device)
 
         if latents is not None and tuple(latents.shape) != shape:
             raise AMDRestoreError(f"latents: shape {shape} is needed, not {tuple(latents.shape)}")

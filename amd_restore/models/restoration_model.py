@@ -213,8 +213,7 @@ class RestorationModel(TrainingStep, SRModel):
         n, channels, height, width = self.codec.latent_shape(lq)
 
         def draw(step: int) -> Tensor:
-            noise = [field_noise(seed + i, channels, 0, 0, height, width, step) for i in range(n)]
-            return torch.cat(noise).to(self.device)
+            return field_noise(range(seed, seed + n), channels, 0, 0, height, width, step).to(self.device)
 
         fresh_noise = draw if self.sampler == "renoise" else None
         averaged = self.encoder.averaged() if self.encoder else contextlib.nullcontext()
