@@ -3,7 +3,7 @@
     python datasets/pack_crops.py --input datasets/data/free_photos/train --out datasets/data/crops_256.npy
 
 The array is uint8 of shape (N, size, size, 3), RGB, in random order; a JSON file beside it says how it was
-made.
+made. Ready-made crops (``--whole``, such as those of `make_text_crops`) are mixed in as they are.
 """
 
 from __future__ import annotations
@@ -54,19 +54,44 @@ def choose(energies: np.ndarray, drop: float, limit: int | None, seed: int) -> n
     return np.random.default_rng(seed).permutation(order)[:limit]
 
 
-def pack(paths: Sequence[Path], out: Path, size: int, step: int, drop: float, limit: int | None, seed: int) -> int:
+def pack(
+    paths: Sequence[Path],
+    out: Path,
+    size: int,
+    step: int,
+    drop: float,
+    limit: int | None,
+    seed: int,
+    whole: Sequence[Path] = (),
+) -> int:
     """Write the array (complete or not at all).
+
+    Args:
+        paths: Images to crop.
+        out: The file to write.
+        size: Side of a crop in pixels.
+        step: Grid distance in pixels.
+        drop: Fraction of the flattest crops to leave out.
+        limit: At most this many crops of `paths`.
+        seed: Of the shuffle.
+        whole: Images of one crop each, none of which is left out.
 
     Returns:
         Number of crops.
 
     Raises:
-        AMDRestoreError: No image is as large as a crop.
+        AMDRestoreError: No image is as large as a crop, or one of `whole` is not just as large.
     """
     crops, energies = measure(paths, size, step)
     kept = choose(energies, drop, limit, seed)
     if not len(kept):
         raise AMDRestoreError(f"no crop of {size} pixels fits {len(paths)} images; lower --size or --drop")
+    if whole:
+        first = len(crops)
+        crops += [(len(paths) + index, 0, 0) for index in range(len(whole))]
+        paths = [*paths, *whole]
+        kept = np.random.default_rng(seed + 1).permutation([*kept, *range(first, len(crops))])
+    ready = frozenset(whole)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".part")
     array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(kept), size, size, 3))
@@ -76,6 +101,10 @@ def pack(paths: Sequence[Path], out: Path, size: int, step: int, drop: float, li
         places.setdefault(index, []).append((slot, top, left))
     for index in tqdm(sorted(places), desc="packing", unit="image"):
         image = read_image(paths[index])
+        if paths[index] in ready and image.shape[:2] != (size, size):
+            height, width = image.shape[:2]
+            partial.unlink(missing_ok=True)
+            raise AMDRestoreError(f"{paths[index]}: {width}x{height}, not {size}x{size} as --whole needs")
         for slot, top, left in places[index]:
             array[slot] = image[top : top + size, left : left + size, ::-1]
     array.flush()
@@ -89,6 +118,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", type=Path, required=True, help="folder of images, searched with its subfolders")
+    add("--whole", type=Path, help="folder of ready-made crops to mix in, none of them left out")
     add("--out", type=Path, required=True, help="the .npy to write")
     add("--size", type=int, default=256, help="side of a crop")
     add("--step", type=int, default=128, help="distance between crops")
@@ -109,11 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         paths = list_images(args.input)
-        count = pack(paths, args.out, args.size, args.step, args.drop, args.limit, args.seed)
+        whole = list_images(args.whole) if args.whole else []
+        count = pack(paths, args.out, args.size, args.step, args.drop, args.limit, args.seed, whole)
         manifest = args.input.parent / "manifest.tsv"
         facts = {
             "count": count, "size": args.size, "step": args.step, "drop": args.drop, "seed": args.seed,
-            "images": len(paths), "layout": "uint8 (N, size, size, 3) RGB",
+            "images": len(paths), "whole": len(whole), "layout": "uint8 (N, size, size, 3) RGB",
             "manifest_sha256": file_sha256(manifest) if manifest.is_file() else None,
             "array_sha256": file_sha256(args.out),
         }  # fmt: skip

@@ -149,7 +149,7 @@ def extra_photos(folder: Path, listed: Sequence[dict[str, str]]) -> tuple[list[P
     rows = list(listed)
     sources = folder / "SOURCES.tsv"
     if sources.is_file():
-        known = {(row["source"].split("@")[0], row["path"]) for row in listed}
+        known = {(row["source"].split("@")[0], Path(row["path"]).name) for row in listed}
         for stated in read_tsv(sources, ("file", "repository", "commit", "licence")):
             name = Path(stated["file"]).name
             if (stated["repository"], name) not in known:
@@ -163,7 +163,7 @@ def extra_photos(folder: Path, listed: Sequence[dict[str, str]]) -> tuple[list[P
     for row in rows:
         if row["split"] == "reject":
             continue
-        found = by_name.get(row["path"], [])
+        found = by_name.get(Path(row["path"]).name, [])
         # The same name may occur at several sizes: the checksum decides.
         match = next((p for p in found if not row["sha256"] or file_sha256(p) == row["sha256"]), None)
         if match is None:

@@ -239,6 +239,23 @@ def test_extra_folder(world: World, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "listed.jpg is not in" in capsys.readouterr().err
 
 
+def test_extra_photographs_are_found_by_name_whatever_the_folders(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "clones"
+    (folder / "old").mkdir(parents=True)
+    kept, other = (photo(1100, 1100, ".jpg", seed) for seed in (7, 8))
+    # Taken out of the history, it lies elsewhere than in its repository, beside another of the same name.
+    (folder / "old/lake.jpg").write_bytes(kept)
+    (folder / "lake.jpg").write_bytes(other)
+    world.accept("lake", "me/walls@abc", "backgrounds/summer/lake.jpg", kept)
+    lines = ["file\trepository\tcommit\tlicence", "lake.jpg\tme/walls\tabc\tCC-BY-4.0"]
+    (folder / "SOURCES.tsv").write_text("\n".join(lines) + "\n")
+    assert world.run("--packages", "--extra", str(folder)) == 0
+    rows = world.manifest()
+    assert list(rows) == ["train/walls__lake.png"], "listed already, so SOURCES.tsv adds nothing"
+    assert rows["train/walls__lake.png"]["path"] == "backgrounds/summer/lake.jpg"
+    assert rows["train/walls__lake.png"]["source_sha256"] == hashlib.sha256(kept).hexdigest()
+
+
 def test_a_scene_in_both_splits_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.rows[0]["scene"] = world.rows[2]["scene"]
     assert world.run() == 1
@@ -274,6 +291,12 @@ def test_the_committed_list() -> None:
     assert sum(row["split"] == "val" for row in accepted) >= 50
     assert all(row["licence"] and re.fullmatch("[0-9a-f]{64}", row["sha256"]) for row in rows)
     assert len({row["name"] for row in rows}) == len({row["sha256"] for row in rows}) == len(rows)
+    # Nothing that only exists with restrictions is trained on, and no part of a test set.
+    free = re.compile(r"(CC0|CC-BY(-SA)?|GPL|LGPL|GFDL|BSD|public)[-+.0-9]")
+    assert [row["licence"] for row in accepted if not free.match(row["licence"] + "-")] == []
+    assert [row["path"] for row in accepted if re.search("CID22.*validation|clic2025|kodak|gb82", row["path"])] == []
+    cid22 = [row for row in accepted if "codec-corpus" in row["source"]]
+    assert len(cid22) > 150 and {row["split"] for row in cid22} == {"train"}
 
 
 def test_sample_folder_is_attributed_and_held_out() -> None:
