@@ -25,9 +25,13 @@ class Diagnostics:
 
     Values are summed on their device and read only when a window ends, so that logging does not wait for a GPU.
     NaN entries (an empty Forbidden Zone, say) are left out of their mean.
+
+    Args:
+        device: of the tensors that are logged. The sums stay there: NCCL adds up nothing that lies on a CPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
         self.sums: dict[str, Tensor] = {}
         self.seconds = 0.0  # of all training steps so far, resumed ones included
         self._window = self._own = 0.0
@@ -85,9 +89,10 @@ class Diagnostics:
         return {"sums": self.merged()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; the first process goes on with the sums of all."""
+        """Inverse of :meth:`state_dict`, from any device; the first process goes on with the sums of all."""
         first = process_rank() == 0
-        self.sums = {key: value if first else torch.zeros_like(value) for key, value in state["sums"].items()}
+        sums = {key: value.to(self.device) for key, value in state["sums"].items()}
+        self.sums = {key: value if first else torch.zeros_like(value) for key, value in sums.items()}
 
 
 class DiagnosticsFile:

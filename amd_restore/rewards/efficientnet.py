@@ -81,8 +81,9 @@ class EfficientNetDistance(nn.Module):
     @functools.cached_property
     def channels(self) -> tuple[int, ...]:
         """Of each layer of :meth:`features`."""
+        probe = torch.zeros(1, 3, MIN_SIZE, MIN_SIZE, device=next(self.parameters()).device)
         with torch.no_grad():
-            return tuple(layer.shape[1] for layer in self.features(torch.zeros(1, 3, MIN_SIZE, MIN_SIZE)))
+            return tuple(layer.shape[1] for layer in self.features(probe))
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
         """The last features of each resolution, 1/2 to 1/32, of images in [0, 1]."""
