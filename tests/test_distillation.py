@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
-from training_setup import load_miniature, make_data, run_training
-
-from amd_restore.registry import import_basicsr, register_all
-from amd_restore.training import prepare_options
+from training_setup import TINY_NETWORK, StartWeights, build_model, load_miniature
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Path:
-    """Folder with data and a trained miniature teacher."""
+    """Folder with data and weights to start from."""
     folder = tmp_path_factory.mktemp("distill")
-    train_teacher(folder)
+    StartWeights(folder).of(TINY_NETWORK)
     return folder
 
 
-def train_teacher(folder: Path) -> None:
-    """Make data and a miniature teacher of two iterations in ``folder``."""
-    make_data(folder)
-    options = load_miniature("regression_x4_classical", folder, iterations=2)
-    options["amp"] = "none"
-    result = run_training(options, folder)
-    assert result.returncode == 0, result.stderr
-
-
 def build(folder: Path, name: str = "amd_x4_classical", **distill: Any) -> Any:
-    """A miniature model built as the training command builds it, fed with one batch."""
-    import_basicsr()
-    register_all(training=True)
-    from basicsr.models import build_model
-
-    teacher = folder / "experiments" / "regression_x4_classical" / "models" / "net_g_latest.pth"
-    options = load_miniature(name, folder, str(teacher))
+    """A miniature model built as the training command builds it, in float32, fed with one batch."""
+    options = load_miniature(name, folder, str(folder / "experiments/start0/models/net_g_latest.pth"))
     options["amp"] = "none"
     options["distill"].update(distill)
-    file = folder / "options.yml"
-    file.write_text(yaml.safe_dump(options), encoding="utf-8")
-    args = argparse.Namespace(opt=str(file), force_yml=[], launcher="none", auto_resume=False, debug=False)
-    model = build_model(prepare_options(args, folder, is_train=True))
+    model = build_model(options, folder)
     feed(model)
     return model
 

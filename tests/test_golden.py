@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_distillation import build, feed, train_teacher
+from test_distillation import build, feed
+from training_setup import TINY_NETWORK, StartWeights
 
 STORED = Path(__file__).parent / "golden" / "amd_miniature.json"
 LOGGED = ("l_fake", "l_amd", "l_pix", "l_percep", "reward/total", "amd/grad_norm")
@@ -21,6 +22,7 @@ LOGGED = ("l_fake", "l_amd", "l_pix", "l_percep", "reward/total", "amd/grad_norm
 def short_run(folder: Path) -> list[dict[str, float]]:
     """Logged values of six iterations of AMD in miniature, in float32 on one thread."""
     threads = torch.get_num_threads()
+    StartWeights(folder).of(TINY_NETWORK)
     model = build(folder, "amd_x4_classical")
     history = []
     for iteration in range(1, 7):
@@ -28,12 +30,25 @@ def short_run(folder: Path) -> list[dict[str, float]]:
         model.optimize_parameters(iteration)
         log = model.get_current_log()
         history.append({name: log[name] for name in LOGGED if name in log})
+        if "l_amd" in log:
+            gradients = [p.grad.flatten() for p in model.net_g.time_mlp.parameters()]
+            history[-1]["time_mlp"] = float(torch.cat(gradients).norm())
     torch.set_num_threads(threads)
     return history
 
 
+def test_the_stored_numbers_are_of_ordinary_size() -> None:
+    """Where nothing happens, nothing can go wrong: the run must be one in which every part of the method matters."""
+    updates = [row for row in json.loads(STORED.read_text(encoding="utf-8")) if "l_amd" in row]
+    assert len(updates) == 3
+    for row in updates:
+        assert 1e-3 < row["l_amd"] < 10, "0.5 mean((H / n)^2)"
+        assert row["time_mlp"] > 1e-4
+        assert abs(row["reward/total"]) < 500, "in units of what samples differ by"
+    assert 0.1 < updates[0]["amd/grad_norm"] < 10, "mean |H| / n"
+
+
 def test_a_short_run_gives_the_stored_numbers(tmp_path: Path, assets: Path) -> None:
-    train_teacher(tmp_path)
     stored = json.loads(STORED.read_text(encoding="utf-8"))
     history = short_run(tmp_path)
     assert len(history) == len(stored)
@@ -44,5 +59,4 @@ def test_a_short_run_gives_the_stored_numbers(tmp_path: Path, assets: Path) -> N
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        train_teacher(Path(name))
         STORED.write_text(json.dumps(short_run(Path(name)), indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_distillation import build, changed, feed, snapshot, train_teacher
+from test_distillation import build, changed, feed, snapshot
+from training_setup import TINY_NETWORK, StartWeights
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.losses import surrogate_loss, vsd_weight
@@ -16,7 +17,7 @@ from amd_restore.losses import surrogate_loss, vsd_weight
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Path:
     folder = tmp_path_factory.mktemp("objectives")
-    train_teacher(folder)
+    StartWeights(folder).of(TINY_NETWORK)
     return folder
 
 

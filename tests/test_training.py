@@ -11,7 +11,15 @@ import pytest
 import torch
 import yaml
 from smooth_images import smooth_image
-from training_setup import REPOSITORY, TINY_NETWORK, is_latent, load_miniature, make_data, run_command, run_training
+from training_setup import (
+    REPOSITORY,
+    TINY_NETWORK,
+    StartWeights,
+    load_started,
+    make_data,
+    run_command,
+    run_training,
+)
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.__main__ import main as measure
@@ -20,45 +28,19 @@ from amd_restore.image_io import Picture, write_image
 from amd_restore.models.persistence import BASE_KEY
 from amd_restore.pipeline import RestorationPipeline
 
+WITH_NIQE = ("amd_x4_classical", "amd_x4_real")  # in miniature too, as shipped
 TRAINING_FILES = sorted(path.stem for path in (REPOSITORY / "options" / "train").glob("*.yml"))
 
 
-class Teachers:
-    """Miniature weights for each network and scale that the option files use, trained at first need."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.made = folder, dict[tuple[int, str], str]()
-        make_data(folder)
-
-    def of(self, network: dict[str, Any], scale: int = 4) -> str:
-        """A weights file of this network."""
-        named = {name: value for name, value in network.items() if name != "pretrained_model_name_or_path"}
-        key = (scale, json.dumps(named, sort_keys=True))
-        if key not in self.made:
-            recipe = {4: "regression_x4_classical"}.get(scale, f"regression_x{scale}_real")
-            recipe = "teacher_sd_tiny_x4" if is_latent(network) else recipe
-            options = load_miniature(recipe, self.folder, iterations=2)
-            options.update(name=f"teacher{len(self.made)}", network_g=dict(network))
-            result = run_training(options, self.folder)
-            assert result.returncode == 0, result.stderr
-            self.made[key] = str(self.folder / "experiments" / options["name"] / "models" / "net_g_latest.pth")
-        return self.made[key]
-
-
 @pytest.fixture(scope="module")
-def teachers(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Teachers:
+def starts(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> StartWeights:
     """Weights to start from."""
-    return Teachers(tmp_path_factory.mktemp("teacher"))
+    return StartWeights(tmp_path_factory.mktemp("start"))
 
 
-def miniature(name: str, folder: Path, teachers: Teachers, iterations: int = 4) -> dict[str, Any]:
+def miniature(name: str, folder: Path, starts: StartWeights, iterations: int = 4, gt_size: int = 48) -> dict[str, Any]:
     make_data(folder)
-    options = load_miniature(name, folder, iterations=iterations)
-    if not any(key.startswith("pretrain_network") for key in options["path"]):
-        return options  # starts from a published checkpoint
-    student = teachers.of(options["network_g"], options["scale"])
-    teacher = teachers.of(options.get("network_teacher", options["network_g"]), options["scale"])
-    return load_miniature(name, folder, teacher=teacher, iterations=iterations, student=student)
+    return load_started(name, folder, starts, iterations=iterations, gt_size=gt_size)
 
 
 def weights(folder: Path, name: str, net: str = "net_g_latest") -> dict[str, torch.Tensor]:
@@ -67,8 +49,9 @@ def weights(folder: Path, name: str, net: str = "net_g_latest") -> dict[str, tor
 
 
 @pytest.mark.parametrize("name", TRAINING_FILES)
-def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature(name, tmp_path, teachers)
+def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature(name, tmp_path, starts, gt_size=NIQE_SIDE if name in WITH_NIQE else 48)
+    assert ("NIQEReward" in str(options.get("rewards"))) == (name in WITH_NIQE)
     result = run_training(options, tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     models = tmp_path / "experiments" / options["name"] / "models"
@@ -80,8 +63,8 @@ def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, teache
 
 
 @pytest.mark.parametrize("scale", [2, 1])
-def test_exported_weights_of_other_scales_restore_any_size(scale: int, tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature(f"amd_x{scale}_real", tmp_path, teachers, iterations=2)
+def test_exported_weights_of_other_scales_restore_any_size(scale: int, tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature(f"amd_x{scale}_real", tmp_path, starts, iterations=2)
     assert run_training(options, tmp_path).returncode == 0
     file = tmp_path / "experiments" / options["name"] / "models" / "net_g_latest.safetensors"
     pipeline = RestorationPipeline.from_pretrained(file, "cpu", torch.float32)
@@ -109,8 +92,8 @@ def test_exported_weights_of_other_scales_restore_any_size(scale: int, tmp_path:
     assert all(np.isfinite(one["values"][name]).all() for one in results for name in metrics)
 
 
-def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature("regression_x1_real", tmp_path, teachers, iterations=2)
+def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature("regression_x1_real", tmp_path, starts, iterations=2)
     for side in ("gt", "lq"):
         write_image(tmp_path / side / "a.png", Picture(np.resize(smooth_image(2), (107, 203, 3))))
     pairs = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq")}
@@ -120,7 +103,7 @@ def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, teachers: Teachers)
 
 
 @pytest.mark.parametrize("name", ["amd_x4_classical_tiny", "direct_x4_classical_tiny"])
-def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, teachers: Teachers) -> None:
+def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, starts: StartWeights) -> None:
     whole = yaml.safe_load((REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8"))
 
     def parameters(block: dict[str, Any]) -> int:
@@ -131,7 +114,7 @@ def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, 
     assert parameters(whole["network_teacher"]) == parameters(whole["network_fake"]) > 1_200_000
     released = read_header(resolve_weights(Path(whole["path"]["pretrain_network_teacher"]).stem))
     assert released.codec["std"] == whole["codec"]["std"] and released.network["num_feat"] == 64
-    options = miniature(name, tmp_path, teachers, iterations=4)
+    options = miniature(name, tmp_path, starts, iterations=4)
     assert options["network_g"]["num_feat"] < options["network_fake"]["num_feat"]
     assert options["path"]["pretrain_network_g"] != options["path"]["pretrain_network_teacher"]
     assert run_training(options, tmp_path).returncode == 0
@@ -141,13 +124,13 @@ def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["teacher_x4_classical", "amd_x4_classical", "amd_x4_real"])
-def test_resume_equals_the_straight_run(name: str, tmp_path: Path, teachers: Teachers) -> None:
+def test_resume_equals_the_straight_run(name: str, tmp_path: Path, starts: StartWeights) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     for folder in (straight, resumed):
         folder.mkdir()
-    options = miniature(name, straight, teachers, iterations=4)
+    options = miniature(name, straight, starts, iterations=4)
     assert run_training(options, straight).returncode == 0
-    options = miniature(name, resumed, teachers, iterations=4)
+    options = miniature(name, resumed, starts, iterations=4)
     # Stopped after iteration 3: the newest state is that of iteration 2, in the middle of a pass.
     halted = run_training(options, resumed, "--force_yml", "train:total_iter=3")
     assert halted.returncode == 0, halted.stderr
@@ -181,8 +164,8 @@ def assert_same(a: Any, b: Any, where: str = "state") -> None:
         assert a == b, where
 
 
-def test_a_damaged_state_is_refused(tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature("teacher_x4_classical", tmp_path, teachers, iterations=2)
+def test_a_damaged_state_is_refused(tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature("teacher_x4_classical", tmp_path, starts, iterations=2)
     assert run_command(options, tmp_path).returncode == 0
     state = tmp_path / "experiments" / options["name"] / "training_states" / "2.state"
     state.write_bytes(state.read_bytes()[:1000])
@@ -192,8 +175,8 @@ def test_a_damaged_state_is_refused(tmp_path: Path, teachers: Teachers) -> None:
     assert "2.state" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature("teacher_x4_classical", tmp_path, teachers)
+def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature("teacher_x4_classical", tmp_path, starts)
     whole = Path(options["path"]["pretrain_network_g"])
     half = tmp_path / "half.pth"
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -205,19 +188,19 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path, teachers: Teach
         assert str(path) in result.stderr.strip().splitlines()[-1]
 
 
-def test_a_mistyped_metric_is_found_before_training(tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature("regression_x4_classical", tmp_path, teachers)
+def test_a_mistyped_metric_is_found_before_training(tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature("regression_x4_classical", tmp_path, starts)
     options["val"]["metrics"]["psnr"]["type"] = "calculate_pnsr"
     result = run_training(options, tmp_path)
     assert result.returncode == 2 and "calculate_psnr" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: Teachers) -> None:
+def test_the_test_command_measures_and_saves(tmp_path: Path, starts: StartWeights) -> None:
     make_data(tmp_path)
     text = (REPOSITORY / "options" / "test" / "x4_classical.yml").read_text(encoding="utf-8")
     options = yaml.safe_load(text)
     options["network_g"] = dict(TINY_NETWORK)
-    options["path"]["pretrain_network_g"] = teachers.of(TINY_NETWORK)
+    options["path"]["pretrain_network_g"] = starts.of(TINY_NETWORK)
     options["val"]["metrics"]["psnr"].pop("crop_border")  # 0, as docs/options.md says
     options["datasets"] = {"test_1": {"name": "tiny", "type": "GTDataset", "dataroot_gt": str(tmp_path / "val")}}
     result = run_command(options, tmp_path, script="test.py")
@@ -226,8 +209,8 @@ def test_the_test_command_measures_and_saves(tmp_path: Path, teachers: Teachers)
     assert len(list((tmp_path / "results").rglob("*_1step.png"))) == 2
 
 
-def test_missing_gpus_and_unknown_keys_are_one_line(tmp_path: Path, teachers: Teachers) -> None:
-    options = miniature("teacher_x4_classical", tmp_path, teachers)
+def test_missing_gpus_and_unknown_keys_are_one_line(tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature("teacher_x4_classical", tmp_path, starts)
     if torch.cuda.device_count() < 4:
         options["num_gpu"] = 4
         result = run_training(options, tmp_path)

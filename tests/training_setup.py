@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import random
@@ -22,7 +24,7 @@ import torch
 import yaml
 
 from amd_restore.registry import register_all
-from amd_restore.training import run_pipeline
+from amd_restore.training import prepare_options, run_pipeline
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_NETWORK = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "time_feat": 8}
@@ -31,14 +33,15 @@ TINY_NETWORKS: dict[str, dict[str, Any]] = {
     "HourglassDenoiser": {"type": "HourglassDenoiser", "channels": [8, 8], "num_block": [1, 1], "time_feat": 8},
     "CondUNet": {"type": "CondUNet", "channels": [32, 32], "layers_per_block": 1},
 }
+NIQE_SIDE = 96  # pixels that NIQE needs
 SMALL_FEAT = 6  # width of a student that is smaller than its teacher
 
 
 def make_data(folder: Path) -> None:
-    """Eight crops of 64 pixels and two validation images of 112 x 208, smooth colours plus texture."""
+    """Eight crops of 96 pixels and two validation images of 112 x 208, smooth colours plus texture."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-    crops = np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_CUBIC) for image in coarse])
+    crops = np.stack([cv2.resize(image, (96, 96), interpolation=cv2.INTER_CUBIC) for image in coarse])
     np.save(folder / "crops.npy", crops)
     (folder / "val").mkdir()
     for index in range(2):
@@ -65,11 +68,17 @@ def shrink_latent(network: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def shrink(
-    options: dict[str, Any], folder: Path, teacher: str | None, iterations: int, student: str | None = None
+    options: dict[str, Any],
+    folder: Path,
+    teacher: str | None,
+    iterations: int,
+    student: str | None = None,
+    gt_size: int = 48,
 ) -> dict[str, Any]:
-    """An option file of the project in miniature: everything stays but sizes, paths and lengths.
+    """An option file of the project in miniature: everything stays but sizes, paths, lengths and workers.
 
-    ``student`` starts network_g instead of ``teacher``. One that is smaller than its teacher stays so.
+    ``student`` starts network_g instead of ``teacher``. One that is smaller than its teacher stays so. NIQE stays
+    among the rewards where crops of ``gt_size`` pixels are large enough for it.
     """
     is_smaller = options["network_g"] != options.get("network_teacher", options["network_g"])
     for key in [key for key in options if key.startswith("network_")]:
@@ -90,16 +99,16 @@ def shrink(
     options["num_threads"] = 1
     for phase, dataset in options["datasets"].items():
         if phase == "train":
-            dataset.update(crops_file=str(folder / "crops.npy"), gt_size=48, batch_size_per_gpu=2)
+            dataset.update(crops_file=str(folder / "crops.npy"), gt_size=gt_size)
+            dataset.update(batch_size_per_gpu=2, num_worker_per_gpu=0)
         else:
             side = 112 if is_latent(options["network_g"]) else 0  # the tiny transformer has positions for 32 cells
             dataset.update(dataroot_gt=str(folder / "val"), gt_size=side, limit=1)
     for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
         options["path"][key] = student or teacher if key == "pretrain_network_g" else teacher
-    for reward in options.get("rewards") or []:
-        if reward["type"] in ("NIQEReward", "PyIQAReward"):  # needs 96 pixels; an optional package
-            options["rewards"] = [{"type": "LPIPSReward", "net": "squeeze"}, {"type": "PSNRReward"}]
-            break
+    replaced = {"PyIQAReward"} if gt_size >= NIQE_SIDE else {"PyIQAReward", "NIQEReward"}  # an optional package
+    if any(reward["type"] in replaced for reward in options.get("rewards") or []):
+        options["rewards"] = [{"type": "LPIPSReward", "net": "squeeze"}, {"type": "PSNRReward"}]
     options["train"]["total_iter"] = iterations
     options["val"].update(val_freq=iterations, panels=1)
     options["logger"].update(print_freq=1, save_checkpoint_freq=2, use_tb_logger=False)
@@ -107,11 +116,75 @@ def shrink(
 
 
 def load_miniature(
-    name: str, folder: Path, teacher: str | None = None, iterations: int = 4, student: str | None = None
+    name: str,
+    folder: Path,
+    teacher: str | None = None,
+    iterations: int = 4,
+    student: str | None = None,
+    gt_size: int = 48,
 ) -> dict[str, Any]:
     """``options/train/NAME.yml`` shrunk."""
     text = (REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8")
-    return shrink(yaml.safe_load(text), folder, teacher, iterations, student)
+    return shrink(yaml.safe_load(text), folder, teacher, iterations, student, gt_size)
+
+
+def build_model(options: dict[str, Any], folder: Path) -> Any:
+    """The model of an option file, built as the training command builds it."""
+    register_all(training=True)
+    file = _write(options, folder)
+    args = argparse.Namespace(opt=str(file), force_yml=[], launcher="none", auto_resume=False, debug=False)
+    with torch.random.fork_rng(devices=[]):
+        return import_module("basicsr.models").build_model(prepare_options(args, folder, is_train=True))
+
+
+class StartWeights:
+    """Files of weights to start from, by network and scale, made at first need.
+
+    All layers are random, with outputs of about unit variance. Last layers of zeros, as networks have them at first,
+    would let rewards compare equal images and most gradients vanish. ``params`` differ from ``params_ema``, hence the
+    fake teacher of a student from its teacher.
+
+    Args:
+        folder: where they and :func:`make_data` go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made = folder, dict[tuple[int, str], str]()
+        if not (folder / "crops.npy").exists():
+            make_data(folder)
+
+    def of(self, network: dict[str, Any], scale: int = 4) -> str:
+        """The file for block ``network`` of a miniature."""
+        named = {name: value for name, value in network.items() if name != "pretrained_model_name_or_path"}
+        key = (scale, json.dumps(named, sort_keys=True))
+        if key not in self.made:
+            recipe = {4: "regression_x4_classical"}.get(scale, f"regression_x{scale}_real")
+            options = load_miniature("teacher_sd_tiny_x4" if is_latent(network) else recipe, self.folder)
+            options.update(name=f"start{len(self.made)}", network_g=dict(network), amp="none")
+            model = build_model(options, self.folder)
+            generator = torch.Generator().manual_seed(5)
+            with torch.no_grad():
+                trained = [p for p in model.net_g.parameters() if p.requires_grad]
+                for parameter in trained:
+                    if parameter.ndim > 1:
+                        parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+                model.model_ema(0.0)
+                for parameter in trained:
+                    parameter.mul_(1.0 + 0.3 * torch.randn(parameter.shape, generator=generator))
+            nets = [model.net_g, model.net_g_ema]
+            model.save_network(nets, "net_g", -1, ["params", "params_ema"])
+            self.made[key] = str(Path(model.opt["path"]["models"]) / "net_g_latest.pth")
+        return self.made[key]
+
+
+def load_started(name: str, folder: Path, starts: StartWeights, **changes: int) -> dict[str, Any]:
+    """:func:`load_miniature` with the weights that its networks start from."""
+    options = load_miniature(name, folder, **changes)
+    if not any(key.startswith("pretrain_network") for key in options["path"]):
+        return options  # starts from a published checkpoint
+    student = starts.of(options["network_g"], options["scale"])
+    teacher = starts.of(options.get("network_teacher", options["network_g"]), options["scale"])
+    return load_miniature(name, folder, teacher=teacher, student=student, **changes)
 
 
 def run_training(

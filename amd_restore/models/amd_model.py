@@ -49,7 +49,8 @@ class AMDModel(DMDModel):
             if self.diagnosing:
                 self.log(
                     reward__group_std=self.reward.std_total,
-                    amd__clipped_share=(advantage.abs() >= 1).float(),
+                    # In eq. 12 eps keeps the extremes of a group of two below 1; whether they round to 1 is chance.
+                    amd__clipped_share=(advantage.abs() > 0.99).float(),
                     amd__forbidden_share=(advantage < 0).float(),
                 )
         return advantage
