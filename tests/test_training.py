@@ -12,6 +12,7 @@ import torch
 import yaml
 from smooth_images import smooth_image
 from training_setup import (
+    NIQE_SIDE,
     REPOSITORY,
     TINY_NETWORK,
     StartWeights,

@@ -131,7 +131,7 @@ def load_miniature(
 def build_model(options: dict[str, Any], folder: Path) -> Any:
     """The model of an option file, built as the training command builds it."""
     register_all(training=True)
-    file = _write(options, folder)
+    file = write_options(options, folder)
     args = argparse.Namespace(opt=str(file), force_yml=[], launcher="none", auto_resume=False, debug=False)
     with torch.random.fork_rng(devices=[]):
         return import_module("basicsr.models").build_model(prepare_options(args, folder, is_train=True))
