@@ -24,9 +24,8 @@ from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda", 0)
 _ENGINE = torch.autograd.Variable._execution_engine
-_GENERATOR, _AUTOCAST = torch.Generator, torch.autocast
 # CUDA takes operands from both devices here: copies, indices into a CUDA tensor, step counters of an optimizer.
-_MIXING = ("aten::copy_", "aten::_to_copy", "aten::_foreach_copy_", "aten::index", "aten::index_put_")
+_MIXING: tuple[str, ...] = ("aten::copy_", "aten::_to_copy", "aten::_foreach_copy_", "aten::index", "aten::index_put_")
 _MIXING += ("aten::_index_put_impl_", "aten::set_")
 _MOVES = ("to", "cuda", "cpu")
 
@@ -147,11 +146,11 @@ class _Calls(TorchFunctionMode):
         return result
 
 
-class _Generator(_GENERATOR):
+class _Generator(torch.Generator):
     """A generator that says where it is wanted, and draws on the CPU."""
 
     def __new__(cls, device: str | torch.device = "cpu") -> _Generator:
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # type: ignore[call-arg]
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self._place = torch.device(device)
@@ -161,7 +160,7 @@ class _Generator(_GENERATOR):
         return self._place
 
 
-class _Autocast(_AUTOCAST):
+class _Autocast(torch.autocast):
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
         super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
 

@@ -105,7 +105,12 @@ def test_later_steps_are_matched_less(workshop: Path, decay: float) -> None:  # 
 @pytest.mark.parametrize("first", [True, False])
 def test_the_first_step_is_matched_or_left_to_the_ground_truth(workshop: Path, first: bool) -> None:  # noqa: F811
     """A student of one step without ``matching_first`` learns from the ground truth alone."""
-    alone = {"num_steps": [1], "step_weights": [1.0], "weight_percep": 0.0, "fake_updates_per_student": 1}
+    alone: dict[str, Any] = {
+        "num_steps": [1],
+        "step_weights": [1.0],
+        "weight_percep": 0.0,
+        "fake_updates_per_student": 1,
+    }
     models = [build(workshop, matching_first=first, **alone), build(workshop, weight_dmd=0.0, **alone)]
     for model in models:
         model.optimize_parameters(1)

@@ -177,7 +177,7 @@ class StartWeights:
         return self.made[key]
 
 
-def load_started(name: str, folder: Path, starts: StartWeights, **changes: int) -> dict[str, Any]:
+def load_started(name: str, folder: Path, starts: StartWeights, **changes: Any) -> dict[str, Any]:
     """:func:`load_miniature` with the weights that its networks start from."""
     options = load_miniature(name, folder, **changes)
     if not any(key.startswith("pretrain_network") for key in options["path"]):
