@@ -105,8 +105,8 @@ MUTATIONS = (
     ),
     Mutation(
         "one block of autocast for all calls of the student",
-        "        with self.autocast():\n            x0, made_at = last_call(",
-        "            x0, made_at = last_call(",
+        "        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient (its issue 112583)\n",
+        "",
         "tests/test_bfloat16_training.py::blocks",
     ),
     Mutation(

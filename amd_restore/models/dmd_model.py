@@ -164,11 +164,7 @@ class DMDModel(RestorationModel):
         self.state, self.weights = None, None
 
     def student_samples(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The student's samples x0, their images, the states of its last call, and the times of that call (B,).
-
-        The calls without gradient have a block of autocast of their own: PyTorch before 2.10 or so kept the weights
-        that they cast, without history, for the call that needs one (pytorch issues 112583, 158232).
-        """
+        """The student's samples x0, their images, the states of its last call, and the times of that call (B,)."""
         denoiser, schedule = self.denoiser(self.net_g), (self.steps, self.stops)
         with self.autocast():
             cond = self.student_condition(self.lq) if self.encoder else self.cond
@@ -179,7 +175,7 @@ class DMDModel(RestorationModel):
                 fresh = None if drawn is None else lambda step: drawn[:, step - 1]
                 calls = self.calls if self.sharded else 0
                 state = approach(denoiser, self.noise, cond, *schedule, fresh, self.time_shift, start, calls)
-        with self.autocast():
+        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient (its issue 112583)
             x0, made_at = last_call(denoiser, state, cond, *schedule, self.time_shift, start)
         return x0, self.decoded(x0), state, made_at
 
