@@ -105,7 +105,8 @@ MUTATIONS = (
     ),
     Mutation(
         "one block of autocast for all calls of the student",
-        "        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient (its issue 112583)\n",
+        "        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient "
+        "(its issue 112583)\n",
         "",
         "tests/test_bfloat16_training.py::blocks",
     ),
