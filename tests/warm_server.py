@@ -1,6 +1,7 @@
 """A process that has imported what commands and trainings import, and forks itself for each that is to run.
 
-Usage: ``python tests/warm_server.py SOCKET PID``; it ends when the process with that id has ended.
+Usage: ``python tests/warm_server.py SOCKET PID``; it ends when the process with that id has. Then it
+removes the folder of the socket.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -75,6 +77,7 @@ def serve(path: str, main_process: int) -> list[str]:
             link, _ = listener.accept()
         except TimeoutError:
             if not os.path.exists(f"/proc/{main_process}"):
+                shutil.rmtree(Path(path).parent, ignore_errors=True)
                 os._exit(0)
             continue
         if os.fork():
