@@ -206,8 +206,9 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     """
     from basicsr.data import build_dataset
 
+    from amd_restore.data.degradations import build_degradation
     from amd_restore.data.device_crops import DeviceCrops, lies_on_device
-    from amd_restore.data.resumable import PositionDataset, PositionSampler
+    from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
     from amd_restore.models.distributed import images_of_process
 
     train_loader: Any = None
@@ -222,14 +223,21 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
         start, total = opt.get("resume_iter", 0) * batch, total_iters * batch
         sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
         device = torch.device("cuda" if opt["num_gpu"] else "cpu")
-        on_device = lies_on_device(dataset, options.get("on_device", "auto"), device)
+        workers, degradation = int(options.get("num_worker_per_gpu") or 0), opt.get("degradation") or {}
+        is_random = degradation.get("type") == "second_order"  # too much for a GPU: small sizes, image by image
+        wish = options.get("on_device", "auto")
+        on_device = lies_on_device(dataset, "never" if workers and is_random and wish == "auto" else wish, device)
+        positions: Any = PositionDataset(dataset, opt["manual_seed"])
         if on_device:
-            dataset.only_places = True
+            dataset.only_places, workers = True, 0
+        elif workers and is_random:
+            degrade = build_degradation(degradation, opt["scale"])
+            positions = DegradedPositions(positions, degrade, batch * opt["world_size"])
         train_loader = torch.utils.data.DataLoader(
-            PositionDataset(dataset, opt["manual_seed"]),
+            positions,
             batch_size=batch,
             sampler=sampler,
-            num_workers=0 if on_device else int(options.get("num_worker_per_gpu") or 0),
+            num_workers=workers,
             pin_memory=bool(options.get("pin_memory")),
             drop_last=True,
         )

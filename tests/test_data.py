@@ -18,7 +18,7 @@ from amd_restore.data.crops_dataset import CropsDataset
 from amd_restore.data.degradations import BicubicDegradation, build_degradation
 from amd_restore.data.device_crops import DeviceCrops, lies_on_device
 from amd_restore.data.gt_dataset import GTDataset, imresize
-from amd_restore.data.resumable import PositionDataset, PositionSampler
+from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.blocks import DegradationOptions
 
@@ -84,6 +84,8 @@ def test_a_pickled_dataset_holds_no_crops(tmp_path: Path) -> None:
     again = pickle.loads(packed)
     assert isinstance(again.dataset.crops, np.memmap)
     assert all(torch.equal(again[p]["gt"], PositionDataset(dataset, seed=1)[p]["gt"]) for p in range(7))
+    degraded = DegradedPositions(again, build_degradation({"type": "second_order"}, 4), 4)
+    assert torch.equal(pickle.loads(pickle.dumps(degraded))[5]["lq"], degraded[5]["lq"])
 
 
 @pytest.mark.parametrize("turned", [{}, {"use_hflip": False}, {"use_rot": False}])
@@ -103,20 +105,59 @@ def test_crops_on_the_device_are_those_of_the_file(tmp_path: Path, turned: dict[
         assert torch.equal(ours["gt"], theirs["gt"]) and ours["gt"].is_contiguous()
 
 
+def run_options(
+    folder: Path, start: int, size: int = 16, rank: int = 0, world: int = 1, **train: Any
+) -> dict[str, Any]:
+    """What the loaders of a run of 6 iterations of 4 images look at; it goes on after ``start``."""
+    block = {"type": "CropsDataset", "name": "crops", "phase": "train", "crops_file": str(write_crops(folder)),
+             "gt_size": size, "batch_size_per_gpu": 4 // world, **train}  # fmt: skip
+    return {"datasets": {"train": block}, "train": {"total_iter": 6}, "num_gpu": 0, "rank": rank, "world_size": world,
+            "manual_seed": 5, "resume_iter": start, "opt_path": "options.yml", "scale": 4}  # fmt: skip
+
+
 def test_the_batches_of_a_run_do_not_depend_on_where_crops_lie(tmp_path: Path) -> None:
     from amd_restore.training import create_dataloaders
 
     def batches(wish: str, start: int) -> list[torch.Tensor]:
-        train = {"type": "CropsDataset", "name": "crops", "phase": "train", "crops_file": str(write_crops(tmp_path)),
-                 "gt_size": 16, "batch_size_per_gpu": 2, "on_device": wish}  # fmt: skip
-        opt = {"datasets": {"train": train}, "train": {"total_iter": 6}, "num_gpu": 0, "rank": 0, "world_size": 1,
-               "manual_seed": 5, "resume_iter": start, "opt_path": "options.yml", "dist": False}  # fmt: skip
+        opt = run_options(tmp_path, start, on_device=wish)
         return [batch["gt"] for batch in create_dataloaders(opt, logging.getLogger("test"))[0]]
 
     whole = batches("never", 0)
     assert len(whole) == 6
     for start in (0, 2):
         assert all(torch.equal(a, b) for a, b in zip(batches("always", start), whole[start:], strict=True))
+
+
+def test_workers_degrade_as_the_model_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any number of processes, and after a resume."""
+    from amd_restore.models import restoration_model
+    from amd_restore.models.teacher_model import TeacherModel
+    from amd_restore.training import create_dataloaders
+
+    block = {"type": "second_order", "second": {"jpeg_prob": 0.5}}
+
+    def batches(start: int = 0, rank: int = 0, world: int = 1, workers: int = 0) -> list[torch.Tensor]:
+        opt = run_options(tmp_path, start, 32, rank, world, num_worker_per_gpu=workers) | {"degradation": block}
+        monkeypatch.setattr(restoration_model, "process_rank", lambda: rank)
+        model: Any = object.__new__(TeacherModel)
+        model.opt, model.device, model.degradation = opt, "cpu", build_degradation(block, 4)
+        found = []
+        for model.current_iter, batch in enumerate(create_dataloaders(opt, logging.getLogger("test"))[0], start):
+            assert ("lq" in batch) == (workers > 0)
+            model.feed_data(batch)
+            found.append(model.lq)
+        return found
+
+    def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+        # Not bit for bit: a matrix product may round otherwise for another number of rows.
+        return a.shape == b.shape and float((a == b).float().mean()) > 0.99
+
+    whole = batches()
+    assert len(whole) == 6 and not same(whole[0], whole[1])
+    assert all(same(a, b) for a, b in zip(batches(workers=2), whole, strict=True))
+    assert all(same(a, b) for a, b in zip(batches(start=3, workers=1), whole[3:], strict=True))
+    second = batches(rank=1, world=2, workers=1)
+    assert all(same(a, b[2:]) for a, b in zip(second, whole, strict=True))
 
 
 def test_which_crops_lie_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

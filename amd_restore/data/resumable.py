@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from amd_restore.data.base import Degradation
+
 
 class PositionDataset(Dataset[Any]):
     """Wraps any dataset so that it is indexed by position in the run instead of by item.
@@ -46,6 +48,35 @@ class PositionDataset(Dataset[Any]):
             random.setstate(saved[0])
             np.random.set_state(saved[1])
             torch.set_rng_state(saved[2])
+
+
+def step_seed(manual_seed: int, iteration: int) -> int:
+    """Seed of an iteration, the same in all processes, from 0 to 2^63 - 1."""
+    return (manual_seed * 1_000_003 + iteration) * 1_009 % 2**63
+
+
+class DegradedPositions(Dataset[dict[str, Any]]):
+    """Adds ``lq`` where the item is made: in the workers of a loader, beside the computation of the device.
+
+    The same as a model makes of the whole batch of an iteration, since an image's degradation depends on nothing but
+    the iteration and its place in that batch.
+
+    Args:
+        dataset: items with ``gt`` (3, H, W); those that have ``lq`` are left alone.
+        degradation: makes it, on the CPU.
+        images: that all processes together take in an iteration.
+    """
+
+    def __init__(self, dataset: PositionDataset, degradation: Degradation, images: int) -> None:
+        self.dataset, self.degradation, self.images = dataset, degradation, images
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        item: dict[str, Any] = self.dataset[position]
+        if "lq" not in item:
+            iteration, before = divmod(position, self.images)
+            self.degradation.reseed(step_seed(self.dataset.seed, iteration + 1), before)
+            item["lq"] = self.degradation(item["gt"][None])[0]
+        return item
 
 
 class PositionSampler(Sampler[int]):

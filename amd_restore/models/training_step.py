@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amd_restore.data.resumable import step_seed
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.diagnostics import Diagnostics, DiagnosticsFile
 from amd_restore.models.distributed import (
@@ -62,8 +63,8 @@ class TrainingStep:
         self.generator.manual_seed(self.step_seed(current_iter))
 
     def step_seed(self, current_iter: int) -> int:
-        """Seed of an iteration, the same in all processes, from 0 to 2^63 - 1."""
-        return (int(self.opt["manual_seed"]) * 1_000_003 + current_iter) * 1_009 % 2**63
+        """Seed of an iteration, see :func:`~amd_restore.data.resumable.step_seed`."""
+        return step_seed(int(self.opt["manual_seed"]), current_iter)
 
     def randn(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise of the step's own generator, a row for each sample at hand."""

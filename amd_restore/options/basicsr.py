@@ -39,10 +39,14 @@ class DatasetOptions:
     color: Literal["y"] | None = option(None, "'y' to train on luminance only")
     mean: list[float] | None = option(None, "subtracted from the images, per channel")
     std: list[float] | None = option(None, "divides the images, per channel", above=0)
-    num_worker_per_gpu: int = option(0, "processes that load data", low=0)
+    num_worker_per_gpu: int = option(
+        0, "processes that load data, and degrade it where degradation.type is second_order", low=0
+    )
     batch_size_per_gpu: int = option(1, "images per step", low=1)
     on_device: Literal["auto", "always", "never"] = option(
-        "auto", "whether the crops of CropsDataset lie in the memory of the device; auto: on a GPU with room for them"
+        "auto",
+        "whether the crops of CropsDataset lie in the memory of the device; auto: on a GPU with room for them, unless "
+        "workers degrade them",
     )
     pin_memory: bool = option(False, "page-locked memory, for GPUs")
     scale: int | None = option(None, "set by the program: the file's scale", low=1)
