@@ -108,7 +108,7 @@ MUTATIONS = (
         "        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient "
         "(its issue 112583)\n",
         "",
-        "tests/test_bfloat16_training.py::blocks",
+        "tests/test_bfloat16_training.py::no_block",
     ),
     Mutation(
         "probe of the critic's features on the CPU",

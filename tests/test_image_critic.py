@@ -32,21 +32,22 @@ def test_one_logit_for_every_eight_pixels() -> None:
     assert PatchDiscriminator(num_feat=4)(torch.rand(2, 3, 48, 64)).shape == (2, 1, 6, 8)
 
 
-def check_owners(critic: ImageCritic, student_loss: torch.Tensor, image: torch.Tensor, gt: torch.Tensor) -> None:
+def check_owners(critic: ImageCritic, student_loss: torch.Tensor, image: torch.Tensor) -> None:
     """The student's loss moves the image alone, the critic's own the critic alone."""
     student_loss.backward()
     assert image.grad is not None and image.grad.abs().sum() > 0
     assert all(p.grad is None for p in critic.net.parameters())
     image.grad = None
-    critic.loss(image, gt).backward()
+    critic.loss().backward()
     assert image.grad is None
     assert all(p.grad is not None for p in critic.net.parameters())
 
 
 def test_gradients_stay_with_their_owner() -> None:
     critic = ImageCritic(CRITIC, torch.device("cpu"))
-    image, gt = torch.rand(2, 3, 32, 32, requires_grad=True), torch.rand(2, 3, 32, 32)
-    check_owners(critic, critic.student_loss(image), image, gt)
+    image = torch.rand(2, 3, 32, 32, requires_grad=True)
+    critic.see(image, torch.rand(2, 3, 32, 32))
+    check_owners(critic, critic.student_loss(), image)
 
 
 def test_it_learns_to_tell_blurred_from_sharp() -> None:
@@ -57,11 +58,16 @@ def test_it_learns_to_tell_blurred_from_sharp() -> None:
         sharp = torch.rand(4, 3, 32, 32)
         blurred = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
         optimizer.zero_grad()
-        critic.loss(blurred, sharp).backward()
+        critic.see(blurred, sharp)
+        critic.loss().backward()
         optimizer.step()
     sharp = torch.rand(4, 3, 32, 32)
     blurred = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
-    assert critic.student_loss(sharp).mean() < 0.5 < critic.student_loss(blurred).mean()
+    opinions = []
+    for image in (sharp, blurred):
+        critic.see(image, sharp)
+        opinions.append(float(critic.student_loss()))
+    assert opinions[0] < 0.5 < opinions[1]
 
 
 # ---- on features --------------------------------------------------------------------------------------------------
@@ -78,7 +84,7 @@ def look(critic: FeatureCritic, reward: EfficientNetReward, image: torch.Tensor,
     """The reward as a loss, under the critic's eyes, then the critic's opinion."""
     with critic.watch(reward):
         reward.loss(image, gt=gt)
-    return critic.student_loss(image)
+    return critic.student_loss()
 
 
 def test_heads_fit_the_layers_of_the_reward() -> None:
@@ -91,7 +97,7 @@ def test_heads_fit_the_layers_of_the_reward() -> None:
 def test_gradients_of_the_feature_critic_stay_with_their_owner() -> None:
     critic, reward = feature_critic()
     image, gt = torch.rand(2, 3, 48, 48, requires_grad=True), torch.rand(2, 3, 48, 48)
-    check_owners(critic, look(critic, reward, image, gt), image, gt)
+    check_owners(critic, look(critic, reward, image, gt), image)
     assert all(p.grad is None for p in reward.distance.parameters())
     assert reward.distance.tap is None
 
@@ -102,9 +108,9 @@ def test_parts_of_a_batch_are_judged_in_their_order() -> None:
     images, gt = torch.rand(4, 3, 48, 48), torch.rand(4, 3, 48, 48)
     for part in (slice(0, 2), slice(2, 4)):
         look(critic, reward, images[part], gt[part])
-    in_parts = [float(critic.loss(images[part], gt[part]).detach()) for part in (slice(0, 2), slice(2, 4))]
+    in_parts = [float(critic.loss().detach()) for _ in range(2)]
     look(critic, reward, images[:2], gt[:2])
-    assert float(critic.loss(images[:2], gt[:2]).detach()) == pytest.approx(in_parts[0], abs=1e-6)
+    assert float(critic.loss().detach()) == pytest.approx(in_parts[0], abs=1e-6)
     assert in_parts[0] != pytest.approx(in_parts[1], abs=1e-6)
 
 
@@ -120,10 +126,9 @@ def test_the_feature_critic_learns_to_tell_blurred_from_sharp() -> None:
     before = float(opinion())
     critic._seen.clear()
     for _ in range(20):
-        image = torch.empty(0)  # what it looks at came through the reward
         opinion()
         optimizer.zero_grad()
-        loss = critic.loss(image, image)
+        loss = critic.loss()
         loss.backward()
         optimizer.step()
     assert loss < 0.1 < 0.6 < before < 0.8
@@ -187,7 +192,7 @@ def test_losses_of_both_are_in_the_log_and_the_weight_counts(workshop: Path) -> 
     assert "l_g_gan" not in model.student_losses(x0, image, model.cond, torch.zeros(len(x0)))
     losses = model.adversarial_loss(image)
     model.critic.net.eval()  # the norm's estimate goes on with every look in training
-    expected = model.critic.student_loss(image)
+    expected = model.critic.student_loss()
     assert float(losses["l_g_gan"].detach()) == pytest.approx(0.5 * float(expected.detach()), rel=0.05)
 
 

@@ -40,7 +40,7 @@ ELSEWHERE = {"PyIQAReward"}  # networks of another package
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fresh_networks(one_thread: None) -> Iterator[None]:
+def fresh_networks() -> Iterator[None]:
     yield
     forget_networks()
 

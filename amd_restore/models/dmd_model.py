@@ -128,7 +128,7 @@ class DMDModel(RestorationModel):
                 if self.encoder:
                     self.encoder.update(decay)
 
-            self.update_critic(image)
+            self.update_critic()
 
         # 4. Fake score: fits the student's samples, sharpest where they are worst.
         if self.run.distill.objective != "regression":
@@ -142,15 +142,15 @@ class DMDModel(RestorationModel):
 
     # ---- the four sentences, in detail ------------------------------------------------------------------------
 
-    def update_critic(self, image: Tensor) -> None:
+    def update_critic(self) -> None:
         """A step of ``network_d``, which looks at the images that the student has just been judged by."""
         if self.critic is None:
             return
-        critic, (gt, _), seen = self.critic, self.seen(), image.detach()
+        critic = self.critic
 
         def losses(rows: slice) -> dict[str, Tensor]:
             with self.autocast():
-                return {"l_d": critic.loss(seen[rows], gt[rows])}
+                return {"l_d": critic.loss()}
 
         self.descend(self.optimizer_d, losses)
 
@@ -276,8 +276,9 @@ class DMDModel(RestorationModel):
         """The student's loss by ``network_d``, times its weight; it comes after all rewards have seen the image."""
         if self.critic is None:
             return {}
+        self.critic.see(image, self.seen()[0])
         with self.autocast():
-            return {"l_g_gan": self.run.distill.weight_adversarial * self.critic.student_loss(image)}
+            return {"l_g_gan": self.run.distill.weight_adversarial * self.critic.student_loss()}
 
     loss_name = "l_dmd"
     row_names = (

@@ -27,7 +27,9 @@ Layers = list[Tensor]
 
 
 class ImageCritic:
-    """``network_d`` and its two losses.
+    """``network_d`` and its two losses, of the pairs that it has seen: first the student's, then the critic's own.
+
+    Of a batch in parts, the student's turn comes for all parts before the critic's does, in the same order.
 
     Args:
         options: block ``network_d``.
@@ -37,19 +39,27 @@ class ImageCritic:
     def __init__(self, options: Mapping[str, Any], device: torch.device) -> None:
         with torch.random.fork_rng(devices=[]):  # other random numbers stay as without it
             self.net: nn.Module = channels_last(build_network(dict(options))).to(device)
+        self._seen: list[tuple[Any, Any]] = []  # restored and true, until the critic's turn
+
+    def see(self, image: Tensor, gt: Tensor) -> None:
+        """Take in restored images (B, 3, H, W) and their ground truth."""
+        self._seen.append((image, gt))
 
     def watch(self, reward: BaseReward) -> contextlib.AbstractContextManager[object]:
         """Context in which ``reward`` is asked as a loss; nothing here, see :class:`FeatureCritic`."""
         return contextlib.nullcontext()
 
-    def student_loss(self, image: Tensor) -> Tensor:
-        """Mean ``softplus(-D(image))`` of restored images (B, 3, H, W); gradient to ``image`` only."""
+    def student_loss(self) -> Tensor:
+        """Mean ``softplus(-D(image))`` of what was seen last; gradient to the restored images only."""
+        image, gt = self._seen.pop()
+        self._seen.append((image.detach(), gt))
         with frozen(self.net):
             return F.softplus(-self.net(image).float()).mean()
 
-    def loss(self, image: Tensor, gt: Tensor) -> Tensor:
-        """The critic's own, a mean; ``image`` gets no gradient."""
-        return discriminator_loss(self.net(gt), self.net(image.detach()))
+    def loss(self) -> Tensor:
+        """The critic's own, a mean, of what was seen first; the images get no gradient."""
+        image, gt = self._seen.pop(0)
+        return discriminator_loss(self.net(gt), self.net(image))
 
 
 class FeatureCritic(ImageCritic):
@@ -76,7 +86,9 @@ class FeatureCritic(ImageCritic):
             raise AMDRestoreError(f"network_d.reward: '{name}' shows no features; effnet and effnet_lite1 do")
         super().__init__({**options, "channels": list(found[0].distance.channels)}, device)
         self._reward = found[0]
-        self._seen: list[tuple[Layers, Layers]] = []  # by the student's parts of a batch, until the critic's turn
+
+    def see(self, image: Tensor, gt: Tensor) -> None:
+        """Nothing: it sees the features of both while the reward compares them, see :meth:`watch`."""
 
     def watch(self, reward: BaseReward) -> contextlib.AbstractContextManager[object]:
         """Context in which ``reward`` compares images; if it is the critic's, its features are kept."""
@@ -91,7 +103,7 @@ class FeatureCritic(ImageCritic):
         finally:
             distance.tap = None
 
-    def student_loss(self, image: Tensor) -> Tensor:
+    def student_loss(self) -> Tensor:
         """Mean ``softplus(D(gt) - D(image))`` over places, then layers; gradient to the image's features only."""
         ours, theirs = self._seen.pop()
         with frozen(self.net):
@@ -101,7 +113,7 @@ class FeatureCritic(ImageCritic):
         self._seen.append(([layer.detach() for layer in ours], theirs))
         return relative_generator_loss(real, fake)
 
-    def loss(self, image: Tensor, gt: Tensor) -> Tensor:
+    def loss(self) -> Tensor:
         """The critic's own, on the features of the student's turn: the mean of ``softplus(D(image) - D(gt))``."""
         ours, theirs = self._seen.pop(0)
         return relative_discriminator_loss(self.net(theirs), self.net(ours))
