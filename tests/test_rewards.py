@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from reward_setup import blurred
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import import_basicsr
@@ -28,6 +30,7 @@ from amd_restore.rewards import (
     build_rewards,
 )
 from amd_restore.rewards.lpips_net import backbone_file
+from amd_restore.rewards.niqe import _distances as niqe_distances
 from amd_restore.rewards.niqe import load_pristine, niqe
 
 
@@ -206,6 +209,45 @@ def test_niqe_of_a_batch_is_that_of_its_images(photo: Tensor) -> None:
     crops = torch.cat([photo[:, :, :128, :128], photo[:, :, 64:, 64:]])
     reward = NIQEReward()
     torch.testing.assert_close(reward(crops), torch.cat([reward(crops[:1]), reward(crops[1:])]))
+
+
+class Operators(TorchDispatchMode):
+    """Counts what a device would start, and refuses what waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        assert name not in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"), f"{name} waits"
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_niqe_of_many_images_costs_no_more_operators_and_never_waits(photo: Tensor) -> None:
+    crops, pristine, counts = photo[:, :, :128, :128], load_pristine(), []
+    for copies in (1, 5):
+        with Operators() as operators:
+            niqe(crops.expand(copies, -1, -1, -1), pristine, stride=32)
+        counts.append(operators.count)
+    assert counts[0] == counts[1]
+
+
+def test_niqe_leaves_out_blocks_without_contrast() -> None:
+    """Images of a batch keep different numbers of blocks; one that keeps a single block has no covariance."""
+    pristine = load_pristine()
+    mean, cov = pristine.mean.numpy(), pristine.cov.numpy()
+    features = np.random.default_rng(0).multivariate_normal(mean, cov, (4, 6)) + 0.1
+    features[1, 2:4, 5] = features[2, 1:, 35] = features[3, :, 0] = np.nan
+    expected = []
+    for image in features[:3]:
+        whole = image[~np.isnan(image).any(axis=1)]
+        own = np.cov(whole.T) if len(whole) > 1 else cov
+        difference = mean - np.nanmean(image, axis=0)
+        expected.append(np.sqrt(difference @ np.linalg.inv((cov + own) / 2) @ difference))
+    found = niqe_distances(torch.from_numpy(features), pristine)
+    np.testing.assert_allclose(found, [*expected, 100.0], rtol=1e-6)
 
 
 def test_niqe_needs_its_blocks() -> None:

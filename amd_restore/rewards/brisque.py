@@ -89,15 +89,15 @@ def _halve(gray: Tensor) -> Tensor:
         # One pixel repeated on the left, as many on the right as the last place needs.
         length = round(gray.shape[dim] / 2)
         index = torch.arange(-1, 2 * length + 1, device=gray.device).clamp(0, gray.shape[dim] - 1)
-        gray = filter_along(gray.index_select(dim, index), gray.new_tensor(_HALVING), dim, step=2)
+        gray = filter_along(gray.index_select(dim, index), _HALVING, dim, step=2)
     return gray
 
 
 def _features(gray: Tensor, machine: Machine) -> Tensor:
     """Shape and spread of the normalised brightness, and of products of neighbours, (B, 18)."""
-    offsets = torch.arange(_WINDOW, dtype=torch.float64, device=gray.device) - _WINDOW // 2
-    window = torch.exp(-0.5 * (offsets / _WINDOW_SIGMA) ** 2)
-    window = window / window.sum()
+    offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    weights = torch.exp(-0.5 * (offsets / _WINDOW_SIGMA) ** 2)
+    window = (weights / weights.sum()).tolist()
     padded = F.pad(gray, (_WINDOW // 2,) * 4)
     mean = filter_along(filter_along(padded, window, -2), window, -1)
     power = filter_along(filter_along(padded.square(), window, -2), window, -1)

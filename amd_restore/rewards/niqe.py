@@ -29,7 +29,7 @@ class Pristine(NamedTuple):
 
     mean: Tensor  # (36,)
     cov: Tensor  # (36, 36)
-    window: Tensor  # (7,), Gaussian; the 7 x 7 window is its product with itself
+    window: list[float]  # 7, Gaussian; the 7 x 7 window is its product with itself
     shapes: Tensor  # (9801,), candidates of the generalised Gaussian's shape
     ratios: Tensor  # (9801,), rising: E|x|^2 / E x^2 of each
 
@@ -49,19 +49,11 @@ def load_pristine(device: torch.device | str = "cpu") -> Pristine:
             'install it: pip install ".[train]" in the clone of this repository'
         )
     arrays = np.load(path)
-    shapes, ratios = shape_table()
-    return Pristine(
-        *(
-            tensor.to(device)
-            for tensor in (
-                torch.from_numpy(arrays["mu_pris_param"]).double().flatten(),
-                torch.from_numpy(arrays["cov_pris_param"]).double(),
-                torch.from_numpy(arrays["gaussian_window"]).double().sum(dim=0),
-                shapes,
-                ratios,
-            )
-        )
+    mean, cov, window = (
+        torch.from_numpy(arrays[name]).double() for name in ("mu_pris_param", "cov_pris_param", "gaussian_window")
     )
+    shapes, ratios = (table.to(device) for table in shape_table())
+    return Pristine(mean.flatten().to(device), cov.to(device), window.sum(dim=0).tolist(), shapes, ratios)
 
 
 @torch.no_grad()
@@ -82,75 +74,84 @@ def niqe(images: Tensor, pristine: Pristine, stride: int = BLOCK) -> Tensor:
         need = f"{2 * BLOCK}x{BLOCK} pixels (two blocks)" if stride == BLOCK else f"{BLOCK}x{BLOCK} pixels"
         raise AMDRestoreError(f"NIQE needs at least {need}, got {images.shape[-1]}x{images.shape[-2]}")
     y = _luma(images)[..., : BLOCK + (rows - 1) * stride, : BLOCK + (cols - 1) * stride]
-    features = torch.cat(
-        [_features(y, pristine, BLOCK, stride), _features(_halve(y), pristine, BLOCK // 2, stride // 2)], -1
-    )
-    return torch.stack([_distance(one, pristine) for one in features]).clamp_max(WORST)
+    moments = [_moments(y, pristine, BLOCK, stride), _moments(_halve(y), pristine, BLOCK // 2, stride // 2)]
+    return _distances(_features(torch.stack(moments, dim=2), pristine), pristine).clamp_max(WORST)
 
 
 def _luma(images: Tensor) -> Tensor:
     """Rounded Y of MATLAB's YCbCr, (B, 1, H, W) in 16 ... 235."""
-    weight = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64, device=images.device)
-    return ((images.double() * weight[:, None, None]).sum(dim=1, keepdim=True) + 16.0).round()
+    red, green, blue = images.double().split(1, dim=1)
+    return (65.481 * red + 128.553 * green + 24.966 * blue + 16.0).round()
 
 
 def _halve(y: Tensor) -> Tensor:
     """MATLAB's ``imresize(y, 0.5)``, bicubic with antialiasing and mirrored borders, for even sides."""
-    x = (torch.arange(8, dtype=torch.float64, device=y.device) - 3.5).abs() / 2
+    x = (torch.arange(8, dtype=torch.float64) - 3.5).abs() / 2
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    kernel = torch.where(x <= 1, near, far)
-    kernel = kernel / kernel.sum()
+    cubic = torch.where(x <= 1, near, far)
+    kernel = (cubic / cubic.sum()).tolist()
     for dim in (-2, -1):
         before, after = y.narrow(dim, 0, 3).flip(dim), y.narrow(dim, y.shape[dim] - 3, 3).flip(dim)
         y = filter_along(torch.cat([before, y, after], dim), kernel, dim, step=2)
     return y
 
 
-def _blur(x: Tensor, window: Tensor) -> Tensor:
+def _blur(x: Tensor, window: list[float]) -> Tensor:
     """Local mean under the Gaussian window, of a padded image."""
     return filter_along(filter_along(x, window, -2), window, -1)
 
 
-def _features(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
-    """The 18 features of each block, (B, blocks, 18)."""
+def _moments(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
+    """:func:`_sums` of each block's normalised brightness and of its products with four neighbours, (B, N, 5, 5)."""
     padded = F.pad(y, (3, 3, 3, 3), mode="replicate")
     # BasicSR keeps these sums as float32; its rounding shows in flat images (8.49 for 8.79). So do we.
     mu = _blur(padded, pristine.window).float()
     sigma = (_blur(padded.square(), pristine.window).float() - mu.square()).abs().sqrt()
     normal = ((y.float() - mu) / (sigma + 1.0)).double()
     blocks = normal[:, 0].unfold(1, block, stride).unfold(2, block, stride).flatten(1, 2)
-    alpha, left, right = _fit(blocks, pristine)
-    columns = [alpha, (left + right) / 2]
-    for shift in _SHIFTS:
-        alpha, left, right = _fit(blocks * blocks.roll(shift, dims=(-2, -1)), pristine)
-        columns += [alpha, (right - left) * gamma(2 / alpha) / gamma(1 / alpha), left, right]
-    return torch.stack(columns, dim=-1)
+    products = (blocks * blocks.roll(shift, dims=(-2, -1)) for shift in _SHIFTS)
+    return torch.stack([_sums(blocks), *map(_sums, products)], dim=2)
 
 
-def _fit(blocks: Tensor, pristine: Pristine) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape and the two scales of an asymmetric generalised Gaussian fitted to each block, by moments."""
+def _sums(blocks: Tensor) -> Tensor:
+    """Per value of (B, N, h, w), (B, N, 5): squares below 0, above 0, shares of those, absolute values."""
     x = blocks.flatten(-2)
-    square = x.square()
+    below, above = x.clamp_max(0), x.clamp_min(0)
+    shares = (x < 0).sum(-1), (x > 0).sum(-1)
+    sums = torch.linalg.vecdot(below, below), torch.linalg.vecdot(above, above), *shares, (above - below).sum(-1)
+    return torch.stack(sums, dim=-1) / x.shape[-1]
+
+
+def _features(moments: Tensor, pristine: Pristine) -> Tensor:
+    """The 36 features of each block, (B, N, 36): shapes and scales fitted to moments (B, N, 2, 5, 5), two sizes."""
+    below, above, share_below, share_above, absolute = moments.unbind(-1)
     # An empty side gives 0 / 0: the block's features are then not a number, and it is left out below.
-    left = ((square * (x < 0)).sum(-1) / (x < 0).sum(-1)).sqrt()
-    right = ((square * (x > 0)).sum(-1) / (x > 0).sum(-1)).sqrt()
+    left, right = (below / share_below).sqrt(), (above / share_above).sqrt()
     asymmetry = left / right
-    ratio = x.abs().mean(-1).square() / square.mean(-1)
+    ratio = absolute.square() / (below + above)
     ratio = ratio * (asymmetry**3 + 1) * (asymmetry + 1) / (asymmetry**2 + 1).square()
-    above = torch.searchsorted(pristine.ratios, ratio.contiguous()).clamp(1, len(pristine.ratios) - 1)
-    below_is_nearer = ratio - pristine.ratios[above - 1] <= pristine.ratios[above] - ratio
-    alpha = pristine.shapes[above - below_is_nearer.long()]
-    scale = (gamma(1 / alpha) / gamma(3 / alpha)).sqrt()
-    return alpha, left * scale, right * scale
+    index = torch.searchsorted(pristine.ratios, ratio).clamp(1, len(pristine.ratios) - 1)
+    below_is_nearer = ratio - pristine.ratios[index - 1] <= pristine.ratios[index] - ratio
+    alpha = pristine.shapes[index - below_is_nearer.long()]
+    once, twice = gamma(1 / alpha), gamma(2 / alpha)
+    scale = (once / gamma(3 / alpha)).sqrt()
+    left, right = left * scale, right * scale
+    own = torch.stack([alpha, (left + right) / 2], dim=-1)[..., 0, :]
+    products = torch.stack([alpha, (right - left) * twice / once, left, right], dim=-1)[..., 1:, :]
+    return torch.cat([own, products.flatten(-2)], dim=-1).flatten(-2)
 
 
-def _distance(features: Tensor, pristine: Pristine) -> Tensor:
-    """Distance between the model of one image's blocks (N, 36) and the pristine one."""
-    mean = features.nanmean(dim=0)
-    whole = features[~features.isnan().any(dim=1)]
-    if mean.isnan().any() or len(whole) == 0:
-        return features.new_tensor(WORST)
+def _distances(features: Tensor, pristine: Pristine) -> Tensor:
+    """Distance between the model of each image's blocks (B, N, 36) and the pristine one, (B,)."""
+    mean = features.nanmean(dim=1)
+    whole = ~features.isnan().any(dim=2, keepdim=True)
+    count = whole.sum(dim=1, keepdim=True)
+    known = torch.where(whole, features, 0)
+    spread = torch.where(whole, known - known.sum(dim=1, keepdim=True) / count, 0)
+    own = spread.mT @ spread / (count - 1)
     # One block has no covariance; the pristine one then stands for both.
-    cov = (pristine.cov + torch.cov(whole.T)) / 2 if len(whole) > 1 else pristine.cov
-    difference = pristine.mean - mean
-    return (difference @ torch.linalg.pinv(cov, rtol=1e-15, hermitian=True) @ difference).sqrt()
+    cov = torch.where(count > 1, (pristine.cov + own) / 2, pristine.cov)
+    difference = (pristine.mean - mean)[:, None]
+    squared = difference @ torch.linalg.pinv(cov, rtol=1e-15, hermitian=True) @ difference.mT
+    undefined = mean.isnan().any(dim=1) | (count[:, 0, 0] == 0)
+    return torch.where(undefined, WORST, squared[:, 0, 0].sqrt())

@@ -6,6 +6,8 @@ changes its shape. NIQE and BRISQUE measure that shape, each in its authors' own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,12 +27,15 @@ def shape_table(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     return shapes, gamma(2 / shapes).square() / (gamma(1 / shapes) * gamma(3 / shapes))
 
 
-def filter_along(x: Tensor, kernel: Tensor, dim: int, step: int = 1) -> Tensor:
+def filter_along(x: Tensor, kernel: Sequence[float], dim: int, step: int = 1) -> Tensor:
     """Correlate along ``dim`` (-2 or -1), without padding; in double precision far faster than ``conv2d``."""
     length = (x.shape[dim] - len(kernel)) // step + 1
-    total = torch.zeros((), dtype=x.dtype, device=x.device)
-    for offset, weight in enumerate(kernel.tolist()):
-        end = offset + (length - 1) * step + 1
-        part = x[..., offset:end:step, :] if dim == -2 else x[..., offset:end:step]
-        total = total + weight * part
+
+    def part(offset: int) -> Tensor:
+        inside = slice(offset, offset + (length - 1) * step + 1, step)
+        return x[..., inside, :] if dim == -2 else x[..., inside]
+
+    total = part(0) * kernel[0]
+    for offset, weight in enumerate(kernel[1:], 1):
+        total.add_(part(offset), alpha=weight)
     return total
