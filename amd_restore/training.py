@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -40,6 +40,11 @@ def build_parser(is_train: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python amd_restore/{script}")
     parser.add_argument("-opt", required=True, help="option file (.yml)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    if is_train:
+        parser.add_argument(
+            "--processes", default="1", metavar="N", help="processes that share a CPU run; auto: as many as num_threads"
+        )
+        parser.add_argument("--started", type=float, help=argparse.SUPPRESS)  # for time_limit, by the starting process
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
     parser.add_argument("--debug", action="store_true", help="log, save and validate often; tracebacks on errors")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -263,20 +268,44 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: flo
         argv: arguments; None takes them from the command line.
         started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts; None is now.
     """
-    from_now = time.monotonic() if started is None else started
     args = build_parser(is_train).parse_args(argv)
+    given = getattr(args, "started", None)
+    started = given if given is not None else started
+    from_now = time.monotonic() if started is None else started
     try:
         import_basicsr()
         register_all(training=True)
-        if args.launcher == "none":
-            return _alone(args, is_train, from_now)
-        _one_of_several(args, is_train, from_now)
+        if args.launcher != "none":
+            _one_of_several(args, is_train, from_now)
+        count = _processes(args) if is_train else 1
+        return _alone(args, is_train, from_now) if count == 1 else _start(args, count, from_now)
     except AMDRestoreError as error:
         if args.debug:
             raise
         sys.stderr.write(f"error: {error}\n")
         return 2
-    return 0
+
+
+def _processes(args: argparse.Namespace) -> int:
+    """How many processes this command is to start; 1 is itself."""
+    from amd_restore.models.local_processes import processes_for
+
+    if args.processes == "1":
+        return 1
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets"))
+    return processes_for(args.processes, opt, torch.cuda.device_count())
+
+
+def _start(args: argparse.Namespace, count: int, started: float) -> int:
+    """Train in processes that are started here."""
+    from amd_restore.models.local_processes import run_processes, shares
+
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets"))
+    forced = [*args.force_yml, *shares(opt, count)]
+    sys.stderr.write(f"{count} processes share the work ({', '.join(forced[-3:-1])})\n")
+    flags = [flag for flag in ("--auto_resume", "--debug") if getattr(args, flag[2:])]
+    launched = ["--launcher", "pytorch", "--started", str(started)]
+    return run_processes(count, ["-opt", str(args.opt), *flags, *launched, "--force_yml", *forced])
 
 
 def _alone(args: argparse.Namespace, is_train: bool, started: float) -> int:
@@ -292,7 +321,7 @@ def _alone(args: argparse.Namespace, is_train: bool, started: float) -> int:
     return 0
 
 
-def _one_of_several(args: argparse.Namespace, is_train: bool, started: float) -> None:
+def _one_of_several(args: argparse.Namespace, is_train: bool, started: float) -> NoReturn:
     from amd_restore.models.ending import Stopped
     from amd_restore.models.lost_process import Progress, is_lost, watched
 
@@ -307,7 +336,8 @@ def _one_of_several(args: argparse.Namespace, is_train: bool, started: float) ->
         except AMDRestoreError:
             progress.is_failing = True
             if progress.rank:
-                time.sleep(SAME_ERROR)  # the first process says the same, and torchrun then ends this one
+                # The first process says the same, and who has started them then ends this one.
+                time.sleep(SAME_ERROR if getattr(args, "started", None) is None else 10 * SAME_ERROR)
             raise
         except RuntimeError as error:
             if args.debug or not is_lost(error):
