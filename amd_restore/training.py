@@ -275,37 +275,17 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: flo
     try:
         import_basicsr()
         register_all(training=True)
+        from amd_restore.models.local_processes import start_several
+
         if args.launcher != "none":
             _one_of_several(args, is_train, from_now)
-        count = _processes(args) if is_train else 1
-        return _alone(args, is_train, from_now) if count == 1 else _start(args, count, from_now)
+        code = start_several(args, from_now) if is_train else None
+        return _alone(args, is_train, from_now) if code is None else code
     except AMDRestoreError as error:
         if args.debug:
             raise
         sys.stderr.write(f"error: {error}\n")
         return 2
-
-
-def _processes(args: argparse.Namespace) -> int:
-    """How many processes this command is to start; 1 is itself."""
-    from amd_restore.models.local_processes import processes_for
-
-    if args.processes == "1":
-        return 1
-    opt = load_options(args.opt, args.force_yml, required=("train", "datasets"))
-    return processes_for(args.processes, opt, torch.cuda.device_count())
-
-
-def _start(args: argparse.Namespace, count: int, started: float) -> int:
-    """Train in processes that are started here."""
-    from amd_restore.models.local_processes import run_processes, shares
-
-    opt = load_options(args.opt, args.force_yml, required=("train", "datasets"))
-    forced = [*args.force_yml, *shares(opt, count)]
-    sys.stderr.write(f"{count} processes share the work ({', '.join(forced[-3:-1])})\n")
-    flags = [flag for flag in ("--auto_resume", "--debug") if getattr(args, flag[2:])]
-    launched = ["--launcher", "pytorch", "--started", str(started)]
-    return run_processes(count, ["-opt", str(args.opt), *flags, *launched, "--force_yml", *forced])
 
 
 def _alone(args: argparse.Namespace, is_train: bool, started: float) -> int:

@@ -47,8 +47,8 @@ def test_processes_divide_the_images(
     expected: int,
 ) -> None:
     monkeypatch.setattr(local_processes, "processors", lambda: 8)
-    opt = {"datasets": {"train": {"batch_size_per_gpu": images}}, "train": {"accumulate": accumulate}}
-    opt |= {} if threads is None else {"num_threads": threads}  # type: ignore[dict-item]
+    opt: dict[str, Any] = {"datasets": {"train": {"batch_size_per_gpu": images}}, "train": {"accumulate": accumulate}}
+    opt |= {} if threads is None else {"num_threads": threads}
     assert processes_for(wanted, opt, gpus) == expected
     split = f"datasets:train:batch_size_per_gpu={images // expected}"
     assert shares(opt, expected) == [split, f"num_threads={max(1, (threads or 8) // expected)}", "num_gpu=0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -13,13 +14,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.ending import SIGNALS
 from amd_restore.models.lost_process import PATIENCE
+from amd_restore.options import load_options
 
 SCRIPT = Path(__file__).resolve().parent.parent / "train.py"
 ONE_LINE_ERROR = 2  # exit code of a process whose options or files are wrong: the others only say so again
 POLL = 0.1  # seconds between looks at the processes
+
+
+def start_several(args: argparse.Namespace, started: float) -> int | None:
+    """Train in several processes, where ``--processes`` wants them and the options allow it.
+
+    Args:
+        args: of the training command.
+        started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts.
+
+    Returns:
+        Exit code of the run; None where one process is to train.
+    """
+    if args.processes == "1":
+        return None
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets"))
+    count = processes_for(args.processes, opt, torch.cuda.device_count())
+    if count == 1:
+        return None
+    forced = [*args.force_yml, *shares(opt, count)]
+    sys.stderr.write(f"{count} processes share the work ({', '.join(forced[-3:-1])})\n")
+    flags = [flag for flag in ("--auto_resume", "--debug") if getattr(args, flag[2:])]
+    launched = ["--launcher", "pytorch", "--started", str(started)]
+    return run_processes(count, ["-opt", str(args.opt), *flags, *launched, "--force_yml", *forced])
 
 
 def processors() -> int:
