@@ -215,7 +215,7 @@ class Check:
         own = "self_device_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
         top = sorted(events, key=lambda event: getattr(event, own), reverse=True)[:12]
         waits = sum(event.count for event in events if event.key in ("aten::item", "cudaStreamSynchronize"))
-        kernels = sum(event.count for event in events if event.key == "cudaLaunchKernel")
+        kernels = sum(event.count for event in events if "LaunchKernel" in event.key)
         milliseconds = {event.key[:60]: round(getattr(event, own) / 1e3, 2) for event in top}
         return {"host waits per step": waits / 2, "launches per step": kernels / 2, "ms of two steps": milliseconds}
 

@@ -10,8 +10,11 @@ import pytest
 import torch
 from training_setup import load_miniature, make_data, run_training, write_options
 
+from amd_restore.benchmark.__main__ import main as measure
+from amd_restore.diffusion.codec import upsample, upsample_by_matrices
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.distributed import images_of_process
+from amd_restore.registry import MODEL_REGISTRY, register_all
 from amd_restore.training import build_parser, prepare_options, settle_devices
 
 
@@ -44,3 +47,27 @@ def test_shapes_are_not_timed_by_cudnn(tmp_path: Path, assets: Path) -> None:
     result = run_training(load_miniature("regression_x4_classical", tmp_path, iterations=1), tmp_path)
     assert result.returncode == 0, result.stderr
     assert not torch.backends.cudnn.benchmark  # which BasicSR's pipeline switches on
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(8, 8, 4), (13, 31, 2), (1, 5, 3), (96, 40, 4)])
+def test_upsampling_by_matrices_is_bicubic(height: int, width: int, scale: int) -> None:
+    lq = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    found = upsample_by_matrices(lq, scale)
+    assert found.shape == (2, 3, scale * height, scale * width)
+    torch.testing.assert_close(found, upsample(lq, scale), rtol=0, atol=2e-6)
+
+
+def test_optimizers_are_fused_on_a_gpu_only() -> None:
+    register_all(training=True)
+    model: Any = object.__new__(MODEL_REGISTRY.get("TeacherModel"))
+    parameters = [torch.nn.Parameter(torch.zeros(3))]
+    for device, expected in (("cpu", None), ("cuda", True)):
+        model.device = torch.device(device)
+        optimizer = model.get_optimizer("Adam", parameters, lr=1e-3, betas=[0.0, 0.99])
+        assert optimizer.defaults["fused"] is expected and optimizer.defaults["lr"] == 1e-3
+
+
+def test_the_benchmark_does_not_round_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert measure(["-opt", str(tmp_path / "nothing.yml")]) == 2
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

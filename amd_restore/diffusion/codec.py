@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -19,7 +20,22 @@ def upsample(lq: Tensor, scale: int) -> Tensor:
     """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, 3, H, W) by ``scale``."""
     if scale == 1:
         return lq
+    if lq.device.type == "mps":  # has had no antialiased bicubic for long (last seen missing in torch 2.7)
+        return upsample_by_matrices(lq, scale)
     return F.interpolate(lq, scale_factor=float(scale), mode="bicubic", antialias=True)
+
+
+def upsample_by_matrices(lq: Tensor, scale: int) -> Tensor:
+    """:func:`upsample` as two matrix products, which every device has."""
+    rows, columns = (_upsampling(side, scale).to(lq) for side in lq.shape[2:])
+    return rows @ lq @ columns.T
+
+
+@functools.lru_cache(maxsize=16)
+def _upsampling(side: int, scale: int) -> Tensor:
+    """The matrix (scale side, side) that upsamples a column."""
+    size = (scale * side, side)
+    return F.interpolate(torch.eye(side)[None, None], size=size, mode="bicubic", antialias=True)[0, 0]
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ class RestorationModel(TrainingStep, SRModel):
             opt[key].setdefault("in_channels", self.codec.channels)
             opt[key].setdefault("cond_channels", self.codec.cond_channels)
         self.encoder = TrainedEncoder(self.codec) if self.run.codec.train_encoder else None
-        if opt.get("num_threads"):
+        if opt.get("num_threads") and device.type == "cpu":
             torch.set_num_threads(int(opt["num_threads"]))
         check_parallel(opt)
         train = opt.get("train") or {}

@@ -147,6 +147,13 @@ class TrainingStep:
             raise AMDRestoreError(f"gradient is not finite ({values}); lower the learning rate or set amp: none")
         optimizer.step()
 
+    def get_optimizer(self, optim_type: str, params: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
+        """BasicSR's; on a GPU in one kernel for all parameters instead of several for each."""
+        if self.device.type == "cuda":
+            options["fused"] = True
+        optimizer: torch.optim.Optimizer = super().get_optimizer(optim_type, params, lr, **options)  # type: ignore[misc]
+        return optimizer
+
     # ---- learning rates and the end of a run -----------------------------------------------------------------
 
     def setup_schedulers(self) -> None:

@@ -75,7 +75,7 @@ class RunOptions:
     num_gpu: int | Literal["auto"] = option(
         "auto", "GPUs to use; auto: one, with --launcher one for each process; 0: none", low=0
     )
-    num_threads: int | None = option(None, "threads of a CPU run; null: torch decides", low=1)
+    num_threads: int | None = option(None, "threads of a CPU run; null: torch decides, as on GPUs", low=1)
     manual_seed: int | None = option(None, "seed of the run", low=0)
     amp: Literal["none", "bf16"] = option("none", "autocast")
     licence: str = option("", "licence written into the header of exported weights")
