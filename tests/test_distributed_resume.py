@@ -71,7 +71,8 @@ def left_by(place: Path, name: str, iteration: int) -> dict[str, Any]:
 def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
     differences = {key: difference(found[key], expected[key]) for key in expected}
     assert found.keys() == expected.keys() and len(expected["logs"]) > 1
-    assert differences.pop("logs") <= 100 * TOLERANCE  # quotients of differences of nearly equal numbers
+    # Logs and gradients hold quotients of differences of nearly equal numbers.
+    assert max(differences.pop("logs"), differences.pop("optimizers")) <= 100 * TOLERANCE, differences
     assert max(differences.values()) <= TOLERANCE, differences
 
 
