@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
 import subprocess
 import sys
@@ -117,6 +118,15 @@ def test_readme_test_command_is_what_ci_runs() -> None:
     assert command.endswith("tests/check.sh")
     for words in ("-m venv .venv", "PIP_CONSTRAINT=constraints.txt", ".[dev]"):
         assert words in command
+
+
+def test_built_basicsr_is_the_one_described_and_the_one_that_pip_takes() -> None:
+    (wheel,) = (ROOT / "third_party").glob("*.whl")
+    described = (ROOT / "third_party" / "README.md").read_text(encoding="utf-8")
+    assert wheel.name in described and hashlib.sha256(wheel.read_bytes()).hexdigest() in described
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert "--find-links third_party" in pins
+    assert "==".join(wheel.name.split("-")[:2]) in pins
 
 
 def test_readme_restore_command(tmp_path: Path) -> None:
