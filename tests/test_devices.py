@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from pretend_cuda import is_labelled, pretend_cuda
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_setup import load_miniature, make_data, run_training, write_options
 
+from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.__main__ import main as measure
+from amd_restore.diffusion import Denoiser, build_process
 from amd_restore.diffusion.codec import upsample, upsample_by_matrices
+from amd_restore.diffusion.sampling import approach, last_call
 from amd_restore.errors import AMDRestoreError
+from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import images_of_process
 from amd_restore.registry import MODEL_REGISTRY, register_all
 from amd_restore.training import build_parser, prepare_options, settle_devices
@@ -71,3 +77,35 @@ def test_the_benchmark_does_not_round_on_a_gpu(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert measure(["-opt", str(tmp_path / "nothing.yml")]) == 2
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+class NoWaits(TorchDispatchMode):
+    """Refuses to read a number off the pretended device, for which a GPU would have to be waited for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero"):
+            assert not any(isinstance(x, torch.Tensor) and is_labelled(x) for x in args), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_rollouts_and_views_do_not_wait_for_a_gpu() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = FlatDenoiser(num_feat=8, num_block=1, time_feat=8)
+    steps, stops = torch.tensor([1, 2, 4, 4]), torch.tensor([0, 1, 0, 3])
+    noise, cond = torch.randn(4, 48, 6, 5, generator=generator), torch.randn(4, 3, 6, 5, generator=generator)
+    process = build_process({})
+
+    def samples(device: str) -> torch.Tensor:
+        denoiser = Denoiser(net.to(device), process, "v")
+        there, fresh = noise.to(device), (lambda step: there * step)
+        states = approach(denoiser, there, cond.to(device), steps, stops, fresh, 0.2)
+        x0, made_at = last_call(denoiser, states, cond.to(device), steps, stops, 0.2)
+        view, _ = random_view(x0[:, :3].repeat(1, 1, 16, 16), x0[:, :3].repeat(1, 1, 16, 16), generator)
+        assert made_at.device == view.device == x0.device
+        return x0.detach().cpu()
+
+    expected = samples("cpu")
+    with pretend_cuda(), NoWaits():
+        with pytest.raises(AssertionError):
+            int(stops.to("cuda").max())
+        assert torch.equal(samples("cuda"), expected)

@@ -134,7 +134,7 @@ def approach(
 
     Args:
         denoiser, noise, cond, fresh_noise, time_shift, start: as in :func:`rollout`.
-        steps, stop: as ``num_steps`` and ``stop_step`` there, (B,).
+        steps, stop: as ``num_steps`` and ``stop_step`` there, (B,); on the CPU they save waiting for a GPU.
         calls: call the network at least so often, where all processes have to call it equally often.
     """
     first = noise * denoiser.process.sigma(torch.ones((), device=noise.device)) if start is None else start
@@ -144,7 +144,7 @@ def approach(
         if not len(rows):
             denoiser(x_t[:1], torch.ones_like(x_t[:1, 0, 0, 0]), cond[:1])  # only so that the others can
             continue
-        t, s = (shift_time(1.0 - k / steps[rows], time_shift) for k in (i, i + 1))
+        t, s = (shift_time(1.0 - k / steps[rows], time_shift).to(x_t.device) for k in (i, i + 1))
         x0 = denoiser(x_t[rows], t, cond[rows])
         if fresh_noise is None:
             x_t[rows] = denoiser.process.step(x_t[rows], x0, t, s)
@@ -164,6 +164,6 @@ def last_call(
 ) -> tuple[Tensor, Tensor]:
     """The call of a :func:`rollout` that carries the gradient, given the states ``x_t`` of :func:`approach`."""
     if start is not None:
-        x_t = torch.where((stop == 0).reshape(-1, 1, 1, 1), start, x_t)
-    t = shift_time(1.0 - stop / steps, time_shift)
+        x_t = torch.where((stop == 0).to(x_t.device).reshape(-1, 1, 1, 1), start, x_t)
+    t = shift_time(1.0 - stop / steps, time_shift).to(x_t.device)
     return denoiser(x_t, t, cond), t

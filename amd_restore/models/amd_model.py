@@ -95,7 +95,7 @@ class AMDModel(DMDModel):
             pair = (image, gt)
             if reward.random_views and self.run.distill.percep_augment:
                 # Else a network with strides leaves their grid in the picture.
-                pair = random_view(image, gt, self.generator)
+                pair = random_view(image, gt, self.host_generator)
             with self.critic.watch(reward) if self.critic else contextlib.nullcontext():
                 losses[f"l_{reward.name}"] = weight * reward.loss(pair[0], gt=pair[1], lq=lq).mean()
         return losses

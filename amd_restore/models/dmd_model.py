@@ -219,11 +219,11 @@ class DMDModel(RestorationModel):
         """
         options = self.run.distill
         groups = self.lq.shape[0] // options.group_size
-        weights = torch.tensor(options.step_weights or [1.0] * len(options.num_steps), device=self.device)
+        weights = torch.tensor(options.step_weights or [1.0] * len(options.num_steps))
         count = groups * self.share.count
-        choice = torch.multinomial(weights, count, replacement=True, generator=self.generator)
-        steps = torch.tensor(options.num_steps, device=self.device)[choice]
-        uniform = torch.rand(count, generator=self.generator, device=self.device)
+        choice = torch.multinomial(weights, count, replacement=True, generator=self.host_generator)
+        steps = torch.tensor(options.num_steps)[choice]
+        uniform = torch.rand(count, generator=self.host_generator)
         stop = (uniform * steps).long()
         own = self.share.place(groups)
         size = options.group_size
@@ -268,7 +268,7 @@ class DMDModel(RestorationModel):
         if options.weight_percep > 0:
             pair = (image, gt)
             if options.percep_augment:
-                pair = random_view(image, gt, self.generator)
+                pair = random_view(image, gt, self.host_generator)
             losses["l_percep"] = options.weight_percep * self.percep(*pair).mean()
         return losses
 

@@ -89,6 +89,7 @@ class RestorationModel(TrainingStep, SRModel):
             self.diagnostics_file.rewind(0)
         self.degradation = build_degradation(self.run.degradation, opt["scale"]).to(self.device)
         self.generator = torch.Generator(self.device)
+        self.host_generator = self.generator if self.device.type == "cpu" else torch.Generator()
 
     # ---- set-up -----------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class TrainingStep:
     opt: dict[str, Any]
     device: torch.device
     generator: torch.Generator
+    host_generator: torch.Generator  # for what decides how a step goes: a GPU would have to be waited for
     diagnostics: Diagnostics
     diagnostics_file: DiagnosticsFile
     grad_clip: float
@@ -60,7 +61,8 @@ class TrainingStep:
 
     def seed_step(self, current_iter: int) -> None:
         """Make this step's randomness a function of (seed, iteration)."""
-        self.generator.manual_seed(self.step_seed(current_iter))
+        for generator in {self.generator, self.host_generator}:
+            generator.manual_seed(self.step_seed(current_iter))
 
     def step_seed(self, current_iter: int) -> int:
         """Seed of an iteration, see :func:`~amd_restore.data.resumable.step_seed`."""
@@ -95,13 +97,14 @@ class TrainingStep:
             yield slice(None)
             return
         kept = {name: getattr(self, name) for name in self.row_names if getattr(self, name, None) is not None}
-        before = self.generator.get_state()
+        before = [(generator, generator.get_state()) for generator in {self.generator, self.host_generator}]
         size = len(self.lq) // self.share.parts
         try:
             for index in range(self.share.parts):
                 rows = slice(index * size, (index + 1) * size)
                 self.share.part = index
-                self.generator.set_state(before)
+                for generator, state in before:
+                    generator.set_state(state)
                 for name, value in kept.items():
                     setattr(self, name, value[rows])
                 yield rows
