@@ -39,8 +39,8 @@ def prepare(folder: Path, extras: list[str]) -> Path:
     constraints.write_text("\n".join(dict.fromkeys(pins(wanted))) + "\n", encoding="utf-8")
     python = folder / "bin" / "python"
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    options = ["--find-links", ROOT / "third_party", "-c", constraints]
-    subprocess.run([python, "-m", "pip", "install", *options, target, "pytest"], check=True)
+    options = ["--find-links", str(ROOT / "third_party"), "-c", str(constraints)]
+    subprocess.run([str(python), "-m", "pip", "install", *options, target, "pytest"], check=True)
     return python
 
 
