@@ -48,29 +48,35 @@ MUTATIONS = (
     ),
     Mutation(
         "fake trained at one time only",
-        "t = options.t_min + (1.0 - options.t_min) * self.rand(x0.shape[0])",
-        "t = 0.5 + 0.0 * self.rand(x0.shape[0])",
+        "t=options.t_min + (1.0 - options.t_min) * self.rand(len(rollout))",
+        "t=0.5 + 0.0 * self.rand(len(rollout))",
         f"{MEANING}::all_times",
     ),
     Mutation("normaliser by the fake", "normalizer(x0, x0_real)", "normalizer(x0, x0_fake)", f"{MEANING}::normaliser"),
     Mutation("matching_decay ignored", "** options.matching_decay", "** 0.0", f"{MEANING}::later_steps"),
-    Mutation("matching_first ignored", "if not options.matching_first:", "if False:", f"{MEANING}::first_step"),
+    Mutation("matching_first ignored", "if self.run.distill.matching_first:", "if True:", f"{MEANING}::first_step"),
+    Mutation(
+        "fake fits what is not matched",
+        "batch = batch[rows if len(rows) else slice(0, 1)]",
+        "pass",
+        f"{MEANING}::only_what_is_matched",
+    ),
     Mutation(
         "unconditional teacher called with the condition",
         "uncond = self.denoiser(self.net_teacher)(x_t, t, None)",
-        "uncond = self.denoiser(self.net_teacher)(x_t, t, cond)",
+        "uncond = self.denoiser(self.net_teacher)(x_t, t, rollout.cond)",
         f"{MEANING}::guidance",
     ),
     Mutation(
         "teacher loss without the weight of v",
-        "(error * self.process.loss_weight(t)).mean()",
+        "(error * self.process.loss_weight(batch.t)).mean()",
         "error.mean()",
         f"{MEANING}::error_of_v",
     ),
     Mutation(
         "condition dropout off",
-        "keep = self.rand(n) >= options.cond_dropout",
-        "keep = self.rand(n) >= 0.0",
+        "keep=self.rand(n) >= options.cond_dropout",
+        "keep=self.rand(n) >= 0.0",
         f"{MEANING}::dropped",
     ),
     Mutation(
@@ -99,8 +105,8 @@ MUTATIONS = (
     ),
     Mutation(
         "fake without fresh noise",
-        "x_t = self.process.add_noise(x0, self.randn_like(x0), t)\n        denoiser, weight_t",
-        "x_t = self.process.add_noise(x0, 0.0 * self.randn_like(x0), t)\n        denoiser, weight_t",
+        "noise=self.randn(rollout.x0.shape),\n            cond=self.condition_of_fake",
+        "noise=0.0 * self.randn(rollout.x0.shape),\n            cond=self.condition_of_fake",
         f"{MEANING}::fresh_noise",
     ),
     Mutation(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_setup import TINY_NETWORK, StartWeights, build_model, load_miniature
+from training_setup import TINY_NETWORK, StartWeights, build_model, load_miniature, rollout_of
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,9 @@ def test_each_phase_moves_only_its_own_network(workshop: Path, name: str) -> Non
 def test_the_student_loss_reaches_only_the_student(workshop: Path) -> None:
     model = build(workshop)
     model.seed_step(2)
-    cond = model.codec.condition(model.lq)
-    from amd_restore.diffusion import rollout
-
-    x0, model.made_at = rollout(model.denoiser(model.net_g), model.start_noise(), cond, 1)
-    model.fake_cond = model.condition_of_fake(cond, model.made_at)
-    image = model.codec.decode(x0, model.lq)
-    losses = model.student_losses(x0, image, cond, model.diagnose(image.detach(), True))
+    rollout = model.generate(model.draw_rollout(), with_gradient=True)
+    rollout = rollout.having(advantage=model.diagnose(rollout, True))
+    losses = model.student_losses(model.with_direction(rollout))
     assert set(losses) == {"l_amd", "l_pix", "l_percep"}
     sum(losses.values()).backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.net_g.parameters())
@@ -131,7 +127,7 @@ def test_all_lengths_of_schedule_are_drawn(workshop: Path) -> None:
     drawn: set[tuple[int, int]] = set()
     for iteration in range(200):
         model.seed_step(iteration)
-        steps, stops = model.draw_steps()
+        steps, stops = model.draw_schedules()[:2]
         assert torch.equal(steps[0], steps[1]) and torch.equal(stops[0], stops[1])  # one group
         drawn.update(zip(steps.tolist(), stops.tolist(), strict=True))
     assert drawn == {(1, 0), (2, 0), (2, 1), (4, 0), (4, 1), (4, 2), (4, 3)}
@@ -144,5 +140,5 @@ def test_a_gradient_that_is_not_finite_stops_the_run(workshop: Path) -> None:
     before = snapshot(model.net_fake)
     parameter = next(model.net_fake.parameters())
     with pytest.raises(AMDRestoreError, match="not finite"):
-        model.step(model.optimizer_fake, l_fake=(parameter * float("nan")).sum())
+        model.descend(model.optimizer_fake, rollout_of(model), lambda _: {"l_fake": (parameter * float("nan")).sum()})
     assert not changed(model.net_fake, before)

@@ -15,7 +15,8 @@ from training_setup import make_data
 from amd_restore.data.degradations import build_degradation
 from amd_restore.data.resumable import PositionSampler
 from amd_restore.errors import AMDRestoreError
-from amd_restore.models.distributed import Share
+from amd_restore.models import distributed
+from amd_restore.models.rollout import Denoising
 from amd_restore.training import start_processes
 
 TOLERANCE = 1e-6
@@ -102,19 +103,32 @@ def test_the_batches_of_an_iteration_follow_one_another() -> None:
     assert whole == joined == list(range(12))
 
 
-def test_a_part_draws_its_rows_of_the_whole() -> None:
-    share, whole = Share(parts=3), torch.arange(12)
+def test_a_process_draws_its_rows_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = torch.arange(12)
     drawn: list[int] = []
 
     def draw(n: int) -> torch.Tensor:
         drawn.append(n)
         return whole[:n]
 
-    assert torch.equal(share.rows(draw, 12), whole)
+    assert torch.equal(distributed.own_rows(draw, 12), whole)
+    monkeypatch.setattr(distributed, "process_count", lambda: 3)
     found = []
-    for share.part in range(3):
-        found.append(share.rows(draw, 4))
-    assert torch.equal(torch.cat(found), whole) and drawn == [12] * 4 and share.is_last
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "process_rank", lambda rank=rank: rank)
+        found.append(distributed.own_rows(draw, 4))
+    assert torch.equal(torch.cat(found), whole) and drawn == [12] * 4
+
+
+def test_parts_of_a_batch_hold_its_rows() -> None:
+    x0, t = torch.rand(5, 2, 3, 3), torch.rand(5)
+    batch = Denoising(x0=x0, noise=-x0, t=t, cond=2 * x0)
+    assert batch.parts(1) == [batch]
+    parts = batch.parts(2)
+    assert [len(part) for part in parts] == [3, 2] and all(part.keep is None for part in parts)
+    for name in ("x0", "noise", "t", "cond"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+        assert torch.equal(getattr(batch[torch.tensor([4, 0])], name), getattr(batch, name)[[4, 0]])
 
 
 def test_a_degradation_can_start_within_a_batch() -> None:

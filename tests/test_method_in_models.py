@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_distillation import build, feed, snapshot, workshop  # noqa: F401
 from torch import Tensor
-from training_setup import build_model, load_miniature
+from training_setup import build_model, load_miniature, rollout_of
 
 Answer = Callable[[str, Tensor, Tensor, Tensor | None], Tensor]  # (network, x_t, t, condition) -> x0
 
@@ -49,22 +49,19 @@ class Spy:
         return [call for call in self.calls if call["net"] == name]
 
 
-def prepare(model: Any) -> tuple[Any, Tensor, Tensor]:
-    """A student's model, samples as its student could have made them in its first step, and their condition."""
-    cond = model.codec.condition(model.lq)
-    model.made_at = torch.ones(len(model.lq))
-    model.cond = model.fake_cond = cond
+def prepare(model: Any) -> tuple[Any, Tensor]:
+    """A student's model, and samples as its student could have made them."""
     model.seed_step(2)
-    return model, torch.randn(model.codec.latent_shape(model.lq), generator=torch.Generator().manual_seed(0)), cond
+    return model, torch.randn(model.codec.latent_shape(model.lq), generator=torch.Generator().manual_seed(0))
 
 
 # ---- the matching direction -------------------------------------------------------------------------------------
 
 
 def test_direction_and_normaliser_of_known_teachers(workshop: Path) -> None:  # noqa: F811
-    model, x0, cond = prepare(build(workshop))
+    model, x0 = prepare(build(workshop))
     spy = Spy(model, lambda net, *_: x0 + (0.3 if net == "net_teacher" else -0.1))
-    direction, norm = model.direction(x0, cond, torch.zeros(len(x0)))
+    direction, norm = model.direction(rollout_of(model, x0, advantage=torch.zeros(len(x0))))
     torch.testing.assert_close(direction, torch.full_like(x0, 0.4))
     # The distance to the teacher's estimate, not to the fake one's.
     torch.testing.assert_close(norm, torch.full((len(x0), 1, 1, 1), 0.3))
@@ -74,7 +71,7 @@ def test_direction_and_normaliser_of_known_teachers(workshop: Path) -> None:  # 
 
 
 def test_guidance_compares_the_teacher_with_itself_without_a_condition(workshop: Path) -> None:  # noqa: F811
-    model, x0, cond = prepare(build(workshop, guidance_scale=3.0, adaptation_strength=0.0))
+    model, x0 = prepare(build(workshop, guidance_scale=3.0, adaptation_strength=0.0))
 
     def answer(net: str, x_t: Tensor, t: Tensor, given: Tensor | None) -> Tensor:
         if net == "net_fake":
@@ -82,7 +79,7 @@ def test_guidance_compares_the_teacher_with_itself_without_a_condition(workshop:
         return x0 + (0.05 if given is None else 0.3)
 
     spy = Spy(model, answer)
-    direction, _ = model.direction(x0, cond, torch.zeros(len(x0)))
+    direction, _ = model.direction(rollout_of(model, x0, advantage=torch.zeros(len(x0))))
     torch.testing.assert_close(direction, torch.full_like(x0, 0.4 + 2.0 * (0.3 - 0.05)))
     given = [call["cond"] is not None for call in spy.of_net("net_teacher")]
     assert sorted(given) == [False, True], "once each"
@@ -91,14 +88,14 @@ def test_guidance_compares_the_teacher_with_itself_without_a_condition(workshop:
 @pytest.mark.parametrize("decay", [0.0, 1.0, 2.0])
 def test_later_steps_are_matched_less(workshop: Path, decay: float) -> None:  # noqa: F811
     """By the time of the step to the power ``matching_decay``."""
-    model, x0, cond = prepare(build(workshop, matching_decay=decay, adaptation_strength=0.0))
+    model, x0 = prepare(build(workshop, matching_decay=decay, adaptation_strength=0.0))
     known = x0.clone()
     Spy(model, lambda net, *_: known + (0.3 if net == "net_teacher" else -0.1))
-    model.made_at = torch.linspace(1.0, 0.2, len(x0))
-    x0.requires_grad_()
-    losses = model.student_losses(x0, model.codec.decode(x0, model.lq), cond, torch.zeros(len(x0)))
+    t = torch.linspace(1.0, 0.2, len(x0))
+    rollout = rollout_of(model, x0.requires_grad_(), t, advantage=torch.zeros(len(x0)))
+    losses = model.student_losses(model.with_direction(rollout))
     (gradient,) = torch.autograd.grad(losses["l_amd"], x0)
-    expected = -(0.4 / 0.3) * model.made_at**decay / x0.numel()
+    expected = -(0.4 / 0.3) * t**decay / x0.numel()
     torch.testing.assert_close(gradient, expected.reshape(-1, 1, 1, 1).expand_as(x0), rtol=1e-4, atol=0.0)
 
 
@@ -118,23 +115,47 @@ def test_the_first_step_is_matched_or_left_to_the_ground_truth(workshop: Path, f
     assert all(torch.equal(ours[key], unmatched[key]) for key in ours) == (not first)
 
 
+def test_teacher_and_fake_score_meet_only_what_is_matched(workshop: Path) -> None:  # noqa: F811
+    """Else the fake score pushes the later steps away from the first one, and they settle too wide."""
+    model, x0 = prepare(build(workshop, matching_first=False, adaptation_strength=0.0, sharpening_strength=1.0))
+    t, advantage = torch.tensor([1.0, 1.0, 0.2, 0.2, 1.0, 1.0, 0.1, 0.1]), torch.linspace(-1.0, 1.0, 8)
+    assert len(x0) == len(t)
+    rollout = rollout_of(model, x0, t, advantage=advantage)
+    spy = Spy(model, lambda net, x_t, *_: x_t * 0.0)
+    direction, _ = model.direction(rollout)
+    assert [len(call["t"]) for call in spy.calls] == [4, 4]
+    matched = t < 1.0
+    assert not direction[~matched].any()
+    batches: list[Any] = []
+    model.descend = lambda optimizer, batch, losses_of: batches.append((batch, losses_of(batch)))
+    model.update_fake(rollout)
+    batch, losses = batches[0]
+    assert torch.equal(batch.x0, x0[matched])
+    expected = torch.exp(-advantage[matched]) / torch.exp(-advantage[matched]).mean()
+    torch.testing.assert_close(batch.weight, expected)
+    weight = expected * model.process.loss_weight(batch.t) * x0[matched].square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(losses["l_fake"], weight.mean())
+    batches.clear()
+    model.update_fake(rollout_of(model, x0, torch.ones(8), advantage=advantage))
+    assert not batches, "nothing is matched: the fake score stays"
+
+
 # ---- rollout ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [1.0, 0.2])
 def test_the_student_meets_its_states_at_the_shifted_times(workshop: Path, shift: float) -> None:  # noqa: F811
-    model, x0, _ = prepare(build(workshop, num_steps=[4], step_weights=[1.0], time_shift=shift))
+    model, x0 = prepare(build(workshop, num_steps=[4], step_weights=[1.0], time_shift=shift))
     spy = Spy(model, lambda *call: torch.zeros_like(call[1]))
     rows = len(x0)
     model.draw_schedules = lambda: (torch.full((rows,), 4), torch.full((rows,), 3), 3)
-    model.draw_rollout()
-    _, _, state, made_at = model.student_samples()
+    rollout = model.generate(model.draw_rollout(), with_gradient=False)
     even = torch.tensor([1.0, 0.75, 0.5, 0.25])
     expected = shift * even / (1.0 + (shift - 1.0) * even)
     assert [float(call["t"].unique()) for call in spy.calls] == pytest.approx(expected.tolist())
-    torch.testing.assert_close(made_at, expected[-1].expand(rows))
+    torch.testing.assert_close(rollout.t, expected[-1].expand(rows))
     last = spy.calls[-1]["x_t"]
-    assert torch.equal(last, state)
+    assert torch.equal(last, rollout.x_t)
     assert float(last.std()) == pytest.approx(float(expected[-1]), rel=0.05), "nothing but noise, of that time"
 
 
@@ -143,9 +164,7 @@ def test_every_sample_of_a_group_starts_from_its_own_noise(workshop: Path) -> No
     spy = Spy(model, lambda *call: torch.zeros_like(call[1]))
     model.seed_step(1)
     model.draw_schedules = lambda: (torch.full((len(model.lq),), 2), torch.ones(len(model.lq)).long(), 1)
-    model.draw_rollout()
-    model.cond = model.codec.condition(model.lq)
-    model.student_samples()
+    model.generate(model.draw_rollout(), with_gradient=False)
     for call in spy.calls:  # the first state is noise, the second fresh noise
         correlation = torch.corrcoef(call["x_t"].flatten(1)) - torch.eye(len(model.lq))
         assert len(model.lq) > 2 and correlation.abs().max() < 0.1
@@ -155,26 +174,26 @@ def test_every_sample_of_a_group_starts_from_its_own_noise(workshop: Path) -> No
 # ---- the fake teacher -------------------------------------------------------------------------------------------
 
 
-def fake_calls(model: Any, x0: Tensor, cond: Tensor, count: int) -> list[dict[str, Any]]:
+def fake_calls(model: Any, x0: Tensor, count: int) -> list[dict[str, Any]]:
     spy = Spy(model, lambda *_: x0)
     for iteration in range(1, count + 1):
         model.seed_step(iteration)
-        model.fake_losses(x0, cond, None)
+        model.fake_losses(model.fake_batch(rollout_of(model, x0)))
     return spy.of_net("net_fake")
 
 
 def test_the_fake_teacher_learns_at_all_times(workshop: Path) -> None:  # noqa: F811
-    model, x0, cond = prepare(build(workshop))
-    times = torch.cat([call["t"] for call in fake_calls(model, x0, cond, 50)])
+    model, x0 = prepare(build(workshop))
+    times = torch.cat([call["t"] for call in fake_calls(model, x0, 50)])
     low = model.run.distill.t_min
     assert low <= times.min() < low + 0.05 and 0.95 < times.max() <= 1.0
     assert float(times.mean()) == pytest.approx((low + 1.0) / 2, abs=0.05) and len(times.unique()) == len(times)
 
 
 def test_the_fake_teacher_learns_from_fresh_noise(workshop: Path) -> None:  # noqa: F811
-    model, x0, cond = prepare(build(workshop))
+    model, x0 = prepare(build(workshop))
     noises = []
-    for call in fake_calls(model, x0, cond, 2):
+    for call in fake_calls(model, x0, 2):
         alpha, sigma = (c(call["t"]).reshape(-1, 1, 1, 1) for c in (model.process.alpha, model.process.sigma))
         noises.append(((call["x_t"] - alpha * x0) / sigma).flatten())
         assert float(noises[-1].std()) == pytest.approx(1.0, abs=0.02) and abs(float(noises[-1].mean())) < 0.02
@@ -182,13 +201,13 @@ def test_the_fake_teacher_learns_from_fresh_noise(workshop: Path) -> None:  # no
 
 
 def test_the_fake_teacher_is_sharpest_where_samples_are_worst(workshop: Path) -> None:  # noqa: F811
-    model, x0, cond = prepare(build(workshop, sharpening_strength=1.0))
+    model, x0 = prepare(build(workshop, sharpening_strength=1.0))
     advantage = torch.linspace(-1.0, 1.0, len(x0))
-    model.weights = model.sharpening(advantage)
+    batch = model.fake_batch(rollout_of(model, x0, advantage=advantage))
     expected = torch.exp(-advantage) / torch.exp(-advantage).mean()
-    torch.testing.assert_close(model.weights, expected)
+    torch.testing.assert_close(batch.weight, expected)
     spy = Spy(model, lambda *_: x0 + 0.5)
-    loss = model.fake_losses(x0, cond, None)["l_fake"]
+    loss = model.fake_losses(batch)[0]["l_fake"]
     weight_t = model.process.loss_weight(spy.calls[-1]["t"])
     torch.testing.assert_close(loss, 0.25 * (expected * weight_t).mean())
 
@@ -242,7 +261,7 @@ def teacher_calls(model: Any, count: int = 200) -> list[dict[str, Any]]:
     spy = Spy(model, lambda *_: x0)
     for iteration in range(1, count + 1):
         model.seed_step(iteration)
-        model.losses()
+        model.denoising_losses(model.draw_batch(is_regression=False))
     return spy.calls
 
 
@@ -252,7 +271,7 @@ def test_the_teacher_minimises_the_error_of_v(workshop: Path) -> None:  # noqa: 
     x0 = model.codec.encode(model.gt, model.lq)
     spy = Spy(model, lambda *_: x0 + 0.5)
     model.seed_step(1)
-    loss = model.losses()["l_denoise"]
+    loss = model.denoising_losses(model.draw_batch(is_regression=False))["l_denoise"]
     weight = model.process.loss_weight(spy.calls[-1]["t"])
     torch.testing.assert_close(loss, 0.25 * weight.mean())
     assert abs(float(weight.mean()) - 1.0) > 0.1, "else it would make no difference"

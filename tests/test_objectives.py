@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from test_distillation import build, changed, feed, snapshot
-from training_setup import TINY_NETWORK, StartWeights
+from training_setup import TINY_NETWORK, StartWeights, rollout_of
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.losses import surrogate_loss, vsd_weight
@@ -26,12 +26,6 @@ def steps(model: Any, count: int = 4) -> Any:
         feed(model, seed=iteration)
         model.optimize_parameters(iteration)
     return model
-
-
-def set_step(model: Any, cond: torch.Tensor) -> None:
-    """As if the samples came from the student's first step."""
-    model.made_at = torch.ones(model.lq.shape[0])
-    model.fake_cond = model.condition_of_fake(cond, model.made_at)
 
 
 def same(a: Any, b: Any, *nets: str) -> bool:
@@ -52,12 +46,11 @@ def test_dmd2_trains_the_critic_with_the_fake_teacher_only(workshop: Path, name:
     plain.optimize_parameters(1)
     assert not same(model, plain, "net_fake"), "the fake teacher learns from the critic, too"
     model.seed_step(2)
-    cond = model.codec.condition(model.lq)
-    set_step(model, cond)
     x0 = torch.zeros(model.codec.latent_shape(model.lq), requires_grad=True)
     for network in (model.gan.head, model.net_fake):
         network.zero_grad(set_to_none=True)
-    losses = model.student_losses(x0, model.codec.decode(x0, model.lq), cond, torch.zeros(x0.shape[0]))
+    rollout = rollout_of(model, x0, advantage=torch.zeros(len(x0)))
+    losses = model.student_losses(model.with_direction(rollout))
     losses["l_gan"].backward()
     assert x0.grad is not None and x0.grad.abs().sum() > 0
     for network in (model.gan.head, model.net_fake, model.net_teacher):
@@ -67,15 +60,17 @@ def test_dmd2_trains_the_critic_with_the_fake_teacher_only(workshop: Path, name:
 
 def test_the_critic_learns_to_tell_noise_from_photographs(workshop: Path) -> None:
     model = build(workshop, "dmd_x4_classical", objective="dmd2", weight_gan_fake=1.0)
-    cond = model.codec.condition(model.lq)
-    set_step(model, cond)
     values = []
     for iteration in range(1, 41):
         model.seed_step(iteration)
         samples = 3.0 * torch.randn(model.codec.latent_shape(model.lq), generator=model.generator)
-        losses = model.fake_losses(samples, cond, None)
-        model.step(model.optimizer_fake, l_gan_fake=losses["l_gan_fake"])
-        values.append(float(losses["l_gan_fake"].detach()))
+        batch = model.fake_batch(rollout_of(model, samples))
+
+        def critic_loss(part: Any) -> dict[str, torch.Tensor]:
+            return {"l_gan_fake": model.fake_losses(part)[0]["l_gan_fake"]}
+
+        values.append(float(critic_loss(batch)["l_gan_fake"].detach()))
+        model.descend(model.optimizer_fake, batch, critic_loss)
     assert values[0] == pytest.approx(1.386, abs=0.15), "undecided at first: 2 log 2"
     assert sum(values[-5:]) / 5 < 0.8 * values[0]
 
@@ -93,11 +88,9 @@ def test_vsd_differs_from_dmd_by_its_normaliser(workshop: Path) -> None:
     steps_taken = {}
     for kind, model in models.items():
         model.seed_step(2)
-        cond = model.codec.condition(model.lq)
-        set_step(model, cond)
         torch.nn.init.normal_(model.net_fake.conv_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
         x0 = 0.1 * torch.randn(model.codec.latent_shape(model.lq), generator=torch.Generator().manual_seed(1))
-        direction, norm = model.direction(x0, cond, None)
+        direction, norm = model.direction(rollout_of(model, x0))
         steps_taken[kind] = (direction, norm, surrogate_loss(x0.requires_grad_(), direction, norm))
     assert torch.equal(steps_taken["dmd"][0], steps_taken["vsd"][0])
     model = models["vsd"]
@@ -137,7 +130,7 @@ def test_spatial_amd_weights_locations_differently(workshop: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     image = model.gt + 0.1 * torch.randn(model.gt.shape, generator=generator)
     image[0, :, :16, :16] += 0.5 * torch.randn(3, 16, 16, generator=generator)
-    advantage = model.diagnose(image, True)
+    advantage = model.diagnose(rollout_of(model).having(image=image), True)
     assert advantage.shape == (model.lq.shape[0], 1, *model.codec.latent_shape(model.lq)[2:])
     corner, rest = advantage[0, 0, :3, :3].mean(), advantage[0, 0, 6:, 6:].mean()
     assert corner < -0.5 and corner + 0.3 < rest
@@ -151,11 +144,9 @@ def test_a_reward_as_loss_moves_the_student_and_is_off_by_default(workshop: Path
     assert not plain.reward_losses
     model = build(workshop, percep_augment=False)  # else the loss sees a random view
     model.reward_losses = [(model.reward.rewards[0], 0.5)]
-    cond = model.codec.condition(model.lq)
-    set_step(model, cond)
     x0 = torch.zeros(model.codec.latent_shape(model.lq), requires_grad=True)
-    image = model.codec.decode(x0, model.lq)
-    losses = model.student_losses(x0, image, cond, torch.zeros(x0.shape[0]))
+    rollout = rollout_of(model, x0, advantage=torch.zeros(len(x0)))
+    image, losses = rollout.image, model.student_losses(model.with_direction(rollout))
     name, value = f"l_{model.reward.rewards[0].name}", model.reward.rewards[0](image, gt=model.gt, lq=model.lq)
     assert losses[name].item() == pytest.approx(0.5 * float(-value.mean()), rel=1e-3)
     losses[name].backward()
@@ -166,11 +157,10 @@ def test_the_fake_teacher_starts_the_same_when_it_sees_the_step(workshop: Path) 
     """The additional channel starts without influence; a fake score without it is plain DMD's."""
     plain, seeing = (build(workshop, "dmd_x4_classical", fake_sees_step=value) for value in (False, True))
     assert plain.net_fake.conv_in.weight.shape[1] + 1 == seeing.net_fake.conv_in.weight.shape[1]
-    cond = plain.codec.condition(plain.lq)
     n, x_t = plain.lq.shape[0], torch.randn(plain.codec.latent_shape(plain.lq))
-    made_at = torch.linspace(0.1, 1.0, n)
+    rollout = rollout_of(plain, t=torch.linspace(0.1, 1.0, n))
     answers = [
-        model.denoiser(model.net_fake)(x_t, torch.full((n,), 0.5), model.condition_of_fake(cond, made_at))
+        model.denoiser(model.net_fake)(x_t, torch.full((n,), 0.5), model.condition_of_fake(rollout))
         for model in (plain, seeing)
     ]
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-5, atol=1e-6)

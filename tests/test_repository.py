@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -177,10 +178,10 @@ def test_recipe_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
     a = torch.rand(2, 3, 4, 4)
     assert float(names["charbonnier"](a, a)) == pytest.approx(1e-3)
-    monkeypatch.setattr(DMDModel, "student_losses", lambda self, *inputs: {"l_amd": torch.zeros(())})
+    monkeypatch.setattr(DMDModel, "student_losses", lambda self, rollout: {"l_amd": torch.zeros(())})
     model = object.__new__(MODEL_REGISTRY.get("CharbonnierModel"))
-    model.gt, model.lq, model.codec = a, a, None
-    losses = model.student_losses(None, a + 1, None, None)
+    model.codec = None
+    losses = model.student_losses(SimpleNamespace(gt=a, lq=a, image=a + 1, windows=None))
     assert set(losses) == {"l_amd", "l_charbonnier"}
     assert float(losses["l_charbonnier"]) == pytest.approx(1.0, abs=1e-4)
 

@@ -251,3 +251,23 @@ def forget_loggers() -> None:
             logger.removeHandler(handler)
             handler.close()
     initialized.clear()
+
+
+def rollout_of(model: Any, x0: torch.Tensor | None = None, t: torch.Tensor | None = None, **fields: Any) -> Any:
+    """Samples ``x0`` of the batch at hand, as if the student had made them at times ``t``; zeros in its first step."""
+    from amd_restore.models.rollout import Rollout
+
+    x0 = torch.zeros(model.codec.latent_shape(model.lq)) if x0 is None else x0
+    count = len(x0)
+    return Rollout(
+        lq=model.lq,
+        gt=model.gt,
+        cond=model.codec.condition(model.lq),
+        noise=torch.zeros_like(x0),
+        steps=torch.ones(count).long(),
+        stops=torch.zeros(count).long() if t is None else (t < 1.0).long(),
+        t=torch.ones(count) if t is None else t,
+        x0=x0,
+        image=model.codec.decode(x0, model.lq),
+        **fields,
+    )

@@ -61,12 +61,13 @@ def group_diversity(images: Tensor, group_size: int) -> Tensor:
     return groups.std(dim=1, correction=0).flatten(1).mean(dim=1)
 
 
-def sizes_of_step(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor) -> dict[str, Tensor]:
-    """How large the step is, and its parts."""
+def sizes_of_step(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+    """How large the step is, and its parts, over the samples that are ``chosen``, bool (B,)."""
+    step, part = (direction / norm)[chosen], (matching / norm)[chosen]
     return {
-        "amd__grad_norm": (direction / norm).square().mean().sqrt(),
-        "amd__norm_matching": (matching / norm).square().mean().sqrt(),
-        "amd__norm_guidance": ((direction - matching) / norm).square().mean().sqrt(),
+        "amd__grad_norm": step.square().mean().sqrt(),
+        "amd__norm_matching": part.square().mean().sqrt(),
+        "amd__norm_guidance": (step - part).square().mean().sqrt(),
         "amd__x0_std": x0.std(),
     }
 

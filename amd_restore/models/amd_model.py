@@ -12,6 +12,7 @@ from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening
 from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
+from amd_restore.models.rollout import Rollout
 from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards import build_rewards
@@ -34,7 +35,7 @@ class AMDModel(DMDModel):
         self.reward_losses = [(reward, block.loss_weight) for reward, block in pairs if block.loss_weight != 0]
         super().init_training_settings()
 
-    def diagnose(self, image: Tensor, update_student: bool) -> Tensor | None:
+    def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
         """Advantage of each sample in its group (eq. 12); rewards are skipped where nothing uses them.
 
         Returns:
@@ -43,7 +44,7 @@ class AMDModel(DMDModel):
         options = self.run.distill
         if options.objective == "regression" or (not update_student and options.sharpening_strength == 0):
             return None
-        advantage, rewards, values = self.advantage(image, *self.seen())
+        advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout))
         with self.diagnostics.extra():
             self.log(reward__total=rewards, **{f"reward__{name}": value for name, value in values.items()})
             if self.diagnosing:
@@ -53,6 +54,7 @@ class AMDModel(DMDModel):
                     amd__clipped_share=(advantage.abs() > 0.99).float(),
                     amd__forbidden_share=(advantage < 0).float(),
                 )
+                self.log_of_batch(_summaries, *self.adaptation(advantage))
         return advantage
 
     def advantage(self, image: Tensor, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -65,7 +67,7 @@ class AMDModel(DMDModel):
             group_size=options.group_size,
             map_size=self.codec.latent_shape(lq)[2:] if options.spatial else None,
             map_sigma=options.map_sigma,
-            parts=self.share.parts if self.reward.training else 1,
+            parts=self.accumulate if self.reward.training else 1,
         )
         floor = options.std_floor * self.reward.std_total
         return group_advantage(rewards, options.group_size, floor), rewards, values
@@ -73,11 +75,7 @@ class AMDModel(DMDModel):
     def adaptation(self, advantage: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Dynamic Score Adaptation (eq. 13)."""
         assert advantage is not None
-        alpha, beta = score_adaptation(advantage, self.run.distill.adaptation_strength)
-        if self.diagnosing:
-            with self.diagnostics.extra():
-                self.log_of_batch(_summaries, alpha, beta)
-        return alpha, beta
+        return score_adaptation(advantage, self.run.distill.adaptation_strength)
 
     def sharpening(self, advantage: Tensor | None) -> Tensor | None:
         """Repulsive Landscape Sharpening."""
@@ -87,10 +85,10 @@ class AMDModel(DMDModel):
         strength, form = options.sharpening_strength, options.sharpening_form
         return sharpening_weight(advantage, strength, form, lambda weight: mean_of_all(weight.mean()))
 
-    def student_losses(self, x0: Tensor, image: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
+    def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         """DMD's, and rewards that were also given a weight as losses."""
-        losses = super().student_losses(x0, image, cond, advantage)
-        gt, lq = self.seen()
+        losses, image = super().student_losses(rollout), rollout.image
+        gt, lq = self.targets(rollout)
         for reward, weight in self.reward_losses:
             pair = (image, gt)
             if reward.random_views and self.run.distill.percep_augment:

@@ -1,7 +1,7 @@
 """Training on several processes: who holds which rows of a batch, and networks that live in all of them.
 
-Everything here is PyTorch's own (DistributedDataParallel, fully_shard, DTensor); without a process group, and in one
-part, every function gives back what it was given.
+Everything here is PyTorch's own (DistributedDataParallel, fully_shard, DTensor); without a process group every function
+returns what it was given.
 """
 
 from __future__ import annotations
@@ -29,38 +29,14 @@ def process_rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-class Share:
-    """Which rows of an iteration's batch are at hand: those of one process, or of one part of them.
+def own_place(n: int) -> slice:
+    """Where the ``n`` rows of this process stand in the batch of all, which is contiguous by process."""
+    return slice(process_rank() * n, (process_rank() + 1) * n)
 
-    The batch of all processes is contiguous by process, and that of a process by part, so that a row's number among all
-    does not depend on how many there are.
 
-    Args:
-        parts: pieces in which a process takes its rows (``train.accumulate``).
-    """
-
-    def __init__(self, parts: int = 1) -> None:
-        self.parts = parts
-        self.part: int | None = None  # None: all rows of this process
-
-    @property
-    def count(self) -> int:
-        """How many shares of this size make up the whole batch."""
-        return process_count() * (1 if self.part is None else self.parts)
-
-    @property
-    def is_last(self) -> bool:
-        """Nothing of this process's rows comes after this share."""
-        return self.part is None or self.part == self.parts - 1
-
-    def place(self, n: int) -> slice:
-        """Where the ``n`` rows that are at hand stand in the whole batch."""
-        index = process_rank() if self.part is None else process_rank() * self.parts + self.part
-        return slice(index * n, (index + 1) * n)
-
-    def rows(self, draw: Callable[[int], Tensor], n: int) -> Tensor:
-        """The ``n`` rows that are at hand, of ``draw(rows of the whole batch)``."""
-        return draw(n * self.count)[self.place(n)] if self.count > 1 else draw(n)
+def own_rows(draw: Callable[[int], Tensor], n: int) -> Tensor:
+    """The ``n`` rows of this process, of ``draw(rows of all processes)``."""
+    return draw(n * process_count())[own_place(n)] if process_count() > 1 else draw(n)
 
 
 def gathered(x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.diffusion import approach, last_call
 from amd_restore.losses.diagnostics import errors_by_zone, group_diversity, sizes_of_step, zone_cosine
 from amd_restore.losses.dmd import (
     denoising_loss,
@@ -19,12 +18,12 @@ from amd_restore.losses.dmd import (
     surrogate_loss,
     vsd_weight,
 )
-from amd_restore.losses.perceptual import pooled_l1, random_view
-from amd_restore.models.distributed import load_whole
+from amd_restore.models.distributed import load_whole, mean_of_all
 from amd_restore.models.gan_branch import GANBranch
-from amd_restore.models.image_critic import ImageCritic, build_critic
-from amd_restore.models.latent import Windows, cut_images, decode_windows
-from amd_restore.models.restoration_model import RestorationModel, build_network, channels_last
+from amd_restore.models.image_critic import build_critic
+from amd_restore.models.restoration_model import build_network, channels_last
+from amd_restore.models.rollout import Denoising, Rollout
+from amd_restore.models.student_model import StudentModel
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards import BaseReward
 from amd_restore.rewards.fidelity_reward import build_lpips
@@ -33,7 +32,7 @@ DIAGNOSE_EVERY = 4  # updates of the student between looks at the Forbidden Zone
 
 
 @MODEL_REGISTRY.register()
-class DMDModel(RestorationModel):
+class DMDModel(StudentModel):
     """DMD (2311.18828, 2405.14867) of a conditional diffusion teacher.
 
     ``net_g``: student. ``net_teacher``: real score, frozen. ``net_fake``: fake score, follows the student.
@@ -41,8 +40,6 @@ class DMDModel(RestorationModel):
     ``distill.objective`` switches the baselines: ``dmd``, ``dmd2`` (adds :class:`GANBranch`), ``vsd`` (2305.16213, no
     normaliser) and ``regression`` (only the losses to the ground truth; no fake teacher).
     """
-
-    kind = "student"
 
     def init_training_settings(self) -> None:
         """Build teacher and fake teacher, both from ``path.pretrain_network_teacher`` unless the fake has its own.
@@ -88,148 +85,25 @@ class DMDModel(RestorationModel):
             setattr(self, name.replace("optim_", "optimizer_"), optimizer)
             self.optimizers.append(optimizer)
 
-    def feed_data(self, data: Any) -> None:
-        """In training each lq appears ``group_size`` times in a row, to be restored from as many noises."""
-        super().feed_data(data)
-        if self.is_train and torch.is_grad_enabled():  # validation runs without gradient
-            size = self.run.distill.group_size
-            self.gt = self.gt.repeat_interleave(size, dim=0)
-            self.lq = self.lq.repeat_interleave(size, dim=0)
-
     def train_step(self, current_iter: int) -> None:
-        """The student's turn every ``fake_updates_per_student`` iterations, the fake teacher's in each."""
+        """The student's turn every ``fake_updates_per_student`` iterations, the fake score's in each."""
         update_student = current_iter % self.run.distill.fake_updates_per_student == 0  # the only place that says so
         updates = current_iter // self.run.distill.fake_updates_per_student
         self.diagnosing = update_student and updates % DIAGNOSE_EVERY == 1
-        self.draw_rollout()
-        (self.cond,) = self.in_parts(lambda: (self.codec.condition(self.lq),))
-
-        # 1. Student rollout; only the last step carries gradient. Of several parts, it is repeated for each in 3.
-        at_once = update_student and self.share.parts == 1
-        with torch.set_grad_enabled(at_once):
-            x0, image, self.state, self.made_at = self.in_parts(self.student_samples)
-        self.fake_cond = self.condition_of_fake(self.cond, self.made_at)
-
+        # 1. Student rollout; only the last step carries gradient.
+        rollout = self.generate(self.draw_rollout(), with_gradient=update_student)
         # 2. Rewards diagnose; they never backpropagate.
-        advantage = self.diagnose(image.detach(), update_student)
-
+        rollout = rollout.having(advantage=self.diagnose(rollout, update_student))
         # 3. Student: matching and guidance, weighted by how good each sample already is (eq. 10, 13).
         if update_student:
-
-            def student_losses(rows: slice) -> dict[str, Tensor]:
-                sample, seen = (x0, image) if at_once else self.student_samples()[:2]
-                losses = self.student_losses(sample, seen, self.cond, _rows(advantage, rows))
-                return losses | self.adversarial_loss(seen)
-
-            self.descend(self.optimizer_g, student_losses)
-            if self.ema_decay > 0:
-                decay = min(self.ema_decay, (1 + updates) / (10 + updates))
-                self.model_ema(decay)
-                if self.encoder:
-                    self.encoder.update(decay)
-
-            self.update_critic()
-
+            self.update_student(rollout, updates)
         # 4. Fake score: fits the student's samples, sharpest where they are worst.
         if self.run.distill.objective != "regression":
-            self.weights = self.sharpening(advantage)
-            samples = x0.detach()
+            self.update_fake(rollout)
 
-            def fake_losses(rows: slice) -> dict[str, Tensor]:
-                return self.fake_losses(samples[rows], self.cond, _rows(advantage, rows))
+    # ---- 2. rewards -------------------------------------------------------------------------------------------
 
-            self.descend(self.optimizer_fake, fake_losses)
-
-    # ---- the four sentences, in detail ------------------------------------------------------------------------
-
-    def update_critic(self) -> None:
-        """A step of ``network_d``, which looks at the images that the student has just been judged by."""
-        if self.critic is None:
-            return
-        critic = self.critic
-
-        def losses(rows: slice) -> dict[str, Tensor]:
-            with self.autocast():
-                return {"l_d": critic.loss()}
-
-        self.descend(self.optimizer_d, losses)
-
-    def draw_rollout(self) -> None:
-        """What is random about this step's samples, in advance: each part, and each repetition, takes its rows."""
-        self.noise = self.start_noise()
-        self.steps, self.stops, self.calls = self.draw_schedules()
-        fresh = [self.fresh_noise(i + 1) for i in range(self.calls)] if self.sampler == "renoise" else []
-        self.fresh = torch.stack(fresh, dim=1) if fresh else None  # (B, calls, C, h, w)
-        self.windows = self.draw_windows()
-        self.state, self.weights = None, None
-
-    def student_samples(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The student's samples x0, their images, the states of its last call, and the times of that call (B,)."""
-        denoiser, schedule = self.denoiser(self.net_g), (self.steps, self.stops)
-        with self.autocast():
-            cond = self.student_condition(self.lq) if self.encoder else self.cond
-            start = self.first_state(self.lq, cond, self.noise)
-            state = self.state
-            if state is None:
-                drawn = self.fresh
-                fresh = None if drawn is None else lambda step: drawn[:, step - 1]
-                calls = self.calls if self.sharded else 0
-                state = approach(denoiser, self.noise, cond, *schedule, fresh, self.time_shift, start, calls)
-        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient (its issue 112583)
-            x0, made_at = last_call(denoiser, state, cond, *schedule, self.time_shift, start)
-        return x0, self.decoded(x0), state, made_at
-
-    def fresh_noise(self, step: int) -> Tensor:
-        """Noise for a step of the rollout after the first; successive draws of the step's generator."""
-        return self.start_noise()
-
-    def start_noise(self) -> Tensor:
-        """Noise (B, C, h, w) from which the student starts."""
-        return self.randn(self.codec.latent_shape(self.lq))
-
-    def draw_windows(self) -> Windows | None:
-        """Where losses and rewards look, with ``distill.decode_crop``; None is everywhere."""
-        options = self.run.distill
-        n, _, *size = self.lq.shape
-        height, width = (side // self.codec.lq_patch for side in size)
-        side = -(-(options.decode_crop or 0) // self.codec.cells(self.codec.lq_patch))
-        if not side or side >= max(height, width):
-            return None
-        return Windows.draw(self.rand, (height, width), side, n // options.group_size, options.group_size)
-
-    def decoded(self, x0: Tensor) -> Tensor:
-        """Images of this step's samples, where losses look."""
-        return decode_windows(self.codec, x0, self.lq, self.windows)
-
-    def seen(self) -> tuple[Tensor, Tensor]:
-        """``gt`` and ``lq`` at that place."""
-        return cut_images(self.codec, self.gt, self.lq, self.windows)
-
-    def draw_steps(self) -> tuple[Tensor, Tensor]:
-        """The first two of :meth:`draw_schedules`."""
-        return self.draw_schedules()[:2]
-
-    def draw_schedules(self) -> tuple[Tensor, Tensor, int]:
-        """Length of the schedule and the step that is trained, (B,) each, at random but equal inside a group.
-
-        With the greatest number of steps before one that is trained, in the batch of all processes.
-
-        One set of weights serves all lengths, so every batch mixes them: where whole batches had one length, the
-        rarer times were forgotten between their turns (4 steps fell to 14 dB within 100 updates).
-        """
-        options = self.run.distill
-        groups = self.lq.shape[0] // options.group_size
-        weights = torch.tensor(options.step_weights or [1.0] * len(options.num_steps))
-        count = groups * self.share.count
-        choice = torch.multinomial(weights, count, replacement=True, generator=self.host_generator)
-        steps = torch.tensor(options.num_steps)[choice]
-        uniform = torch.rand(count, generator=self.host_generator)
-        stop = (uniform * steps).long()
-        own = self.share.place(groups)
-        size = options.group_size
-        return steps[own].repeat_interleave(size), stop[own].repeat_interleave(size), int(stop.max())
-
-    def diagnose(self, image: Tensor, update_student: bool) -> Tensor | None:
+    def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
         """Advantage of each sample; None is plain DMD."""
         return None
 
@@ -238,70 +112,79 @@ class DMDModel(RestorationModel):
         return None, None
 
     def sharpening(self, advantage: Tensor | None) -> Tensor | None:
-        """Weights of the fake teacher's loss."""
+        """Weights of the fake score's loss."""
         return None
 
-    def student_losses(self, x0: Tensor, image: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
+    # ---- 3. student -------------------------------------------------------------------------------------------
+
+    def update_student(self, rollout: Rollout, updates: int) -> None:
+        """A step of the student and of its average, then of the critic that has judged it."""
+        rollout = self.with_direction(rollout)
+
+        def losses(part: Rollout) -> dict[str, Tensor]:
+            part = part if self.accumulate == 1 else self.last_step(part)
+            return self.student_losses(part) | self.adversarial_loss(part)
+
+        self.descend(self.optimizer_g, rollout, losses)
+        if self.ema_decay > 0:
+            decay = min(self.ema_decay, (1 + updates) / (10 + updates))
+            self.model_ema(decay)
+            if self.encoder:
+                self.encoder.update(decay)
+        if self.critic is not None:
+            self.descend(self.optimizer_d, rollout, self.critic_losses)
+
+    def with_direction(self, rollout: Rollout) -> Rollout:
+        """The rollout with the direction in which it is matched, and with what else its losses need."""
+        options = self.run.distill
+        if options.weight_dmd > 0 and options.objective != "regression":
+            direction, norm = self.direction(rollout)
+            rollout = rollout.having(direction=direction, norm=norm)
+        if self.gan is not None:
+            t = self.score_times(len(rollout))
+            rollout = rollout.having(gan_t=t, gan_noise=self.randn(rollout.x0.shape))
+        return rollout
+
+    def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         """Matching loss and anchoring losses, each times its weight."""
         options = self.run.distill
+        x0 = rollout.x0
         losses: dict[str, Tensor] = {}
-        if options.weight_dmd > 0 and options.objective != "regression":
-            direction, norm = self.direction(x0.detach(), cond, advantage)
+        if rollout.direction is not None and rollout.norm is not None:
             # Late steps refine what is there; matched in full they would draw the whole posterior anew.
-            share = self.made_at.reshape(-1, 1, 1, 1) ** options.matching_decay
-            if not options.matching_first:
-                share = share * (self.made_at < 1.0).reshape(-1, 1, 1, 1)
-            losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, direction * share, norm)
+            share = rollout.t.reshape(-1, 1, 1, 1) ** options.matching_decay
+            losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, rollout.direction * share, rollout.norm)
         if self.gan is not None:
-            t = self.score_times(x0.shape[0])
-            x_t = self.process.add_noise(x0, self.randn_like(x0), t)
+            assert rollout.gan_noise is not None and rollout.gan_t is not None
+            x_t = self.process.add_noise(x0, rollout.gan_noise, rollout.gan_t)
+            cond = self.condition_of_fake(rollout)
             with self.autocast():
-                loss = self.gan.student_loss(self.denoiser(self.gan.net), x_t, t, self.fake_cond)
+                loss = self.gan.student_loss(self.denoiser(self.gan.net), x_t, rollout.gan_t, cond)
             losses["l_gan"] = options.weight_gan * loss
-        gt, _ = self.seen()
-        if options.weight_pix > 0:
-            losses["l_pix"] = options.weight_pix * (image - gt).abs().mean()
-        if options.weight_pooled > 0:
-            losses["l_pooled"] = options.weight_pooled * pooled_l1(image, gt)
-        if options.weight_l2 > 0:
-            losses["l_l2"] = options.weight_l2 * (image - gt).square().mean()
-        if options.weight_percep > 0:
-            pair = (image, gt)
-            if options.percep_augment:
-                pair = random_view(image, gt, self.host_generator)
-            losses["l_percep"] = options.weight_percep * self.percep(*pair).mean()
-        return losses
-
-    def adversarial_loss(self, image: Tensor) -> dict[str, Tensor]:
-        """The student's loss by ``network_d``, times its weight; it comes after all rewards have seen the image."""
-        if self.critic is None:
-            return {}
-        self.critic.see(image, self.seen()[0])
-        with self.autocast():
-            return {"l_g_gan": self.run.distill.weight_adversarial * self.critic.student_loss()}
+        return losses | super().student_losses(rollout)
 
     loss_name = "l_dmd"
-    row_names = (
-        *RestorationModel.row_names,
-        *("cond", "fake_cond", "noise", "fresh", "steps", "stops", "state", "made_at", "windows", "weights"),
-    )
-    state: Tensor | None = None  # in which the student is asked last, once it is known
-    weights: Tensor | None = None  # of the fake teacher's loss, see sharpening()
-    windows: Windows | None = None
     gan: GANBranch | None = None
-    critic: ImageCritic | None = None
     reward_losses: Sequence[tuple[BaseReward, float]] = ()
     diagnosing = False  # whether this step measures more than it needs
 
-    def condition_of_fake(self, cond: Tensor, made_at: Tensor) -> Tensor:
-        """``cond``, with the time of the student's step as one more channel if ``fake_sees_step``.
+    def matched(self, rollout: Rollout) -> Tensor | None:
+        """Rows whose step is matched to the teacher, as indices; None is all."""
+        if self.run.distill.matching_first:
+            return None
+        return (rollout.stops > 0).nonzero().squeeze(1)
+
+    def condition_of_fake(self, rollout: Rollout) -> Tensor:
+        """The condition, with the time of the student's step as one more channel if ``fake_sees_step``.
 
         The student's samples differ in kind from step to step. A fake score that has to fit their mixture pushes
         each kind away from the others instead of towards the teacher: later steps then sharpen without end.
         """
+        cond = rollout.cond
         if not self.run.distill.fake_sees_step:
             return cond
-        return torch.cat([cond, made_at.reshape(-1, 1, 1, 1).expand(-1, 1, *cond.shape[2:]).to(cond.dtype)], dim=1)
+        times = rollout.t.reshape(-1, 1, 1, 1).expand(-1, 1, *cond.shape[2:])
+        return torch.cat([cond, times.to(cond.dtype)], dim=1)
 
     def score_times(self, n: int) -> Tensor:
         """Times (n,) at which scores are compared."""
@@ -309,18 +192,37 @@ class DMDModel(RestorationModel):
         return options.t_min + (options.t_max - options.t_min) * self.rand(n)
 
     @torch.no_grad()
-    def direction(self, x0: Tensor, cond: Tensor, advantage: Tensor | None) -> tuple[Tensor, Tensor]:
-        """H of eq. 10 at a random noise level shared by teacher and fake, and what divides it."""
-        options = self.run.distill
-        t = self.score_times(x0.shape[0])
-        x_t = self.process.add_noise(x0, self.randn_like(x0), t)
+    def direction(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """H of eq. 10 at a random noise level shared by teacher and fake score, and what divides it.
+
+        H is 0 in rows that are not matched, for which no network is called.
+        """
+        t = self.score_times(len(rollout))
+        noise = self.randn(rollout.x0.shape)
+        rows = self.matched(rollout)
+        if rows is None:
+            direction, matching, norm = self.direction_at(rollout, t, noise)
+        else:
+            direction, matching = torch.zeros_like(rollout.x0), torch.zeros_like(rollout.x0)
+            norm = torch.ones_like(direction[:, :1, :1, :1])
+            if len(rows):
+                direction[rows], matching[rows], norm[rows] = self.direction_at(rollout[rows], t[rows], noise[rows])
+        if self.diagnosing:
+            with self.diagnostics.extra():
+                self.log_direction(rollout, direction, matching, norm)
+        return direction, norm
+
+    def direction_at(self, rollout: Rollout, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """H, its first part and the normaliser, of matched rows at times (B,) with noise (B, C, h, w)."""
+        options, x0 = self.run.distill, rollout.x0.detach()
+        x_t = self.process.add_noise(x0, noise, t)
         uncond = None
         with self.autocast():
-            x0_real = self.denoiser(self.net_teacher)(x_t, t, cond)
-            x0_fake = self.denoiser(self.net_fake)(x_t, t, self.fake_cond)
+            x0_real = self.denoiser(self.net_teacher)(x_t, t, rollout.cond)
+            x0_fake = self.denoiser(self.net_fake)(x_t, t, self.condition_of_fake(rollout))
             if options.guidance_scale != 1.0:
                 uncond = self.denoiser(self.net_teacher)(x_t, t, None)
-        alpha, beta = self.adaptation(advantage)
+        alpha, beta = self.adaptation(rollout.advantage)
         direction = matching_direction(x0_real, x0_fake, uncond, options.guidance_scale, alpha, beta)
         if options.objective == "vsd":
             norm = 1.0 / vsd_weight(self.process.alpha(t), self.process.sigma(t))
@@ -328,47 +230,89 @@ class DMDModel(RestorationModel):
             norm = normalizer(x0, x0_real)
         else:
             norm = torch.ones(x0.shape[0], 1, 1, 1, device=x0.device)
-        if self.diagnosing:
-            with self.diagnostics.extra():
-                matching = matching_direction(x0_real, x0_fake, beta=beta)
-                self.log_direction(x0, direction, matching, norm, advantage)
-        return direction, norm
+        matching = matching_direction(x0_real, x0_fake, beta=beta) if self.diagnosing else direction
+        return direction, matching, norm
 
-    def log_direction(
-        self, x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor, advantage: Tensor | None
-    ) -> None:
-        """Size of the step and its parts, and whether it leads to the ground truth, inside and outside the zone."""
-        to_gt = self.codec.encode(self.gt, self.lq) - x0
-        self.log_of_batch(sizes_of_step, x0, direction, matching, norm)
-        self.log(
-            amd__cosine_gt=gradient_cosine(direction, to_gt),
-            amd__distance_real=norm,
-            amd__diversity=group_diversity(self.decoded(x0), self.run.distill.group_size),
-        )
+    def log_direction(self, rollout: Rollout, direction: Tensor, matching: Tensor, norm: Tensor) -> None:
+        """Size of the step and its parts, and whether it leads to the ground truth, inside and outside the zone.
+
+        All processes log the same names, also one whose rows are not matched: NaN is left out of means.
+        """
+        x0, advantage, rows = rollout.x0.detach(), rollout.advantage, self.matched(rollout)
+        chosen = torch.ones(len(rollout), dtype=torch.bool, device=x0.device)
+        if rows is not None:
+            chosen = torch.zeros_like(chosen)
+            chosen[rows] = True
+        to_gt = self.codec.encode(rollout.gt, rollout.lq) - x0
+        self.log_of_batch(sizes_of_step, x0, direction, matching, norm, chosen)
+        values = {"amd__cosine_gt": gradient_cosine(direction, to_gt), "amd__distance_real": norm.flatten()}
         if advantage is not None:
             inside, outside = zone_cosine(direction, to_gt, advantage < 0)
-            self.log(amd__cosine_gt_inside=inside, amd__cosine_gt_outside=outside)
+            values |= {"amd__cosine_gt_inside": inside, "amd__cosine_gt_outside": outside}
+        self.log(**{name: value.masked_fill(~chosen, torch.nan) for name, value in values.items()})
+        self.log(amd__diversity=group_diversity(rollout.image.detach(), self.run.distill.group_size))
 
-    def fake_losses(self, x0: Tensor, cond: Tensor, advantage: Tensor | None) -> dict[str, Tensor]:
-        """Denoising loss of the fake teacher on the student's samples, fresh noise and times; the critic's in DMD2."""
-        options = self.run.distill
-        t = options.t_min + (1.0 - options.t_min) * self.rand(x0.shape[0])
-        x_t = self.process.add_noise(x0, self.randn_like(x0), t)
-        denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(t)
-        with self.autocast(), self.gan.tap() if self.gan else contextlib.nullcontext() as tap:
-            x0_pred = denoiser(x_t, t, self.fake_cond)
-        losses = {"l_fake": denoising_loss(x0_pred, x0, weight_t, self.weights)}
-        if self.gan is not None and tap is not None:
-            x0_gt = self.codec.encode(self.gt, self.lq)
-            real_t = self.process.add_noise(x0_gt, self.randn_like(x0), t)
-            with self.autocast():
-                loss = self.gan.critic_loss(denoiser, tap.features, real_t, t, self.fake_cond)
-            losses["l_gan_fake"] = options.weight_gan_fake * loss
-        if advantage is not None and self.diagnosing:
+    # ---- 4. fake score ----------------------------------------------------------------------------------------
+
+    def update_fake(self, rollout: Rollout) -> None:
+        """A step of the fake score on the samples that are matched.
+
+        Were it to fit others as well, those that are matched would be pushed away from them: the fixed point of the
+        matched ones would no longer be the teacher.
+        """
+        batch, rows = self.fake_batch(rollout), self.matched(rollout)
+        scale: Tensor | float = 1.0
+        if rows is not None:
+            share = mean_of_all(torch.tensor(len(rows) / len(batch), device=batch.t.device))
+            if share == 0:
+                return
+            if batch.weight is not None:  # its mean is to be 1 over the rows that are used
+                total = mean_of_all(batch.weight[rows].sum() / batch.weight.numel())
+                batch = batch.having(weight=batch.weight * share / total)
+            # A process without such rows takes part, with a weight of 0, in the average of the gradients.
+            scale = len(rows) / (len(batch) * share)
+            batch = batch[rows if len(rows) else slice(0, 1)]
+        errors: list[Tensor] = []
+
+        def losses(part: Denoising) -> dict[str, Tensor]:
+            found, error = self.fake_losses(part)
+            errors.append(error)
+            return found if rows is None else {name: loss * scale for name, loss in found.items()}
+
+        self.descend(self.optimizer_fake, batch, losses)
+        if rollout.advantage is not None and self.diagnosing and rows is None:
             with self.diagnostics.extra():
-                error = (x0_pred.detach() - x0).square() * weight_t.reshape(-1, 1, 1, 1)
-                self.log_of_batch(errors_by_zone, error, advantage)
-        return losses
+                self.log_of_batch(errors_by_zone, torch.cat(errors), rollout.advantage)
+
+    def fake_batch(self, rollout: Rollout) -> Denoising:
+        """All samples with fresh noise and times, weighted by how sharp the fake score is to be around each."""
+        options = self.run.distill
+        batch = Denoising(
+            x0=rollout.x0.detach(),
+            t=options.t_min + (1.0 - options.t_min) * self.rand(len(rollout)),
+            noise=self.randn(rollout.x0.shape),
+            cond=self.condition_of_fake(rollout),
+            weight=self.sharpening(rollout.advantage),
+        )
+        if self.gan is None:
+            return batch
+        real = self.codec.encode(rollout.gt, rollout.lq)
+        return batch.having(real_x0=real, real_noise=self.randn(real.shape))
+
+    def fake_losses(self, batch: Denoising) -> tuple[dict[str, Tensor], Tensor]:
+        """Denoising loss of the fake score; the critic's in DMD2; and the weighted squared error (B, C, h, w)."""
+        x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
+        denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(batch.t)
+        with self.autocast(), self.gan.tap() if self.gan else contextlib.nullcontext() as tap:
+            x0_pred = denoiser(x_t, batch.t, batch.cond)
+        losses = {"l_fake": denoising_loss(x0_pred, batch.x0, weight_t, batch.weight)}
+        if self.gan is not None and tap is not None:
+            assert batch.real_x0 is not None and batch.real_noise is not None
+            real_t = self.process.add_noise(batch.real_x0, batch.real_noise, batch.t)
+            with self.autocast():
+                loss = self.gan.critic_loss(denoiser, tap.features, real_t, batch.t, batch.cond)
+            losses["l_gan_fake"] = self.run.distill.weight_gan_fake * loss
+        return losses, (x0_pred.detach() - batch.x0).square() * weight_t.reshape(-1, 1, 1, 1)
 
     def reward_names(self) -> tuple[str, ...]:
         """The anchoring losses; rewards are added by AMD."""
@@ -394,7 +338,3 @@ class DMDModel(RestorationModel):
         self.save_network(self.net_fake, "net_fake", current_iter)
         if self.critic:
             self.save_network(self.critic.net, "net_d", current_iter)
-
-
-def _rows(values: Tensor | None, rows: slice) -> Tensor | None:
-    return None if values is None else values[rows]

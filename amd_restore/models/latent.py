@@ -49,8 +49,10 @@ class Windows:
         tops, lefts = ([int(u * (length - side + 1)) for u in rand(groups).tolist()] for length in size)
         return cls([top for top in tops for _ in range(group)], [left for left in lefts for _ in range(group)], side)
 
-    def __getitem__(self, rows: slice) -> Windows:
-        return Windows(self.tops[rows], self.lefts[rows], self.side)
+    def __getitem__(self, rows: slice | Tensor) -> Windows:
+        """The windows of a slice, or of a tensor of indices (N,)."""
+        chosen = range(len(self.tops))[rows] if isinstance(rows, slice) else rows.tolist()
+        return Windows([self.tops[row] for row in chosen], [self.lefts[row] for row in chosen], self.side)
 
     def cut(self, x: Tensor, block: int) -> Tensor:
         """The windows of ``x`` (B, C, H, W), in which a block is ``block`` wide."""

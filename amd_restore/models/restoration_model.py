@@ -74,7 +74,8 @@ class RestorationModel(TrainingStep, SRModel):
         check_parallel(opt)
         train = opt.get("train") or {}
         self.time_limit = TimeLimit(train.get("time_limit"), int(train.get("total_iter") or 1))
-        self.init_training_step(self.run.train.accumulate if self.run.train else 1)
+        self.accumulate = self.run.train.accumulate if self.run.train else 1
+        self.trained_nets = []
         self.diagnostics = Diagnostics(device)
         self.current_iter = 0
         self.validated: dict[str, int] = {}  # iteration of the newest validation, by data set

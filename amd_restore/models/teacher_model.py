@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.models.restoration_model import RestorationModel
+from amd_restore.models.rollout import Denoising
 from amd_restore.registry import MODEL_REGISTRY
 
 
@@ -22,35 +23,35 @@ class TeacherModel(RestorationModel):
 
     def train_step(self, current_iter: int) -> None:
         """One step of gradient descent."""
-        self.descend(self.optimizer_g, lambda rows: self.losses())
+        is_regression = self.opt["train"].get("objective", "denoising") == "regression"
+        losses = self.regression_losses if is_regression else self.denoising_losses
+        self.descend(self.optimizer_g, self.draw_batch(is_regression), losses)
         if self.ema_decay > 0:
             # A short memory at first, so that the average forgets the start.
             self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
 
-    def losses(self) -> dict[str, Tensor]:
-        """The loss of the samples at hand, by its name."""
-        x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
-        noise = self.randn_like(x0)
-        if self.opt["train"].get("objective", "denoising") == "regression":
-            return {"l_pix": self.regression_loss(x0, noise)}
-        return {"l_denoise": self.denoising_loss(x0, noise)}
-
-    def regression_loss(self, x0: Tensor, noise: Tensor) -> Tensor:
-        """L1 between x0 and its estimate from pure noise."""
-        t = torch.ones(x0.shape[0], device=x0.device)
-        with self.autocast():
-            x0_pred = self.denoiser(self.net_g)(noise * self.process.sigma(t[0]), t, self.codec.condition(self.lq))
-        return (x0_pred - x0).abs().mean()
-
-    def denoising_loss(self, x0: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of v (the x0 error times :meth:`Process.loss_weight`), averaged."""
+    def draw_batch(self, is_regression: bool) -> Denoising:
+        """Latents of the batch at hand, with noise, times and, for the denoising loss, dropped conditions."""
         options = self.run.diffusion
-        n = x0.shape[0]
+        x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
+        n, noise, cond = len(x0), self.randn(x0.shape), self.codec.condition(self.lq)
+        if is_regression:
+            return Denoising(x0=x0, noise=noise, t=torch.ones(n, device=x0.device), cond=cond)
         t = torch.sigmoid(self.randn((n,)) * options.logit_std + options.logit_mean)
         t = torch.where(self.rand(n) < options.share_t1, torch.ones_like(t), t)
-        keep = self.rand(n) >= options.cond_dropout
-        x_t = self.process.add_noise(x0, noise, t)
+        return Denoising(x0=x0, noise=noise, t=t, cond=cond, keep=self.rand(n) >= options.cond_dropout)
+
+    def regression_losses(self, batch: Denoising) -> dict[str, Tensor]:
+        """L1 between x0 and its estimate from pure noise."""
+        x_t = batch.noise * self.process.sigma(batch.t[0])
         with self.autocast():
-            x0_pred = self.denoiser(self.net_g)(x_t, t, self.codec.condition(self.lq), keep)
-        error = (x0_pred - x0).square().mean(dim=(1, 2, 3))
-        return (error * self.process.loss_weight(t)).mean()
+            x0_pred = self.denoiser(self.net_g)(x_t, batch.t, batch.cond)
+        return {"l_pix": (x0_pred - batch.x0).abs().mean()}
+
+    def denoising_losses(self, batch: Denoising) -> dict[str, Tensor]:
+        """Squared error of v (the x0 error times :meth:`Process.loss_weight`), averaged."""
+        x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
+        with self.autocast():
+            x0_pred = self.denoiser(self.net_g)(x_t, batch.t, batch.cond, batch.keep)
+        error = (x0_pred - batch.x0).square().mean(dim=(1, 2, 3))
+        return {"l_denoise": (error * self.process.loss_weight(batch.t)).mean()}

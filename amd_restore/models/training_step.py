@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,18 @@ from amd_restore.data.resumable import step_seed
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.diagnostics import Diagnostics, DiagnosticsFile
 from amd_restore.models.distributed import (
-    Share,
     average_gradients,
     clip_gradients,
     gathered,
+    own_rows,
     process_count,
     process_rank,
     synchronised,
 )
 from amd_restore.models.ending import StopRequest, TimeLimit
+from amd_restore.models.rollout import Rows
+
+RowsT = TypeVar("RowsT", bound=Rows)
 
 
 class TrainingStep:
@@ -45,13 +48,8 @@ class TrainingStep:
     time_limit: TimeLimit
     stop_request = StopRequest()
     saved_iter = 0  # iteration of the newest training state
-    row_names: tuple[str, ...] = ("gt", "lq")  # attributes that hold a row for each sample
-
-    def init_training_step(self, parts: int) -> None:
-        """Start with the whole batch at hand; ``parts`` is ``train.accumulate``."""
-        self.share = Share(parts)
-        self.trained_nets: list[nn.Module] = []  # as every process holds them
-        self._pending: dict[str, list[tuple[Tensor, ...]]] = {}
+    accumulate = 1  # parts in which a process takes its batch, see train.accumulate
+    trained_nets: list[nn.Module]  # as every process holds them
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write everything to disk."""
@@ -75,73 +73,42 @@ class TrainingStep:
         def draw(n: int) -> Tensor:
             return torch.randn((n, *rest), generator=self.generator, device=self.device)
 
-        return self.share.rows(draw, shape[0])
-
-    def randn_like(self, x: Tensor) -> Tensor:
-        """:meth:`randn` of the shape of ``x``."""
-        return self.randn(x.shape)
+        return own_rows(draw, shape[0])
 
     def rand(self, n: int) -> Tensor:
         """``n`` uniform numbers in [0, 1) of the step's own generator, one for each sample or group at hand."""
-        return self.share.rows(lambda count: torch.rand(count, generator=self.generator, device=self.device), n)
-
-    # ---- a batch in parts -------------------------------------------------------------------------------------
-
-    def parts(self) -> Iterator[slice]:
-        """The rows of this process's batch in ``train.accumulate`` parts; in one, nothing changes.
-
-        While a part is out, the attributes in ``row_names`` hold its rows only, and random numbers are those that its
-        rows have in the whole batch.
-        """
-        if self.share.parts == 1:
-            yield slice(None)
-            return
-        kept = {name: getattr(self, name) for name in self.row_names if getattr(self, name, None) is not None}
-        before = [(generator, generator.get_state()) for generator in {self.generator, self.host_generator}]
-        size = len(self.lq) // self.share.parts
-        try:
-            for index in range(self.share.parts):
-                rows = slice(index * size, (index + 1) * size)
-                self.share.part = index
-                for generator, state in before:
-                    generator.set_state(state)
-                for name, value in kept.items():
-                    setattr(self, name, value[rows])
-                yield rows
-        finally:
-            self.share.part = None
-            for name, value in kept.items():
-                setattr(self, name, value)
-
-    def in_parts(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """``compute`` for each part, its results put together again."""
-        pieces = [compute() for _ in self.parts()]
-        return pieces[0] if len(pieces) == 1 else tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+        return own_rows(lambda count: torch.rand(count, generator=self.generator, device=self.device), n)
 
     # ---- one optimizer step -----------------------------------------------------------------------------------
 
-    def step(self, optimizer: torch.optim.Optimizer, **losses: Tensor) -> None:
-        """:meth:`descend` with losses that are there already, of a batch in one part."""
-        self.descend(optimizer, lambda rows: losses)
-
-    def descend(self, optimizer: torch.optim.Optimizer, losses_of: Callable[[slice], dict[str, Tensor]]) -> None:
-        """Zero gradients, backward for each part, check, clip, step; the only place that does so.
+    def descend(
+        self, optimizer: torch.optim.Optimizer, batch: RowsT, losses_of: Callable[[RowsT], dict[str, Tensor]]
+    ) -> None:
+        """Zero gradients, backward for each part of the batch, check, clip, step; the only place that does so.
 
         Args:
             optimizer: takes the step.
-            losses_of: losses of a part, which are means over its samples; called with its rows.
+            batch: rows of this process.
+            losses_of: losses of a part, means over its rows. What is random in them is drawn alike for all parts, so
+                numbers that belong to a row must be in the batch already.
 
         Raises:
             AMDRestoreError: when a gradient is not finite (the step is not taken).
         """
         optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
-        for rows in self.parts():
-            with synchronised(self.trained_nets, self.share.is_last):
-                losses = losses_of(rows)
+        parts = batch.parts(self.accumulate)
+        before = [(generator, generator.get_state()) for generator in {self.generator, self.host_generator}]
+        for part in parts:
+            if len(parts) > 1:
+                for generator, state in before:
+                    generator.set_state(state)
+            share = len(part) / len(batch)
+            with synchronised(self.trained_nets, part is parts[-1]):
+                losses = losses_of(part)
                 total = torch.stack([loss for loss in losses.values()]).sum()
-                (total / self.share.parts if self.share.parts > 1 else total).backward()
-            self.log(**losses)
+                (total * share if len(parts) > 1 else total).backward()
+            self.diagnostics.add(share / process_count(), **losses)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         average_gradients(parameters, self.trained_nets)
         norm = clip_gradients(parameters, self.grad_clip or float("inf"))
@@ -204,19 +171,13 @@ class TrainingStep:
     def log(self, **values: Tensor) -> None:
         """Add tensors to the log's window; they are read (a device sync) only at logging iterations.
 
-        A scalar is taken for a mean over the samples at hand, or for what all processes agree on.
+        A scalar is taken for a mean over the rows of this process, or for what all processes agree on.
         """
-        self.diagnostics.add(1.0 / self.share.count, **values)
+        self.diagnostics.add(1.0 / process_count(), **values)
 
     def log_of_batch(self, measure: Callable[..., dict[str, Tensor]], *tensors: Tensor) -> None:
-        """Log what is no mean over samples: ``measure`` of tensors (B, ...) of the batch of all parts and processes."""
-        if self.share.count == 1:
-            self.log(**measure(*tensors))
-            return
-        self._pending.setdefault(measure.__qualname__, []).append(tensors)
-        if self.share.is_last:
-            columns = zip(*self._pending.pop(measure.__qualname__), strict=True)
-            self.diagnostics.add(1.0 / process_count(), **measure(*(gathered(torch.cat(c)) for c in columns)))
+        """Log what is no mean over samples: ``measure`` of tensors (B, ...) of the batch of all processes."""
+        self.log(**measure(*(gathered(tensor) for tensor in tensors)))
 
     def get_current_log(self) -> dict[str, float]:
         """Means since the last call, also written to ``diagnostics.jsonl``; called every ``print_freq`` iterations."""

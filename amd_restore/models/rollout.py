@@ -1,0 +1,110 @@
+"""The batch of a training step: rows that are drawn, passed on and cut in the open."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from amd_restore.models.latent import Windows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tensors with a row for each sample of a batch; ``batch[rows]`` takes the same rows of all of them."""
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        """The rows of a slice, or of a tensor of indices (N,)."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        cut = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor | Windows)}
+        return dataclasses.replace(self, **cut)
+
+    def __len__(self) -> int:
+        first: Tensor = getattr(self, dataclasses.fields(self)[0].name)
+        return len(first)
+
+    def parts(self, count: int) -> list[Self]:
+        """The batch in ``count`` parts of equal length, but for the last; one part is the batch itself."""
+        if count == 1:
+            return [self]
+        size = -(-len(self) // count)
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
+    def having(self, **values: Any) -> Self:
+        """The same rows with some fields filled."""
+        return dataclasses.replace(self, **values)
+
+    def joining(self, parts: Sequence[Self], *names: str) -> Self:
+        """The same rows with fields ``names`` put together from ``parts``."""
+        if len(parts) == 1:
+            return self.having(**{name: getattr(parts[0], name) for name in names})
+        return self.having(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+@dataclass(frozen=True)
+class Rollout(Rows):
+    """The student's samples of a step, from what is drawn in advance to what is known of them in the end.
+
+    Attributes:
+        lq: (B, 3, H, W) in [0, 1], each ``group_size`` times in a row.
+        gt: (B, 3, sH, sW) in [0, 1].
+        cond: condition of teacher and fake score, (B, K, h, w).
+        noise: standard normal, from which the student starts, (B, C, h, w).
+        steps, stops: length of each sample's schedule, and the index of its step that is trained, (B,) on the CPU.
+        fresh: noise of the later steps, (B, calls, C, h, w); None for deterministic steps.
+        calls: greatest number of steps before one that is trained, in the batch of all processes.
+        windows: where losses and rewards look; None is everywhere.
+        x_t, t: state and time of the student's last call, (B, C, h, w) and (B,).
+        x0: the student's samples, (B, C, h, w).
+        image: what they show, in the windows, (B, 3, ., .).
+        advantage: of each sample, (B,) or (B, 1, h, w); None is plain DMD.
+        direction, norm: H of eq. 10 and what divides it, (B, C, h, w) and (B, 1, 1, 1).
+        gan_noise, gan_t: of the critic of DMD2, (B, C, h, w) and (B,).
+    """
+
+    lq: Tensor
+    gt: Tensor
+    cond: Tensor
+    noise: Tensor
+    steps: Tensor
+    stops: Tensor
+    fresh: Tensor | None = None
+    calls: int = 0
+    windows: Windows | None = None
+    x_t: Tensor = None  # type: ignore[assignment]  # until it is there, as the next three
+    t: Tensor = None  # type: ignore[assignment]
+    x0: Tensor = None  # type: ignore[assignment]
+    image: Tensor = None  # type: ignore[assignment]
+    advantage: Tensor | None = None
+    direction: Tensor | None = None
+    norm: Tensor | None = None
+    gan_noise: Tensor | None = None
+    gan_t: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Denoising(Rows):
+    """Samples to be denoised, for a teacher or a fake score.
+
+    Attributes:
+        x0: clean latents, (B, C, h, w).
+        noise: standard normal, same shape.
+        t: times, (B,).
+        cond: condition, (B, K, h, w).
+        keep: whether the condition is kept, bool (B,); None keeps all.
+        weight: of each sample or location in the loss, (B,) or (B, 1, h, w); None is ones.
+        real_x0, real_noise: latents of photographs and their noise, for the critic of DMD2.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    cond: Tensor
+    keep: Tensor | None = None
+    weight: Tensor | None = None
+    real_x0: Tensor | None = None
+    real_noise: Tensor | None = None
