@@ -54,7 +54,7 @@ class AMDModel(DMDModel):
                     amd__clipped_share=(advantage.abs() > 0.99).float(),
                     amd__forbidden_share=(advantage < 0).float(),
                 )
-                self.log_of_batch(_summaries, *self.adaptation(advantage))
+                self.log_of_batch(_summaries, *score_adaptation(advantage, options.adaptation_strength))
         return advantage
 
     def advantage(self, image: Tensor, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
