@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 import subprocess
 import sys
 from pathlib import Path
@@ -134,5 +135,7 @@ def test_a_killed_process_ends_the_run(place: Path, monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setattr(local_processes, "SCRIPT", script)
     monkeypatch.setattr(local_processes, "PATIENCE", -10.0)
+    began = time.monotonic()
     assert local_processes.run_processes(2, []) == 128 + signal.SIGKILL
+    assert time.monotonic() - began < 200, "the other one was waited for"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -111,7 +111,7 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
                 local = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
                 command = [sys.executable, str(SCRIPT), *arguments]
                 running.append(subprocess.Popen(command, env={**local, **os.environ, **variables}))
-            while any(process.poll() is None for process in running):
+            while None in [process.poll() for process in running]:  # of all: one that failed is found by asking it
                 failed = next((p.returncode for p in running if p.returncode), 0)
                 if failed and not code:
                     code = failed
