@@ -182,6 +182,8 @@ def pretend_cuda() -> Iterator[None]:
         # Gradient checkpointing compares devices from within operators, where every tensor says that it is on the CPU.
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         stack.enter_context(mock.patch.dict(checks, {"default": lambda tensor: None}))
+        # Within a step, optimizers of a CUDA build would ask the driver whether a graph is being recorded.
+        stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", lambda *args, **kwargs: None))
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.enter_context(mock.patch.object(torch, "autocast", _Autocast))
         stack.enter_context(_Calls())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_results_of_other_packages_or_backbones_are_not_reused(
 
     assert (kept(), kept()) == (1, 1)
     identity = json.loads(next((out / "cache").iterdir()).read_text(encoding="utf-8"))["identity"]
-    assert identity["versions"]["torch"] == torch.__version__ and identity["lpips_backbones"] == {}
+    assert identity["versions"]["torch"] == version("torch") and identity["lpips_backbones"] == {}
     with monkeypatch.context() as patch:
         patch.setattr("amd_restore.benchmark.evaluate.package_versions", lambda names: dict.fromkeys(names, "other"))
         assert kept() == 2

@@ -135,9 +135,11 @@ def test_the_model_of_the_flat_network_agrees_with_a_process(dtype: str, isa: st
 def test_a_limit_holds(dtype: str, isa: str | None, tmp_path: Path) -> None:
     """A process told to stay below a limit does, where it would not have otherwise; output 3 megapixels."""
 
-    def peak(limit: int, name: str) -> float:
+    def restore(limit: float, name: str) -> dict[str, float]:
         options = ["--side", "450", "--num_feat", "32", "--num_block", "1", "--dtype", dtype]
-        return measured(*options, "--max_memory", str(limit), "--output", str(tmp_path / name), isa=isa)["peak_mib"]
+        return measured(*options, "--max_memory", str(limit), "--output", str(tmp_path / name), isa=isa)
 
-    assert peak(440, "a.png") < 440 < peak(4000, "b.png")
-    assert (tmp_path / "a.png").stat().st_size > 1000
+    free = restore(4000, "free.png")
+    limit = max(free["before_mib"], memory.RUNTIME / MIB) + 56  # a CUDA build of torch takes far more than the others
+    assert restore(limit, "limited.png")["peak_mib"] < limit < free["peak_mib"]
+    assert (tmp_path / "limited.png").stat().st_size > 1000
