@@ -18,6 +18,7 @@ from amd_restore.precision import has_bfloat16
 MIB = 2**20
 SHARE = 0.5  # of the memory that is free, when the caller sets no limit; see share_memory
 RUNTIME = 384 * MIB  # Python, torch, OpenCV, the weights and what their allocators keep: 270 to 340 MiB were measured
+KEPT = 64 * MIB  # of RUNTIME that a process has not yet when a pipeline is made: what allocators keep while it restores
 OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blended, its copies, and what is written
 
 # Bytes per lq pixel that a window takes inside FlatDenoiser, the sampler and the codec: a + b * num_feat, an upper

@@ -84,7 +84,7 @@ class RestorationPipeline:
         net = net.eval().requires_grad_(False).to(self.device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.denoiser = build_denoiser(header, net)
-        self._resident = max(memory.process_memory(), memory.RUNTIME)
+        self._resident = max(memory.process_memory() + memory.KEPT, memory.RUNTIME)
         self._probed: tuple[nn.Module, float] | None = None
         self._loading: dict[str, Any] = {"device": self.device, "dtype": self.dtype}  # of header.mean
 

@@ -334,7 +334,7 @@ def test_processes_that_are_told_to_stop(runs: Runs, processes: int) -> None:
             [sys.executable, *command], cwd=runs.folder, env=environment, stdout=pipe, stderr=pipe, text=True
         )
     else:
-        run = torchrun([*command, "--launcher", "pytorch"], runs.folder)
+        run = torchrun([*command, "--launcher", "pytorch"], runs.folder, python=sys.executable)
     try:
         wait_for_a_state(states, run)
         # One of several is enough: they agree. Their launcher would tell all.

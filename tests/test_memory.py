@@ -140,6 +140,6 @@ def test_a_limit_holds(dtype: str, isa: str | None, tmp_path: Path) -> None:
         return measured(*options, "--max_memory", str(limit), "--output", str(tmp_path / name), isa=isa)
 
     free = restore(4000, "free.png")
-    limit = max(free["before_mib"], memory.RUNTIME / MIB) + 56  # a CUDA build of torch takes far more than the others
+    limit = max(free["before_mib"] + memory.KEPT / MIB, memory.RUNTIME / MIB) + 60  # CUDA builds of torch take far more
     assert restore(limit, "limited.png")["peak_mib"] < limit < free["peak_mib"]
     assert (tmp_path / "limited.png").stat().st_size > 1000
