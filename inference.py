@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from amd_restore.cli import main
+from amd_restore.apps.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,9 +6,7 @@ Nothing here unpickles: a weights file cannot run code.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from amd_restore import archs
-from amd_restore.archs.codecs import build_codec
+from amd_restore.archs.latent.codecs import build_codec
 from amd_restore.atomic import write_atomically
 from amd_restore.diffusion import PREDICTION_TYPES, Codec, Denoiser, build_process
 from amd_restore.errors import AMDRestoreError
-from amd_restore.registry import ARCH_REGISTRY
+from amd_restore.registry import ARCH_REGISTRY, import_plugins
 
 # 2 added time_shift: a file of version 1 has evenly spaced times. 3 added start, start_noise and bases, and is written
 # only where they say something, so that earlier programs go on reading the rest.
@@ -62,7 +59,7 @@ class Header:
         mean: released name of weights whose one-step answer is the mean of what this network draws from; full fidelity
             is that. Empty: the network without noise.
         error_per_std: error to expect per deviation of samples, see
-            :func:`~amd_restore.control.uncertainty.expected_error`; 0: not fitted.
+            :func:`~amd_restore.postprocess.uncertainty.expected_error`; 0: not fitted.
         bases: fingerprints of the weights that lie elsewhere, under ``network`` (of an adapter) and ``codec``.
         degradation: what was done to the training images, in words.
         training_data: what it was trained on, in words.
@@ -215,9 +212,7 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
         AMDRestoreError: unknown network, arguments or tensors that do not fit it, or another base.
     """
     # Cheap: the networks import their third parties only when they are built.
-    for module in pkgutil.iter_modules(archs.__path__):
-        if module.name.endswith("_arch"):
-            importlib.import_module(f"{archs.__name__}.{module.name}")
+    import_plugins("archs", "*_arch.py")
     options = dict(header.network)
     kind = options.pop("type")
     try:

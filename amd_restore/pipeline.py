@@ -19,10 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amd_restore import memory
 from amd_restore.archs.flat_arch import FlatDenoiser
-from amd_restore.arrays import Planes
-from amd_restore.call_options import CallOptions, check_image, memory_errors
 from amd_restore.checkpoint import (
     DEFAULT_MODEL,
     Header,
@@ -32,17 +29,20 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.control.fidelity import Draw, tempered
-from amd_restore.control.tta import restore_oriented
 from amd_restore.diffusion import Codec, field_noise, lq_start, sample
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io.streamed import is_streamed, write_rows
+from amd_restore.inference import memory
+from amd_restore.inference.call_options import CallOptions, check_image, memory_errors
+from amd_restore.inference.fidelity import Draw, tempered
+from amd_restore.inference.planes import Planes
+from amd_restore.inference.tiling import blend_width, collect_bands, finish_bands, plan_axis, restore_bands, window_of
+from amd_restore.inference.tta import restore_oriented
 from amd_restore.precision import resolve_device, resolve_dtype
-from amd_restore.streaming import is_streamed, write_rows
-from amd_restore.tiling import blend_width, collect_bands, finish_bands, plan_axis, restore_bands, window_of
 
 if TYPE_CHECKING:
-    from amd_restore.control.post import PostProcess
     from amd_restore.image_io import Picture
+    from amd_restore.inference.post import PostProcess
 
 # lq pixels that a tile sees beyond its borders; fewer where the network sees less far. Measured with the released x4
 # student (reach 34 per step) on 31 photographs, largest difference to the untiled result at 6, 8, 12 and 16 pixels from
@@ -183,7 +183,7 @@ class RestorationPipeline:
                 Sets the tiles when ``tile`` is None. Other tiles round differently: for the same bytes on
                 machines short of memory, name one of the two.
             fidelity: from 0, the sample with all its detail, to 1, as close to the truth on average as it gets; see
-                :mod:`amd_restore.control.fidelity`.
+                :mod:`amd_restore.inference.fidelity`.
             tta: mean over the eight flips and rotations, at eight times the cost.
             post: changes every tile before it is blended with its neighbours.
             progress: called as ``progress(done, total)`` after every tile.
@@ -378,7 +378,7 @@ class RestorationPipeline:
     def _mixed_window(
         self, window: Tensor, top: int, left: int, num_steps: int, seeds: list[int], options: CallOptions
     ) -> Tensor:
-        """Sample and mean, mixed; see :mod:`amd_restore.control.fidelity`."""
+        """Sample and mean, mixed; see :mod:`amd_restore.inference.fidelity`."""
         place = window, top, left
         sr = self.mean._restore_window(*place, 1, seeds, replace(options, fidelity=1.0, post=None))
         if options.fidelity < 1:

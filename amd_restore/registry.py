@@ -104,12 +104,18 @@ def register_all(training: bool = False) -> None:
     if training:
         import_basicsr()
         plugins |= _TRAINING_PLUGINS
-    root = Path(__file__).parent
     for package, pattern in plugins.items():
-        for file in sorted((root / package).glob(pattern)):
-            importlib.import_module(f"{__package__}.{package}.{file.stem}")
+        import_plugins(package, pattern)
     if training:
         connect_basicsr()
+
+
+def import_plugins(package: str, pattern: str) -> None:
+    """Import the files of a folder of this package, and of its folders, whose names match ``pattern``."""
+    root = Path(__file__).parent
+    for file in sorted((root / package).rglob(pattern)):
+        module = ".".join(file.relative_to(root).with_suffix("").parts)
+        importlib.import_module(f"{__package__}.{module}")
 
 
 def connect_basicsr() -> None:

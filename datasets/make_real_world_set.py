@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from image_files import list_images, read_image, read_tsv, write_png, write_tsv
+from tools.image_files import list_images, read_image, read_tsv, write_png, write_tsv
 from tqdm import tqdm
 
 from amd_restore.data.degradations import build_degradation

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from debian_packages import fetch, unpack
-from image_files import list_images, read_image, write_png, write_tsv
 from PIL import Image, ImageDraw, ImageFont
-from text_samples import DIGITS, SCRIPTS, random_line, script_shares
+from tools.debian_packages import fetch, unpack
+from tools.image_files import list_images, read_image, write_png, write_tsv
+from tools.text_samples import DIGITS, SCRIPTS, random_line, script_shares
 from tqdm import tqdm
 
 from amd_restore.errors import AMDRestoreError

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from image_files import file_sha256, list_images, read_image
-from texture import gradient_energy, grid_offsets
+from tools.image_files import file_sha256, list_images, read_image
+from tools.texture import gradient_energy, grid_offsets
 from tqdm import tqdm
 
 from amd_restore.atomic import write_atomically

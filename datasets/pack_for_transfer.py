@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from image_files import list_images, read_image
 from pack_crops import Crop, measure
 from PIL import Image, features
+from tools.image_files import list_images, read_image
 from tqdm import tqdm
 
 from amd_restore.errors import AMDRestoreError

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from basicsr_tools import require_basicsr, write_lmdb
-from subimages import Ledger, Outcome, Recipe, Row, Source, find_sources, process
+from tools.basicsr_tools import require_basicsr, write_lmdb
+from tools.subimages import Ledger, Outcome, Recipe, Row, Source, find_sources, process
 from tqdm import tqdm
 
 from amd_restore.errors import AMDRestoreError

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from debian_packages import fetch, unpack
-from image_files import decode, file_sha256, list_images, read_tsv, sha256, shrink, write_png, write_tsv
-from qt_rcc import RccError, read_rcc
-from texture import most_textured_crop
+from tools.debian_packages import fetch, unpack
+from tools.image_files import decode, file_sha256, list_images, read_tsv, sha256, shrink, write_png, write_tsv
+from tools.qt_rcc import RccError, read_rcc
+from tools.texture import most_textured_crop
 from tqdm import tqdm
 
 from amd_restore.errors import AMDRestoreError

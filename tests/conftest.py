@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-
 # Tests run in as many processes as there are processors, and a second thread has little to do in layers of a few
 # pixels. The variable is for the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"

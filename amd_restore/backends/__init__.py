@@ -20,7 +20,7 @@ from amd_restore.precision import has_bfloat16
 
 BACKENDS = ("auto", "torch", "onnx", "openvino")
 DTYPES = ("auto", "fp32", "bf16", "int8")
-# Fastest first, as measured (benchmarks/backends.py). What a list lacks cannot compute in that arithmetic.
+# Fastest first, as measured (benchmarks/scripts/backends.py). What a list lacks cannot compute in that arithmetic.
 RANKING = {
     "fp32": ("openvino", "onnx", "torch"),
     "bf16": ("openvino", "torch"),

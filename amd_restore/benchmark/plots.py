@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amd_restore.atomic import write_atomically
+from amd_restore.benchmark.drawing import COLORS, pyplot
 from amd_restore.benchmark.evaluate import Result
 from amd_restore.benchmark.labels import place_labels
 from amd_restore.benchmark.methods import Weights
 from amd_restore.benchmark.metrics import METRICS
 from amd_restore.benchmark.options import BenchmarkOptions
-from amd_restore.benchmark.report.curves import COLORS, pyplot
 from amd_restore.benchmark.speed import Speed
 from amd_restore.benchmark.statistics import summarise
 

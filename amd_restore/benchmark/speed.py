@@ -19,7 +19,7 @@ from amd_restore.benchmark.methods import Bicubic, Folder, Method
 from amd_restore.benchmark.options import BenchmarkOptions, SpeedOptions
 from amd_restore.errors import AMDRestoreError
 
-PEERS_FILE = "peers.json"  # written by benchmarks/peers/run.py beside the folders of results
+PEERS_FILE = "peers.json"  # written by benchmarks/scripts/peers/run.py beside the folders of results
 HERE = "this run"
 
 
@@ -127,7 +127,9 @@ def _of_peer(method: Folder, options: BenchmarkOptions) -> list[Speed]:
         source = f"{PEERS_FILE}, {last.get('date') or content['date']}"
         return [Speed(method.name, known[-1] if known else None, per_image, int(last["threads"]), machine, source)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AMDRestoreError(f"{file}: not what benchmarks/peers/run.py writes ({error}); run it again") from error
+        raise AMDRestoreError(
+            f"{file}: not what benchmarks/scripts/peers/run.py writes ({error}); run it again"
+        ) from error
 
 
 def ratio(row: Speed, baseline: Speed) -> float | None:
@@ -157,7 +159,7 @@ def speed_markdown(rows: Sequence[Speed], options: BenchmarkOptions) -> str:
         f"- First column: median of {options.speed.repeats} calls after {options.speed.warm_up} that were not timed, "
         "rows in turn, whole calls of the pipeline (noise, network, decoding), nothing read or written, in the run "
         "that wrote this table. Seconds per image: median over images and runs, at the time they were first measured.",
-        f"- Rows from {PEERS_FILE}: medians of benchmarks/peers/run.py, each peer in a process of its own.",
+        f"- Rows from {PEERS_FILE}: medians of benchmarks/scripts/peers/run.py, each peer in a process of its own.",
         "- – where nobody measured, or where machine or threads differ, so that a ratio would mean nothing.",
     ]
     lines += [f"- {machine}: {', '.join(names)}." for machine, names in _machines(rows).items()]

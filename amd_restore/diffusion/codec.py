@@ -227,7 +227,7 @@ class PixelCodec(ResidualCodec):
 def build_codec(options: Mapping[str, Any]) -> ResidualCodec:
     """Codec without weights, as in ``{"type": "residual", "scale": 4, "patch": 4, "std": 0.07}``.
 
-    Those with weights are built by :func:`amd_restore.archs.codecs.build_codec`, which knows these too.
+    Those with weights are built by :func:`amd_restore.archs.latent.codecs.build_codec`, which knows these too.
 
     Raises:
         AMDRestoreError: for an unknown type.

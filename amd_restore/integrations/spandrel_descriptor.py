@@ -101,7 +101,7 @@ class AMDRestoreArch(Architecture[FewStepRestorer]):
             architecture=self,
             purpose="Restoration" if header.scale == 1 else "SR",
             tags=[header.name, f"{header.default_steps} step" + "s" * (header.default_steps > 1)],
-            # Measured with x4-classical: see tests/test_integrations.py.
+            # Measured with x4-classical: see tests/inference/test_integrations.py.
             supports_half=True,
             supports_bfloat16=True,
             scale=header.scale,

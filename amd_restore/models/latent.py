@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.archs.codecs import build_codec
-from amd_restore.archs.pretrained import scheduler_process
+from amd_restore.archs.latent.codecs import build_codec
+from amd_restore.archs.latent.pretrained import scheduler_process
 from amd_restore.checkpoint import SOURCE_KEY, split_encoder
 from amd_restore.diffusion import Codec, Process, build_process
 from amd_restore.errors import AMDRestoreError

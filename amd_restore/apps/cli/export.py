@@ -1,0 +1,137 @@
+"""``amd-restore export``: the network of a model as a file for ONNX Runtime or OpenVINO.
+
+The file holds one network call, ``raw = network(x_t, t, cond)``, for any batch and size, with the model's header
+(sampling, codec, licence) in its metadata under ``amd_restore``. ``--backend onnx`` and ``--backend openvino`` need no
+export: they make and keep what they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.run_command import run_command
+from amd_restore.errors import AMDRestoreError
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of ``amd-restore export``."""
+    parser = argparse.ArgumentParser(prog="amd-restore export", description=__doc__)
+    add = parser.add_argument
+    add("--model", default="x4-real", help="released name, .safetensors file or folder (default: %(default)s)")
+    add("--to", choices=tuple(SUFFIXES), default="onnx", help="format (default: %(default)s)")
+    add("-o", "--output", type=Path, metavar="FILE", help=".onnx, or .xml with a .bin beside it (default: from names)")
+    add(
+        "--dtype",
+        choices=("fp32", "bf16", "int8"),
+        default="fp32",
+        help="arithmetic and storage; bf16 for OpenVINO only (default: %(default)s)",
+    )
+    add(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs that set the ranges of int8; released models bring theirs",
+    )
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    console = Console(options.debug)
+
+    def command() -> None:
+        path = export(
+            options.model, options.to, options.output, options.dtype, options.calibration, overwrite=options.overwrite
+        )
+        size = sum(file.stat().st_size for file in files_of(path))
+        console.say(f"{path}: {size / 2**20:.1f} MiB")
+
+    return run_command(command, console, "amd-restore export")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of an export: the ``.onnx``, or the ``.xml`` and its ``.bin``."""
+    return [path.with_suffix(".bin"), path] if path.suffix == SUFFIXES["openvino"] else [path]
+
+
+def export(
+    model: str | Path,
+    to: str = "onnx",
+    output: Path | None = None,
+    dtype: str = "fp32",
+    calibration: Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model for another runtime, whole or not at all.
+
+    Args:
+        model: released name, weights file or folder with one.
+        to: ``onnx`` or ``openvino``.
+        output: None is ``NAME-DTYPE`` with the format's suffix, in the present folder.
+        dtype: ``fp32``; ``bf16`` (OpenVINO only: weights stored in 16 bits); or ``int8`` (all but the first and the
+            last convolution; of an ``.onnx``, in the form that ONNX Runtime fuses). Whatever is stored, OpenVINO
+            computes floats in bfloat16 where the processor can, unless INFERENCE_PRECISION_HINT says f32 at loading.
+        calibration: folder of photographs; the ranges found are also kept for ``--backend ... --dtype int8``.
+        overwrite: whether existing files are replaced.
+
+    Returns:
+        The file written; of OpenVINO, the ``.xml``.
+
+    Raises:
+        AMDRestoreError: no such model, a package that is missing, a combination that does not exist, an int8
+            export of weights that were never calibrated, or a file that cannot be written.
+    """
+    if to == "onnx" and dtype == "bf16":
+        raise AMDRestoreError("ONNX Runtime computes no bf16 on CPUs; use --dtype fp32 or int8, or --to openvino")
+    if calibration is not None and dtype != "int8":
+        raise AMDRestoreError(f"--calibration sets the ranges of int8; with --dtype {dtype} it has no meaning")
+    from amd_restore.atomic import write_atomically
+    from amd_restore.checkpoint import load_checkpoint, resolve_weights
+
+    header, state_dict = load_checkpoint(resolve_weights(model))
+    path = output or Path(f"{header.name}-{dtype}{SUFFIXES[to]}")
+    if path.suffix != SUFFIXES[to]:
+        raise AMDRestoreError(f"{path}: a file for {to} must end in {SUFFIXES[to]}; rename -o or change --to")
+    existing = [file for file in files_of(path) if file.exists()]
+    if existing and not overwrite:
+        raise AMDRestoreError(f"{existing[0]}: exists; name another file or add --overwrite")
+
+    from amd_restore.backends import graph_bytes
+
+    if calibration is not None:
+        from amd_restore.backends.calibration import keep_ranges, measure_ranges, read_pictures
+
+        keep_ranges(state_dict, measure_ranges(header, state_dict, read_pictures(calibration)))
+    data = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", to)
+    if to == "onnx":
+        write_atomically(path, data)
+    else:
+        weights, description = _openvino_files(data, header.to_json(), dtype)
+        write_atomically(path.with_suffix(".bin"), weights)
+        write_atomically(path, description)
+    return path
+
+
+def _openvino_files(data: bytes, header: str, dtype: str) -> tuple[bytes, bytes]:
+    """The ``.bin`` and ``.xml`` of OpenVINO for an ONNX file's bytes."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise AMDRestoreError("--to openvino needs the package: pip install 'amd-restore[openvino]'") from error
+    from amd_restore.checkpoint import METADATA_KEY
+
+    model = openvino.Core().read_model(data)
+    model.set_rt_info(header, METADATA_KEY)
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=dtype == "bf16")
+        return (Path(folder) / "model.bin").read_bytes(), (Path(folder) / "model.xml").read_bytes()

@@ -1,0 +1,240 @@
+"""Options of ``inference.py`` and ``amd-restore``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from amd_restore import __version__
+from amd_restore.apps.files.plan import EXTENSIONS
+from amd_restore.apps.files.settings import Settings
+
+NOT_STARTED = 2
+_UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line instead of argparse's two."""
+        self.exit(NOT_STARTED, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of ``inference.py`` and ``amd-restore``."""
+    parser = Parser(
+        description="Restore and enlarge photographs by one to four diffusion steps.",
+        epilog="Other commands: amd-restore export | prompts | video | ui, each with its own --help.",
+    )
+    _add_files(parser.add_argument_group("files"))
+    add_size(parser.add_argument_group("size of the outputs").add_argument)
+    add_model(parser.add_argument_group("model and sample").add_argument)
+    add_control(control := parser.add_argument_group("control").add_argument)
+    _add_extras(control)
+    add_machine(machine := parser.add_argument_group("machine").add_argument)
+    _add_folders(machine)
+    _add_cluster(parser.add_argument_group("several machines").add_argument)
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="write a report: every file, what became of it, sizes, seconds")
+    add("--debug", action="store_true", help="show tracebacks")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """What the command line asks of each picture.
+
+    Raises:
+        AMDRestoreError: options that contradict each other.
+    """
+    values = vars(options)
+    return Settings(**{name: values[name] for name in Settings.__dataclass_fields__ if name in values})
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-i", "--input", type=_place, required=True, metavar="PATH", help="image, folder of images, or - for stdin")
+    add(
+        "-o",
+        "--output",
+        type=_place,
+        default=Path("results"),
+        metavar="PATH",
+        help="folder; for one image also a file name; - for stdout (default: results)",
+    )
+    add("--recursive", action="store_true", help="also the folders inside the folder; their tree is kept")
+    present = "outputs that exist are kept and skipped, so that the same command goes on where it was stopped"
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument("--resume", action="store_true", help=f"the default: {present}")
+    choice.add_argument("--overwrite", action="store_true", help="make outputs that exist anew")
+    add(
+        "--suffix",
+        type=_suffix,
+        default="",
+        metavar="TEXT",
+        help="added to the names of the outputs, as in photo_x4.png",
+    )
+    add("--ext", choices=("auto", *EXTENSIONS), default="auto", help="format of the outputs (default: the input's)")
+    add("--quality", type=number(1, 100), metavar="N", help="of jpg, webp and avif, 1 to 100 (default: 95)")
+    add("--frames", action="store_true", help="restore animations frame by frame (else they are refused)")
+    add("--max-pixels", type=megapixels, metavar="MP", help="refuse inputs of more megapixels (default: 200)")
+
+
+def add_size(add: Callable[..., Any]) -> None:
+    """Options about the size of the outputs, by ``add_argument``."""
+    add("-s", "--outscale", type=factor, metavar="X", help="output size / input size (default: the model's scale)")
+    add("--width", type=number(1), metavar="N", help="width of the outputs in pixels; the height follows")
+    add("--max-side", type=number(1), metavar="N", help="shrink outputs whose longer side exceeds this")
+
+
+def add_model(add: Callable[..., Any]) -> None:
+    """Options about the weights and the sample that is drawn."""
+    add(
+        "--model",
+        metavar="NAME",
+        help="x4-real (default: noise, JPEG, blur, clean), x4-classical (better where pictures are clean and sharp), "
+        "x4-classical-tiny (the same, fastest), or a .safetensors file or folder",
+    )
+    add("--steps", type=number(1, 1000), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
+    add(
+        "--seed",
+        type=number(-(2**63), 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="another seed, other fine detail (default: %(default)s)",
+    )
+
+
+def add_control(add: Callable[..., Any]) -> None:
+    """Options that trade detail for faithfulness."""
+    add("--fidelity", type=fraction, default=0.0, metavar="X", help="0 most detail to 1 most faithful (default: 0)")
+    add("--consistency", action="store_true", help="make the output, scaled down again, equal the input")
+    add("--color-fix", choices=("none", "wavelet", "adain"), default="none", help="take colours from the input")
+    add("--tta", action="store_true", help="mean over the eight flips and rotations; eight times the work")
+
+
+def _add_extras(add: Callable[..., Any]) -> None:
+    add(
+        "--n-samples",
+        type=number(1, 99),
+        default=1,
+        metavar="N",
+        help="N versions, NAME_sample2 and so on (default: 1)",
+    )
+    add(
+        "--uncertainty",
+        action="store_true",
+        help="also write NAME_uncertainty.png: the error to expect",
+    )
+    add("--compare", action="store_true", help="also write NAME_compare.png: input and output side by side")
+
+
+def add_machine(add: Callable[..., Any]) -> None:
+    """Options about processors and memory."""
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: auto)")
+    add(
+        "--dtype",
+        choices=("auto", "fp32", "bf16", "int8"),
+        default="auto",
+        help="arithmetic (default: what is fast here, not int8)",
+    )
+    add(
+        "--backend",
+        choices=("auto", "torch", "onnx", "openvino"),
+        default="torch",
+        help="what runs the network (default: torch)",
+    )
+    add("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
+    add("--max-memory", type=size, metavar="SIZE", help="memory to work in, as 800M or 2G (default: half of the free)")
+    add("--tile", type=number(0), metavar="N", help="tile side in input pixels; 0 never tiles (default: automatic)")
+    add("--halo", type=number(0), metavar="N", help="input pixels a tile sees of its neighbours (default: enough)")
+
+
+def _add_folders(add: Callable[..., Any]) -> None:
+    add("--workers", type=number(1), default=2, metavar="N", help="pictures read ahead and written behind (default: 2)")
+    add("--batch", type=number(1), default=1, metavar="N", help="pictures of equal size restored together (default: 1)")
+
+
+def _add_cluster(add: Callable[..., Any]) -> None:
+    add("--engine", choices=("local", "ray"), default="local", help="ray: with the workers of a Ray cluster; URLs too")
+    add(
+        "--address", metavar="ADDR", help="of the cluster: HOST:PORT, auto, or local, one started here (default: local)"
+    )
+    add(
+        "--ray-workers",
+        type=number(1),
+        metavar="N",
+        help="processes that restore (default: one for each GPU, or 4 cores)",
+    )
+    add("--retries", type=number(0), metavar="N", help="after a lost worker or an error of a store (default: 2)")
+
+
+def number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+    """Type of an option: a whole number from ``lowest`` to ``highest``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest or (highest is not None and value > highest):
+            bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {bounds}, not {text!r}")
+        return value
+
+    return parse
+
+
+def factor(text: str) -> float:
+    """Type of an option: a positive number up to 64."""
+    value = _float(text)
+    if not 0 < value <= 64:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and at most 64, not {text!r}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Type of an option: a number from 0 to 1."""
+    value = _float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
+
+
+def _place(text: str) -> Path | str:
+    """A path; URLs stay text, those of files apart."""
+    return Path(text.removeprefix("file://")) if "://" not in text or text.startswith("file://") else text
+
+
+def _suffix(text: str) -> str:
+    if any(character in '/\\:*?"<>|' or not character.isprintable() for character in text):
+        raise argparse.ArgumentTypeError(f"must be fit for a file name, not {text!r}")
+    return text
+
+
+def megapixels(text: str) -> int:
+    """Type of an option: a positive number of megapixels, as pixels."""
+    value = _float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a positive number of megapixels, not {text!r}")
+    return max(1, round(value * 1e6))
+
+
+def size(text: str) -> int:
+    """Type of an option: bytes from ``2G``, ``800M``, ``800MB``; a bare number is in mebibytes."""
+    plain = text.strip().lower().removesuffix("b").removesuffix("i")
+    unit = plain[-1:] if plain[-1:].isalpha() else ""
+    value = _float(plain.removesuffix(unit) if unit else plain)
+    if unit not in _UNITS or not 0 < value < 1e12:
+        raise argparse.ArgumentTypeError(f"must be a size such as 800M or 2G, not {text!r}")
+    return round(value * _UNITS[unit])
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")  # lies in no range

@@ -1,0 +1,69 @@
+"""``amd-restore prompts``: text embeddings of a latent model, computed once and kept in a small file.
+
+Training and restoring then need no text encoder. Prompts are optional: without a file a latent network is given zeros.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.run_command import run_command
+from amd_restore.errors import AMDRestoreError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of ``amd-restore prompts``."""
+    parser = argparse.ArgumentParser(prog="amd-restore prompts", description=__doc__)
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="folder or hub id of a Stable Diffusion 1, 2, XL or 3 model")
+    add("--revision", metavar="NAME", help="branch, tag or commit of the hub")
+    add("--prompt", default="", metavar="TEXT", help="what every image should look like (default: nothing)")
+    add("--negative", default="", metavar="TEXT", help="what guidance leads away from (default: nothing)")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help=".safetensors file to write")
+    add("--overwrite", action="store_true", help="replace a file that exists")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    console = Console(options.debug)
+
+    def command() -> None:
+        shapes = prepare(
+            options.model,
+            options.prompt,
+            options.negative,
+            options.output,
+            revision=options.revision,
+            overwrite=options.overwrite,
+        )
+        console.say(f"{options.output}: {shapes}")
+
+    return run_command(command, console, "amd-restore prompts")
+
+
+def prepare(
+    model: str, prompt: str, negative: str, output: Path, *, revision: str | None = None, overwrite: bool = False
+) -> str:
+    """Compute and write embeddings; arguments as on the command line.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        AMDRestoreError: no such model, a package that is missing, or a file that exists or cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise AMDRestoreError(f"{output}: must end in .safetensors; rename -o")
+    if output.exists() and not overwrite:
+        raise AMDRestoreError(f"{output}: exists; name another file or add --overwrite")
+    from amd_restore.archs.latent.prompts import compute_prompts, write_prompts
+
+    values = compute_prompts(model, prompt, negative, revision)
+    write_prompts(output, values, model=model, prompt=prompt, negative=negative)
+    return ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())

@@ -1,0 +1,129 @@
+"""Turn weights exported by training into released ones: a name, a licence and where they come from in the header.
+
+    amd-restore release --weights experiments/RUN/models/net_g_latest.safetensors --name x4-classical
+
+``--mix OTHER --share 0.5`` averages the tensors with another file's, which must be of the same network and come from
+the same start ("model soup", 2203.05482); without that the average is noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.run_command import run_command
+from amd_restore.checkpoint import WEIGHTS_FOLDER, Header, load_checkpoint, save_checkpoint
+from amd_restore.errors import AMDRestoreError
+
+
+def release(
+    weights: Path,
+    name: str,
+    out: Path,
+    first_gain: float | None = None,
+    rewards: Sequence[str] = (),
+    mix: Path | None = None,
+    share: float = 0.5,
+    **changes: str | float | None,
+) -> Path:
+    """Write ``out/NAME.safetensors`` (fp16); header values in ``changes`` that are not None replace the run's.
+
+    Args:
+        weights: exported by a run.
+        name: of the released model.
+        out: folder.
+        first_gain: of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`; None leaves what the network has.
+        rewards: metrics that earlier stages were trained with, added to the run's own.
+        mix: another file, averaged in.
+        share: of ``mix``, in [0, 1].
+        changes: values of the header.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        AMDRestoreError: the weights cannot be read or written, or ``mix`` is another network.
+    """
+    header, state = load_checkpoint(weights)
+    if mix is not None:
+        header, state = mixed(header, state, mix, share)
+    values: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    if first_gain is not None:
+        values["network"] = {**header.network, "first_gain": first_gain}
+    values["rewards"] = tuple(sorted({*header.rewards, *rewards}))
+    header = dataclasses.replace(header, name=name, **values)
+    path = out / f"{name}.safetensors"
+    save_checkpoint(path, state, header)
+    return path
+
+
+def _without(value: Any, key: str) -> Any:
+    return {k: v for k, v in value.items() if k != key} if isinstance(value, Mapping) else value
+
+
+def mixed(header: Header, state: Mapping[str, Tensor], other: Path, share: float) -> tuple[Header, dict[str, Tensor]]:
+    """Tensors averaged with those of ``other``, and the header, which takes over the rewards of both.
+
+    Raises:
+        AMDRestoreError: another kind of network, codec or process, or a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise AMDRestoreError(f"--share must be from 0 to 1, got {share}")
+    theirs, tensors = load_checkpoint(other)
+    # The codec's deviation and the gain only scale the detail: networks that differ in those have the same layers.
+    for key, scaling in (("network", "first_gain"), ("codec", "std"), ("process", ""), ("prediction_type", "")):
+        ours, others = (_without(getattr(h, key), scaling) for h in (header, theirs))
+        if ours != others:
+            raise AMDRestoreError(f"{other}: {key} differs from that of {header.name}; only equal ones can be averaged")
+    average = {key: torch.lerp(tensor, tensors[key], share) for key, tensor in state.items()}
+    return dataclasses.replace(header, rewards=tuple(sorted({*header.rewards, *theirs.rewards}))), average
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="amd-restore release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors of a run")
+    parser.add_argument("--name", required=True, help="released name")
+    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="folder")
+    parser.add_argument("--licence", help="licence of the weights")
+    parser.add_argument("--training_data", help="what they were trained on, in words")
+    parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: as in training)")
+    parser.add_argument("--first_gain", type=float, help="factor on the first step's detail (default: as in training)")
+    parser.add_argument("--mean", help="released name of the weights that full fidelity asks (default: none)")
+    parser.add_argument(
+        "--error_per_std", type=float, help="of --uncertainty; see benchmarks/scripts/fit_uncertainty.py"
+    )
+    parser.add_argument("--rewards", nargs="*", default=[], help="metrics that earlier stages were trained with")
+    parser.add_argument("--mix", type=Path, help="another file of the same network and start, averaged in")
+    parser.add_argument("--share", type=float, default=0.5, help="of --mix in the average (default: %(default)s)")
+    parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
+    args = parser.parse_args(arguments)
+    console = Console()
+
+    def command() -> None:
+        names = (
+            "licence",
+            "training_data",
+            "time_shift",
+            "first_gain",
+            "mean",
+            "error_per_std",
+            "rewards",
+            "commit",
+            "mix",
+            "share",
+        )
+        changes = {key: getattr(args, key) for key in names}
+        path = release(args.weights, args.name, args.out, **changes)
+        console.say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+    return run_command(command, console, "amd-restore release")

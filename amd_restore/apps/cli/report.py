@@ -1,0 +1,97 @@
+"""What became of all pictures: one line for people, one JSON file for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from amd_restore import __version__
+from amd_restore.apps.files.outcome import Outcome, Task
+from amd_restore.apps.files.settings import Settings
+from amd_restore.atomic import write_atomically
+
+
+class Report:
+    """Collects outcomes.
+
+    Args:
+        settings: with which the pictures are restored.
+        output: where to, as the user named it; a string if it is a URL.
+    """
+
+    def __init__(self, settings: Settings, output: Path | str) -> None:
+        self.settings, self.output = settings, output
+        self.cluster: dict[str, Any] = {}  # what the workers went through, if there were any
+        self.outcomes: list[Outcome] = []
+        self._unfinished: list[Task] = []
+        self._start = time.perf_counter()
+
+    def add(self, outcome: Outcome) -> None:
+        """One more."""
+        self.outcomes.append(outcome)
+
+    def skip(self, jobs: Iterable[Task]) -> None:
+        """Nothing was done: all outputs were there."""
+        self.outcomes += [Outcome(job, "skipped") for job in jobs]
+
+    def finish(self, jobs: Iterable[Task]) -> None:
+        """Jobs without an outcome were not reached."""
+        known = {outcome.job for outcome in self.outcomes}
+        self._unfinished = [job for job in jobs if job not in known]
+
+    def count(self, status: str) -> int:
+        """Pictures with this status."""
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+    @property
+    def total(self) -> int:
+        """All pictures, reached or not."""
+        return len(self.outcomes) + len(self._unfinished)
+
+    def summary(self) -> str:
+        """One line."""
+        restored, skipped, failed = (self.count(status) for status in ("restored", "skipped", "failed"))
+        images = "1 image" if self.total == 1 else f"{self.total} images"
+        text = f"restored {restored} of {images} into {self._place()} in {time.perf_counter() - self._start:.1f} s"
+        if skipped:
+            text += f", {skipped} skipped (already there; --overwrite replaces them)"
+        if tried := self.cluster.get("retries"):
+            text += f", {tried} tried again"
+        if lost := self.cluster.get("lost_workers"):
+            text += f", {lost} worker{'s' if lost > 1 else ''} lost"
+        return text + (f", {failed} failed" if failed else "")
+
+    def write(self, path: Path) -> None:
+        """Write the JSON report to ``path``, ``-`` for standard output.
+
+        Raises:
+            AMDRestoreError: it cannot be written.
+        """
+        text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+        if path == Path("-"):
+            sys.stdout.write(text)
+        else:
+            write_atomically(path, text.encode("utf-8"))
+
+    def record(self) -> dict[str, Any]:
+        """The report as a JSON object, pictures by name."""
+        images = [outcome.record() for outcome in self.outcomes]
+        images += [{"source": str(job.source), "target": str(job.target), "status": "open"} for job in self._unfinished]
+        counts = {status: self.count(status) for status in ("restored", "skipped", "failed")}
+        return {
+            "version": __version__,
+            "settings": self.settings.record(),
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "counts": counts | {"open": len(self._unfinished)},
+            **({"cluster": self.cluster} if self.cluster else {}),
+            "images": sorted(images, key=lambda image: str(image["source"])),
+        }
+
+    def _place(self) -> str:
+        if isinstance(self.output, str):
+            return self.output
+        return str(self.output) if self.output.suffix and self.output.is_file() else f"{self.output}/"

@@ -1,0 +1,128 @@
+"""``amd-restore [restore]``: one image, a folder of them, or standard input, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.parser import build_parser, settings_of
+from amd_restore.apps.cli.run_command import OK, SOME_FAILED, run_command
+from amd_restore.errors import AMDRestoreError
+
+if TYPE_CHECKING:
+    from amd_restore.apps.cli.report import Report
+
+# torch is imported when work begins: --help and a mistyped path should answer at once.
+
+STANDARD = Path("-")  # standard input or output
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    # Messages must not mix with a picture or a report on standard output.
+    console = Console(options.debug, quiet=STANDARD in (options.output, options.json))
+    interrupted = "interrupted; the images written so far are complete, the same command goes on from there"
+
+    def command() -> int:
+        with _sigterm_interrupts():
+            return run(options, console)
+
+    return run_command(command, console, interrupted=interrupted)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Plan, load, restore, report; failures of single images are reported and do not stop the others.
+
+    Raises:
+        AMDRestoreError: nothing could be started: no input, no weights, no device, no place to write.
+    """
+    settings = settings_of(options)
+    if options.engine == "ray":
+        from amd_restore.apps.cli.cluster import restore_in_cluster
+
+        return _end(restore_in_cluster(options, settings, console), console)
+    _check_local(options)
+    if STANDARD in (options.input, options.output):
+        from amd_restore.apps.cli.streams import restore_bytes
+
+        return restore_bytes(options, settings, console)
+    from amd_restore.apps.cli.report import Report
+    from amd_restore.apps.files.plan import check_writable, clear_stale, plan_jobs
+
+    jobs = plan_jobs(
+        options.input,
+        options.output,
+        options.suffix,
+        options.ext,
+        options.recursive,
+        settings.extras,
+        settings.frames,
+    )
+    folder = jobs[0].target.parent if len(jobs) == 1 else options.output
+    report = Report(settings, options.output)
+    if options.overwrite or not all(os.path.exists(job.target) for job in jobs):
+        from amd_restore.apps.files.engine import Engine
+        from amd_restore.apps.files.restorer import Restorer
+
+        restorer = Restorer(settings)
+        console.note(restorer.advice)
+        check_writable(folder)
+        clear_stale(jobs)
+        try:
+            with console.bar(len(jobs)) as bar:
+                engine = Engine(restorer, options.workers, options.batch, bar.tiles)
+                for outcome in engine.run(jobs, options.overwrite):
+                    report.add(outcome)
+                    bar.advance(outcome)
+                    if outcome.status == "failed":
+                        console.complain(outcome.message, outcome.error)
+        finally:
+            report.finish(jobs)
+            if options.json:
+                report.write(options.json)
+    else:
+        report.skip(jobs)
+        if options.json:
+            report.write(options.json)
+    return _end(report, console)
+
+
+def _end(report: Report, console: Console) -> int:
+    console.say(report.summary())
+    return SOME_FAILED if report.count("failed") else OK
+
+
+def _check_local(options: argparse.Namespace) -> None:
+    """Refuse what only a cluster can do."""
+    for name in ("address", "ray_workers", "retries"):
+        if getattr(options, name) is not None:
+            raise AMDRestoreError(f"--{name.replace('_', '-')} is an option of --engine ray")
+    for place in (options.input, options.output):
+        if isinstance(place, str):
+            raise AMDRestoreError(f"{place}: URLs are read and written by --engine ray only; add it, or name a path")
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Being told to end, as by a job scheduler, is an interruption."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

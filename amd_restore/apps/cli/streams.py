@@ -1,0 +1,78 @@
+"""Standard input and output in place of files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from amd_restore.apps.cli.console import Console
+from amd_restore.apps.files.plan import EXTENSIONS
+from amd_restore.apps.files.settings import Settings
+from amd_restore.atomic import write_atomically
+from amd_restore.errors import AMDRestoreError
+
+STANDARD = Path("-")
+
+
+def restore_bytes(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Restore one picture from standard input, or to standard output, or both.
+
+    Standard output gets the format of ``--ext``, PNG by default, and nothing at all when something fails.
+
+    Returns:
+        0.
+
+    Raises:
+        AMDRestoreError: no picture came in, an option needs files, or what :class:`Restorer` raises.
+    """
+    for given, name in (
+        (options.json, "--json"),
+        (settings.compare, "--compare"),
+        (settings.uncertainty, "--uncertainty"),
+    ):
+        if given:
+            raise AMDRestoreError(f"{name} needs files; it cannot be used with -")
+    name = "standard input" if options.input == STANDARD else str(options.input)
+    if options.input == STANDARD:
+        data = sys.stdin.buffer.read()
+        if not data:
+            raise AMDRestoreError("standard input: nothing came in; pipe an image into the command")
+    elif options.input.is_dir():
+        raise AMDRestoreError(f"{options.input}: a folder cannot be written to standard output; name a folder with -o")
+    else:
+        try:
+            data = options.input.read_bytes()
+        except OSError as error:
+            raise AMDRestoreError(f"{options.input}: cannot be read ({error.strerror}); check -i") from error
+    suffix = EXTENSIONS.get(options.ext, ".png")
+    target = _target(options, suffix)
+    if target is not None and target.exists() and not options.overwrite:
+        console.say(f"{target}: already there; --overwrite replaces it")
+        return 0
+
+    from amd_restore.apps.files.restorer import Restorer
+
+    restorer = Restorer(settings)
+    console.note(restorer.advice)
+    try:
+        answer = restorer.restore_bytes(data, target.suffix if target else suffix)
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{name}: {error}") from error
+    if target is None:
+        sys.stdout.buffer.write(answer)
+        sys.stdout.buffer.flush()
+    else:
+        write_atomically(target, answer)
+        console.say(f"restored {name} into {target}")
+    return 0
+
+
+def _target(options: argparse.Namespace, suffix: str) -> Path | None:
+    """The file to write, None for standard output."""
+    output: Path = options.output
+    if output == STANDARD:
+        return None
+    if output.suffix.lower() in EXTENSIONS.values() and not output.is_dir():
+        return output
+    return output / f"stdin{options.suffix}{suffix}"

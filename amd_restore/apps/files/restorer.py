@@ -1,0 +1,190 @@
+"""From one file to another: read, restore, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from amd_restore.apps.files.outcome import Outcome, failed
+from amd_restore.apps.files.plan import Job, is_image_name
+from amd_restore.apps.files.settings import Settings
+from amd_restore.apps.files.work import Work
+from amd_restore.image_io import (
+    DEFAULT_MAX_PIXELS,
+    Frame,
+    Frames,
+    Picture,
+    decode,
+    encode,
+    read_frames,
+    read_image,
+    write_frames,
+    write_image,
+)
+from amd_restore.image_io.streamed import is_streamed
+
+STREAM_PIXELS = 16_000_000  # output pixels from which on rows are written as they come
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that was read, or why it could not be.
+
+    Args:
+        job: where from and where to.
+        picture: None after a failure, and for animations.
+        seconds: that reading took.
+        failure: None if all went well.
+        frames: of an animation.
+    """
+
+    job: Job
+    picture: Picture | None
+    seconds: float
+    failure: Outcome | None = None
+    frames: Frames | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the input."""
+        if self.frames is not None:
+            return self.frames.size[1], self.frames.size[0]
+        return None if self.picture is None else self.picture.pixels.shape[:2]
+
+
+Finish = Callable[[], tuple[int, int]]  # writes what was restored, answers with its (height, width)
+
+
+class Restorer:
+    """Restores pictures as ``settings`` say; the network is loaded once.
+
+    Raises:
+        AMDRestoreError: no such weights, device or backend, or settings that do not fit the weights.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.work = Work(settings)
+        self._max_pixels = DEFAULT_MAX_PIXELS if settings.max_pixels is None else settings.max_pixels
+
+    @property
+    def advice(self) -> str | None:
+        """What the user should know about the settings, if anything."""
+        return self.work.advice
+
+    def read(self, job: Job) -> Source:
+        """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
+        start = time.perf_counter()
+        try:
+            if self.settings.frames and job.source.suffix.lower() in (".gif", ".webp", ".png", ".apng", ".avif"):
+                frames = read_frames(job.source, self._max_pixels)
+                if frames.count > 1:
+                    return Source(job, None, time.perf_counter() - start, frames=frames)
+            picture = read_image(job.source, self._max_pixels)
+        except Exception as error:  # reported and counted; a bug of ours must not cost the other pictures
+            return Source(job, None, 0.0, failed(job, error))
+        return Source(job, picture, time.perf_counter() - start)
+
+    def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
+        """Neighbours that can pass through the network together: equal size, 8 bits, three channels."""
+
+        def key(item: tuple[int, Source]) -> tuple[object, ...]:
+            index, source = item
+            picture = source.picture
+            together = picture is not None and self.work.plain and not self._streams(source.job, picture)
+            if not together or picture is None or picture.pixels.dtype != np.uint8 or picture.pixels.shape[2] != 3:
+                return (index,)
+            return picture.pixels.shape
+
+        return [[source for _, source in group] for _, group in groupby(enumerate(sources), key)]
+
+    def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
+        """Restore pictures of one group; what comes back writes them, and may run in another thread.
+
+        Raises:
+            AMDRestoreError: see :meth:`RestorationPipeline.restore_image`.
+        """
+        pictures = [source.picture for source in group if source.picture is not None]
+        if len(group) > 1:
+            restored = self.work.batch([picture.pixels for picture in pictures], progress)
+            return [
+                self._writer(source.job, picture, picture.with_pixels(self.work.resized(pixels, picture.pixels)))
+                for source, picture, pixels in zip(group, pictures, restored, strict=True)
+            ]
+        source = group[0]
+        if source.frames is not None:
+            return [self._animation(source.job, source.frames, progress)]
+        picture = pictures[0]
+        if self._streams(source.job, picture):
+            size = self.work.stream(source.job.target, picture, progress)
+            return [lambda: size]
+        job, samples = source.job, []
+        for number in range(self.settings.n_samples):
+            pixels = self.work.one(picture.pixels, number, progress)
+            samples.append(picture.with_pixels(self.work.resized(pixels, picture.pixels)))
+        uncertainty = self.work.uncertainty(picture.pixels) if self.settings.uncertainty else None
+        return [self._writer(job, picture, samples[0], samples[1:], uncertainty)]
+
+    def restore_bytes(self, data: bytes, suffix: str) -> bytes:
+        """One picture from and to the content of a file.
+
+        Raises:
+            AMDRestoreError: no picture that can be read, or one that the format of ``suffix`` cannot hold.
+        """
+        picture = decode(data, self._max_pixels)
+        restored = self.work.resized(self.work.one(picture.pixels, 0, None), picture.pixels)
+        return encode(picture.with_pixels(restored), suffix, self.settings.quality)
+
+    def _streams(self, job: Job, picture: Picture) -> bool:
+        pixels = picture.pixels.shape[0] * picture.pixels.shape[1] * self.work.pipeline.scale**2
+        return self.work.plain and pixels >= STREAM_PIXELS and is_streamed(job.target) and not self.settings.compare
+
+    def _animation(self, job: Job, frames: Frames, progress: Callable[[int, int], None] | None) -> Finish:
+        restored = []
+        for number, frame in enumerate(frames, start=1):
+            # One seed for all: noise that changed from frame to frame would flicker.
+            pixels = self.work.resized(self.work.one(frame.picture.pixels, 0, None), frame.picture.pixels)
+            restored.append(Frame(frame.picture.with_pixels(pixels), frame.duration))
+            if progress is not None:
+                progress(number, frames.count)
+
+        def write() -> tuple[int, int]:
+            write_frames(job.target, restored, frames.plays, self.settings.quality)
+            return _size(restored[0].picture)
+
+        return write
+
+    def _writer(
+        self,
+        job: Job,
+        picture: Picture,
+        restored: Picture,
+        others: Sequence[Picture] = (),
+        uncertainty: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None,
+    ) -> Finish:
+        def write() -> tuple[int, int]:
+            # The picture itself comes last: where it is there, all is there.
+            for number, other in enumerate(others, start=2):
+                write_image(job.beside(f"sample{number}", job.target.suffix), other, self.settings.quality)
+            if uncertainty is not None:
+                write_image(job.beside("uncertainty"), Picture(uncertainty))
+            if self.settings.compare:
+                from amd_restore.postprocess import side_by_side
+
+                write_image(job.beside("compare"), Picture(side_by_side(picture.pixels, restored.pixels)))
+            if is_image_name(job.target):
+                write_image(job.target, restored, self.settings.quality)
+            else:  # a still picture in a format of animations
+                write_frames(job.target, [Frame(restored, 0)], quality=self.settings.quality)
+            return _size(restored)
+
+        return write
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    height, width = picture.pixels.shape[:2]
+    return height, width

@@ -1,0 +1,159 @@
+"""What is done to the pixels of one picture, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amd_restore.apps.files.settings import Settings
+from amd_restore.checkpoint import DEFAULT_MODEL
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import Picture
+from amd_restore.image_io.sizing import output_size, resize
+from amd_restore.inference.post import Chain
+from amd_restore.pipeline import RestorationPipeline
+from amd_restore.postprocess import (
+    AdainFix,
+    Consistency,
+    SampleStatistics,
+    WaveletFix,
+    expected_error,
+    heat_map,
+    knows_downscaling,
+)
+
+Pixels = np.ndarray[Any, Any]
+Progress = Callable[[int, int], None] | None
+UNCERTAINTY_SAMPLES = 8  # where --n-samples asks for fewer
+
+
+class Work:
+    """The pipeline with the controls around it.
+
+    Args:
+        settings: what is asked for.
+
+    Raises:
+        AMDRestoreError: no such weights, device or backend, or settings that do not fit the weights.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.settings = settings
+        self.pipeline = RestorationPipeline.from_pretrained(
+            settings.model or DEFAULT_MODEL, settings.device, settings.dtype, settings.backend
+        )
+        scale, degradation = self.pipeline.scale, self.pipeline.header.degradation
+        if settings.consistency and not (scale > 1 and knows_downscaling(degradation)):
+            name = self.pipeline.header.name
+            raise AMDRestoreError(
+                f"--consistency: the inputs of {name} were not only scaled down ({degradation or 'unknown'}),"
+                " so its outputs need not scale down to them; use --model x4-classical, or --color-fix or --fidelity"
+            )
+        colour = [WaveletFix(scale)] if settings.color_fix == "wavelet" else []
+        self._consistency = [Consistency(scale)] if settings.consistency else []
+        self._post = Chain([*colour, *self._consistency]) if colour or self._consistency else None
+
+    @property
+    def advice(self) -> str | None:
+        """What the user should know about the settings, if anything."""
+        header, steps = self.pipeline.header, self.settings.steps
+        if steps and steps not in header.steps:
+            trained = ", ".join(map(str, header.steps))
+            return f"{header.name} was made for {trained} steps, not {steps}; expect lesser quality"
+        return None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a picture is restored once, tile by tile, and not looked at as a whole."""
+        wanted = self.settings
+        resized = wanted.outscale is not None or wanted.width is not None or wanted.max_side is not None
+        return wanted.n_samples == 1 and not (wanted.uncertainty or resized or wanted.color_fix == "adain")
+
+    def one(self, pixels: Pixels, number: int, progress: Progress) -> Pixels:
+        """Sample ``number`` of a picture, (H, W, C) -> (scale H, scale W, C) of the same dtype."""
+        options = self._options(progress) | {"seed": self.settings.seed + number}
+        if self.settings.color_fix != "adain":
+            return self.pipeline.restore_image(pixels, **options)
+        return self._with_statistics(pixels, options)
+
+    def batch(self, pictures: Sequence[Pixels], progress: Progress) -> list[Pixels]:
+        """Restore 8-bit RGB pictures of one size together, each with the seed it would have alone.
+
+        Numbers round differently in a batch than alone; pixels may differ by one step of 255.
+        """
+        lq = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+        options = self._options(progress) | {"seed": [self.settings.seed] * len(pictures)}
+        sr = self.pipeline(lq, **options).mul_(255).round_()
+        return list(sr.permute(0, 2, 3, 1).numpy().astype(np.uint8))
+
+    def stream(self, target: Path, picture: Picture, progress: Progress) -> tuple[int, int]:
+        """Restore into a file while rows come; returns the (height, width) of the output."""
+        self.pipeline.restore_to(target, picture, quality=self.settings.quality, **self._options(progress))
+        height, width = picture.pixels.shape[:2]
+        return height * self.pipeline.scale, width * self.pipeline.scale
+
+    def resized(self, restored: Pixels, source: Pixels) -> Pixels:
+        """``restored`` at the size that the settings ask for."""
+        wanted = self.settings
+        height, width = source.shape[:2]
+        size = output_size(height, width, self.pipeline.scale, wanted.outscale, wanted.max_side, wanted.width)
+        return restored if size == restored.shape[:2] else resize(restored, size)
+
+    def uncertainty(self, pixels: Pixels) -> Pixels:
+        """Heat map (H', W', 3), uint8, of the error to expect at each pixel of the output.
+
+        Always of the full noise: at a higher fidelity the samples agree more without being righter.
+        """
+        statistics = SampleStatistics()
+        for number in range(max(self.settings.n_samples, UNCERTAINTY_SAMPLES)):
+            options = self._options(None) | {"fidelity": 0.0, "seed": self.settings.seed + number}
+            statistics.add(_colour(self.pipeline.restore_image(_floating(pixels), **options)))
+        error = expected_error(statistics.std, self.pipeline.header.error_per_std)
+        drawn: Pixels = heat_map(error)[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        return self.resized(drawn, pixels)
+
+    def _with_statistics(self, pixels: Pixels, options: dict[str, Any]) -> Pixels:
+        """With colours matched over the whole picture, which therefore has to be in memory."""
+        restored = self.pipeline.restore_image(_floating(pixels), **{**options, "post": None})
+        sr, lq = _colour(restored), _colour(_floating(pixels))
+        sr = AdainFix.of(sr, lq, self.pipeline.scale)(sr, lq)
+        for step in self._consistency:
+            sr = step(sr, lq)
+        channels = sr.shape[1]
+        restored[..., :channels] = sr[0].clamp(0, 1).permute(1, 2, 0).numpy()
+        if pixels.dtype.kind == "f":
+            return restored
+        return np.rint(restored * np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+
+    def _options(self, progress: Progress) -> dict[str, Any]:
+        wanted = self.settings
+        return {
+            "num_steps": wanted.steps,
+            "seed": wanted.seed,
+            "tile": wanted.tile,
+            "halo": wanted.halo,
+            "max_memory": wanted.max_memory,
+            "fidelity": wanted.fidelity,
+            "tta": wanted.tta,
+            "post": self._post,
+            "progress": progress,
+        }
+
+
+def _floating(pixels: Pixels) -> Pixels:
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32)
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def _colour(pixels: Pixels) -> Tensor:
+    """(1, C, H, W) of (H, W, C) without alpha."""
+    channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    return torch.from_numpy(np.ascontiguousarray(pixels[..., :channels])).permute(2, 0, 1)[None]

@@ -1,0 +1,119 @@
+"""Which picture becomes which, in folders and in stores, by the rules of ``apps.files.plan.plan_jobs``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
+
+from amd_restore.apps.files.plan import EXTENSIONS, find_sources, is_image_name, name_targets, plan_jobs
+from amd_restore.apps.ray.storage import is_url, list_folder, split_url
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import READABLE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to read and one to write.
+
+    Args:
+        source, target: path, or URL.
+    """
+
+    source: str
+    target: str
+
+    def everywhere(self) -> Item:
+        """The same, named so that it does not depend on the working directory."""
+        source, target = (name if is_url(name) else os.path.abspath(name) for name in (self.source, self.target))
+        return Item(source, target)
+
+
+def plan_items(
+    source: str | Path,
+    output: str | Path,
+    suffix: str = "",
+    ext: str = "auto",
+    recursive: bool = False,
+    extras: Sequence[str] = (),
+    frames: bool = False,
+) -> list[Item]:
+    """Inputs with their outputs; arguments and errors as ``apps.files.plan.plan_jobs``, and URLs besides.
+
+    Raises:
+        AMDRestoreError: a store cannot be listed.
+    """
+    if not is_url(source) and not is_url(output):
+        jobs = plan_jobs(Path(source), Path(output), suffix, ext, recursive, extras, frames)
+        return [Item(str(job.source), str(job.target)) for job in jobs]
+    from_prefix, root = _split(source)
+    to_prefix, folder = _split(output)
+    names = _names(source, output, recursive)
+    if names is None:
+        if is_image_name(folder, frames) and (is_url(output) or not os.path.isdir(output)):
+            target = folder.with_name(f"{folder.stem}{suffix}{EXTENSIONS.get(ext, folder.suffix)}")
+            while _key(to_prefix, target) == _key(from_prefix, root):
+                target = target.with_name(f"{target.stem}_restored{target.suffix}")
+            return [Item(str(source), _join(to_prefix, target))]
+        root, names = root.parent, [root.name]
+        sources = [str(source)]
+    else:
+        sources = [f"{str(source).rstrip('/')}/{name}" for name in names]
+    paths = [root / name for name in names]
+    taken = {_key(from_prefix, path) for path in paths}
+    targets = name_targets(paths, root, folder, taken, lambda path: _key(to_prefix, path), suffix, ext, extras, frames)
+    return [Item(name, _join(to_prefix, target)) for name, target in zip(sources, targets, strict=True)]
+
+
+def present(items: Sequence[Item], output: str | Path) -> set[Item]:
+    """Those whose target exists; a store is listed once."""
+    if not is_url(output):
+        return {item for item in items if os.path.exists(item.target)}
+    base = _join(*_split(output)).rstrip("/")  # as in the targets
+    listed = list_folder(base, recursive=True)
+    names = {base} if listed is None else {f"{base}/{name}" for name in listed}
+    return {item for item in items if item.target in names}
+
+
+def _names(source: str | Path, output: str | Path, recursive: bool) -> list[str] | None:
+    """Pictures in the folder ``source``, relative to it; None if it is a file."""
+    if is_url(source):
+        listed = list_folder(str(source), recursive)
+    elif os.path.isfile(source):
+        return None
+    else:
+        root, found = find_sources(Path(source), None, recursive)
+        return [path.relative_to(root).as_posix() for path in found]
+    if listed is None:
+        return None
+    # Results of an earlier run inside the input folder are no inputs.
+    base, inside = str(source).rstrip("/") + "/", str(output).rstrip("/") + "/"
+    skipped = inside[len(base) :] if inside.startswith(base) and inside != base else None
+    names = [
+        name
+        for name in listed
+        if name.lower().endswith(READABLE_SUFFIXES)
+        and not any(part.startswith(".") for part in name.split("/"))  # hidden, or a way out of the output folder
+        and not (skipped and name.startswith(skipped))
+    ]
+    if not names:
+        advice = "name another one" if recursive else "name another one, or look deeper with --recursive"
+        raise AMDRestoreError(f"{source}: no image there ({' '.join(READABLE_SUFFIXES)}); {advice}")
+    return names
+
+
+def _split(name: str | Path) -> tuple[str, PurePath]:
+    if not is_url(name):
+        return "", Path(name)
+    prefix, path = split_url(str(name))
+    return prefix, PurePosixPath(path)
+
+
+def _join(prefix: str, path: PurePath) -> str:
+    return prefix + str(path)
+
+
+def _key(prefix: str, path: PurePath) -> str:
+    # Stores tell letter case apart, but the same command should give the same names everywhere.
+    return (prefix + str(path if prefix else Path(path).resolve())).casefold()

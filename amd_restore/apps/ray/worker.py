@@ -1,0 +1,160 @@
+"""What runs on the other machines: one process with the network in memory, to which pictures are given.
+
+Knows nothing of Ray, so that it can be tried without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amd_restore import __version__
+from amd_restore.apps.files.outcome import Outcome, Status
+from amd_restore.apps.files.plan import Job
+from amd_restore.apps.files.settings import Settings
+from amd_restore.apps.ray.plan import Item
+from amd_restore.apps.ray.storage import may_pass
+from amd_restore.errors import AMDRestoreError
+
+
+@dataclass(frozen=True)
+class Order:
+    """One picture of a share.
+
+    Args:
+        number: names the picture between driver and worker.
+        item: what to read and write.
+        wanted: False if it only fills its batch.
+    """
+
+    number: int
+    item: Item
+    wanted: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an order, in values that travel; see :class:`~amd_restore.apps.files.outcome.Outcome`.
+
+    Args:
+        number: of the order.
+        status, message, seconds, size, restored_size: see there.
+        passing: whether trying again may help.
+        trace: of the exception behind a failure.
+    """
+
+    number: int
+    status: Status
+    message: str = ""
+    seconds: float = 0.0
+    size: tuple[int, int] | None = None
+    restored_size: tuple[int, int] | None = None
+    passing: bool = False
+    trace: str = ""
+
+    def outcome(self, item: Item) -> Outcome:
+        """As an outcome of ``item``."""
+        error = None
+        if self.status == "failed":
+            error = AMDRestoreError(self.message)
+            error.add_note(self.trace)
+        return Outcome(item, self.status, self.message, self.seconds, self.size, self.restored_size, error)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A worker that is ready.
+
+    Args:
+        process, host: where it runs.
+        advice: what the user should know about the settings, if anything.
+    """
+
+    process: int
+    host: str
+    advice: str | None
+
+
+class Worker:
+    """Restores shares of the pictures."""
+
+    def load(
+        self,
+        settings: Settings,
+        workers: int,
+        batch: int,
+        neighbours: int,
+        version: str,
+        weights: tuple[str, bytes] | None = None,
+    ) -> Loaded | None:
+        """Load the network.
+
+        Args:
+            settings: for every picture.
+            workers, batch: see :class:`~amd_restore.apps.files.engine.Engine`.
+            neighbours: workers that share the memory of this machine or device, this one included.
+            version: of the program that asks.
+            weights: name and content of the weights file, for machines that do not have it.
+
+        Returns:
+            None if the weights file named in ``settings`` is not on this machine.
+
+        Raises:
+            AMDRestoreError: see :class:`~amd_restore.apps.files.restorer.Restorer`; or the version here is another.
+        """
+        if version != __version__:
+            raise AMDRestoreError(
+                f"{platform.node()} has amd-restore {__version__} and the program that asks {version}; install the same"
+            )
+        from amd_restore.apps.files.engine import Engine
+        from amd_restore.apps.ray.staging import StagedRestorer
+        from amd_restore.inference import memory
+
+        memory.share_memory(neighbours)
+        if settings.model is not None and os.path.isabs(settings.model) and not os.path.exists(settings.model):
+            if weights is None:
+                return None
+            with tempfile.TemporaryDirectory(prefix="amd-restore-weights-") as folder:
+                path = Path(folder, weights[0])
+                path.write_bytes(weights[1])
+                self._restorer = StagedRestorer(dataclasses.replace(settings, model=str(path)))
+        else:
+            self._restorer = StagedRestorer(settings)
+        self._engine = Engine(self._restorer, workers, batch)
+        return Loaded(os.getpid(), platform.node(), self._restorer.advice)
+
+    def restore(self, orders: Sequence[Order]) -> Iterator[Answer]:
+        """Restore a share, whole batches; answers with each picture that is wanted as it is known."""
+        staged = {order.number: self._restorer.stage(order.item) for order in orders}
+        wanted = {staged[order.number].job: order.number for order in orders if order.wanted}
+        kept = [staged[order.number].job for order in orders if not order.wanted]
+        try:
+            # The driver knows what was there; a picture that a lost worker wrote is written again, the same.
+            for outcome in self._engine.run([picture.job for picture in staged.values()], overwrite=True, kept=kept):
+                assert isinstance(outcome.job, Job)
+                number = wanted.get(outcome.job)
+                if number is not None:
+                    yield _answer(number, outcome, staged[number].named(outcome.message))
+                    self._restorer.release(staged[number])
+        finally:
+            for picture in staged.values():
+                self._restorer.release(picture)
+
+
+def _answer(number: int, outcome: Outcome, message: str) -> Answer:
+    return Answer(
+        number,
+        outcome.status,
+        message,
+        outcome.seconds,
+        outcome.size,
+        outcome.restored_size,
+        may_pass(outcome.error),
+        "".join(traceback.format_exception(outcome.error)) if outcome.error else "",
+    )

@@ -1,0 +1,223 @@
+"""What people see: controls on the left, the picture on the right."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from pathlib import Path
+
+from nicegui import ui
+from nicegui.events import UploadEventArguments, ValueChangeEventArguments
+
+from amd_restore.apps.ui.compare import Compare
+from amd_restore.apps.ui.shelf import Shelf
+from amd_restore.apps.ui.work import HIGHEST_SEED, PREVIEW_SIDE, Original, Result, Stopped, Task, Wish, Workshop
+from amd_restore.errors import AMDRestoreError
+
+_LOG = logging.getLogger(__name__)
+_STYLE = Path(__file__).with_name("page.css")
+_REFRESH = 0.2  # seconds
+_KINDS = "image/*,.heic,.heif,.tif,.tiff,.avif"
+
+
+class Page:
+    """One open page: one picture at a time.
+
+    Args:
+        workshop: restores.
+        shelf: holds what the page shows.
+        max_upload: bytes of a file.
+    """
+
+    def __init__(self, workshop: Workshop, shelf: Shelf, max_upload: int) -> None:
+        self._workshop, self._shelf, self._max_upload = workshop, shelf, max_upload
+        self._original: Original | None = None
+        self._task: Task | None = None
+        self._started = 0.0
+        self._addresses: dict[str, str] = {}
+        self._gone = False
+        self._build()
+        ui.context.client.on_delete(self._leave)
+
+    def _build(self) -> None:
+        header = self._workshop.pipeline.header
+        ui.add_css(_STYLE)
+        with ui.row().classes("w-full no-wrap max-md:flex-wrap gap-6"):
+            with ui.column().classes("w-80 shrink-0 gap-3"):
+                ui.label("AMD Restore").classes("text-2xl font-medium")
+                ui.label(f"{header.name}: {header.scale} times larger, on this computer").classes("opacity-70")
+                self._build_upload()
+                self._build_controls()
+                self._build_status()
+            with ui.column().classes("grow min-w-0 gap-2"):
+                with ui.row().classes("w-full items-center gap-4") as self._toolbar:
+                    ui.label("Input | Restored").classes("opacity-70")
+                    ui.switch("Actual pixels", on_change=self._set_actual)
+                    ui.space()
+                    self._download = ui.button("Download", icon="download")
+                self._compare = Compare()
+        self._toolbar.classes("invisible")  # keeps its place
+        self._timer = ui.timer(_REFRESH, self._show_progress, active=False)
+
+    def _set_actual(self, event: ValueChangeEventArguments[bool | None]) -> None:
+        self._compare.set_actual(bool(event.value))
+
+    def _build_upload(self) -> None:
+        megabytes = self._max_upload / 1e6
+        megapixels = self._workshop.max_pixels / 1e6
+        self._upload = ui.upload(
+            label="Drop an image here, or press +",
+            auto_upload=True,
+            max_files=1,
+            max_file_size=self._max_upload,
+            on_upload=self._receive,
+            on_rejected=self._reject,
+        )
+        self._upload.props(f'accept="{_KINDS}" flat bordered').classes("w-full")
+        ui.label(f"Up to {megabytes:g} MB and {megapixels:g} megapixels").classes("text-xs opacity-70")
+
+    def _build_controls(self) -> None:
+        header = self._workshop.pipeline.header
+        ui.label("Steps").classes("text-sm")
+        self._steps = ui.toggle(list(header.steps), value=header.default_steps)
+        with ui.row().classes("w-full items-center no-wrap"):
+            self._seed = ui.number("Seed", value=0, min=0, max=HIGHEST_SEED, precision=0).classes("grow")
+            button = ui.button(icon="casino", on_click=lambda: self._seed.set_value(random.randint(0, HIGHEST_SEED)))
+            button.props('flat round aria-label="Another seed"').tooltip("Another seed, other fine detail")
+        ui.label("Fidelity: from detailed to faithful").classes("text-sm")
+        self._fidelity = ui.slider(min=0, max=1, step=0.05, value=0).props("label")
+        self._fidelity.props('aria-label="Fidelity"')
+
+    def _build_status(self) -> None:
+        with ui.row().classes("w-full"):
+            self._start = ui.button("Restore", icon="auto_fix_high", on_click=self._restore)
+            self._stop = ui.button("Stop", icon="stop", on_click=self._ask_to_stop).props("flat")
+        self._bar = ui.linear_progress(0, show_value=False).classes("w-full")
+        self._status = ui.label().classes("text-sm").props('role=status aria-live=polite data-testid="status"')
+        self._start.disable()
+        self._stop.set_visibility(False)
+        self._bar.set_visibility(False)
+
+    def _wish(self) -> Wish:
+        seed = min(max(int(self._seed.value or 0), 0), HIGHEST_SEED)  # the browser's limits bind only the browser
+        fidelity = min(max(float(self._fidelity.value), 0.0), 1.0)
+        return Wish(self._steps.value, seed, fidelity)
+
+    async def _receive(self, event: UploadEventArguments) -> None:
+        """A file has arrived: show it and start."""
+        self._upload.reset()
+        if self._task:
+            self._complain("Still at work on the picture before; stop it first.")
+            return
+        self._status.set_text("Reading")
+        try:
+            data = await event.file.read()
+            original = await asyncio.to_thread(self._workshop.open, data, event.file.name)
+        except AMDRestoreError as error:
+            self._complain(f"{event.file.name}: {error}")
+            return
+        if self._gone:
+            return
+        self._original = original
+        height, width = original.picture.pixels.shape[:2]
+        scale = min(self._workshop.pipeline.scale, PREVIEW_SIDE / max(height, width))
+        self._place("before", original.preview)
+        self._clear_result((max(1, round(height * scale)), max(1, round(width * scale))))
+        self._start.enable()
+        await self._restore()
+
+    def _reject(self) -> None:
+        self._complain(f"Refused: no image, or larger than {self._max_upload / 1e6:g} MB.")
+        self._upload.reset()
+
+    async def _restore(self) -> None:
+        original = self._original
+        if original is None or self._task:
+            return
+        self._task, self._started = Task(), time.monotonic()
+        self._set_busy(True)
+        message = ""
+        try:
+            result = await asyncio.to_thread(self._workshop.restore, original, self._wish(), self._task)
+        except Stopped:
+            message = "Stopped."
+        except AMDRestoreError as error:
+            message = f"{original.stem}: {error}"
+        except Exception:  # the page stays usable; the terminal says what it was
+            _LOG.exception("a restoration failed")
+            message = "It failed for a reason that the terminal tells."
+        finally:
+            self._task = None
+        if self._gone:
+            return
+        self._set_busy(False)
+        if message:
+            self._complain(message)
+        else:
+            self._show(original, result)
+
+    def _show(self, original: Original, result: Result) -> None:
+        height, width = original.picture.pixels.shape[:2]
+        self._place("after", result.preview)
+        self._place("file", result.data, result.name)
+        self._compare.show(self._addresses["before"], self._addresses["after"], result.preview_size)
+        self._download.props(f'href="{self._addresses["file"]}"')
+        self._toolbar.classes(remove="invisible")
+        shown = "" if result.preview_size == result.size else "; shown smaller than it is"
+        self._status.set_text(
+            f"{width} x {height} to {result.size[1]} x {result.size[0]} in {result.seconds:.1f} s: {result.name}{shown}"
+        )
+
+    def _clear_result(self, size: tuple[int, int]) -> None:
+        """Show the input alone, (height, width) large."""
+        for role in ("after", "file"):
+            self._shelf.take_off(self._addresses.pop(role, None))
+        self._toolbar.classes("invisible")
+        self._compare.show(self._addresses["before"], None, size)
+
+    def _place(self, role: str, data: bytes, name: str | None = None) -> None:
+        """Put data on the shelf in place of what had the same role."""
+        self._shelf.take_off(self._addresses.get(role))
+        self._addresses[role] = self._shelf.put(data, name)
+
+    def _set_busy(self, busy: bool) -> None:
+        for element in (self._upload, self._start, self._steps, self._seed, self._fidelity):
+            element.set_enabled(not busy)
+        self._stop.set_visibility(busy)
+        self._stop.set_enabled(busy)
+        self._bar.set_visibility(busy)
+        self._timer.active = busy
+        if busy:
+            self._show_progress()
+
+    def _show_progress(self) -> None:
+        if self._task is None:
+            return
+        fraction = self._task.fraction
+        seconds = time.monotonic() - self._started
+        tiles = "" if fraction is None else f", tile {self._task.done} of {self._task.total}"
+        self._status.set_text(f"{self._task.stage}{tiles}, {seconds:.0f} s")
+        self._bar.set_value(fraction or 0.0)
+        if fraction is None:
+            self._bar.props("indeterminate")
+        else:
+            self._bar.props(remove="indeterminate")
+
+    def _ask_to_stop(self) -> None:
+        if self._task:
+            self._task.stop()
+            self._stop.disable()
+
+    def _complain(self, message: str) -> None:
+        self._status.set_text(message)
+        ui.notify(message, type="warning")
+
+    def _leave(self) -> None:
+        """The browser is gone: so is its work and what it was shown."""
+        self._gone = True
+        if self._task:
+            self._task.stop()
+        for address in self._addresses.values():
+            self._shelf.take_off(address)

@@ -1,0 +1,205 @@
+"""From the bytes that were uploaded to the bytes that are downloaded; knows nothing of the browser."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import SUFFIXES, Picture, decode, encode, suffix_of
+from amd_restore.image_io.picture import to_depth
+from amd_restore.image_io.sizing import output_size, resize
+from amd_restore.pipeline import RestorationPipeline
+
+PREVIEW_SIDE = 4096  # what the page shows is no larger; the download is
+HIGHEST_SEED = 2**31 - 1
+_TURN = 0.1  # seconds between two looks at whether a waiting task was stopped
+_LONGEST_STEM = 100  # characters of a file's name that are kept
+# Formats of the input, by the suffix that their content asks for, which are written as another.
+_FALLBACK = ".png"
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
+    """The task was stopped before it was done."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the controls of the page say.
+
+    Args:
+        steps: network evaluations; None is the model's default.
+        seed: names the noise.
+        fidelity: 0 is most detail, 1 is most faithful.
+    """
+
+    steps: int | None = None
+    seed: int = 0
+    fidelity: float = 0.0
+
+
+@dataclass(frozen=True)
+class Original:
+    """An upload that was understood.
+
+    Args:
+        picture: its content.
+        stem: its name without folder and suffix.
+        suffix: of its format; PNG for those that cannot be written.
+        preview: PNG for the browser.
+    """
+
+    picture: Picture
+    stem: str
+    suffix: str
+    preview: bytes
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restoration.
+
+    Args:
+        data: the file to download, in the input's format and with its profile, EXIF and resolution.
+        name: its name.
+        size: (height, width) in pixels.
+        preview: PNG for the browser.
+        preview_size: (height, width) of it.
+        seconds: that the restoration took, waiting not counted.
+    """
+
+    data: bytes
+    name: str
+    size: tuple[int, int]
+    preview: bytes
+    preview_size: tuple[int, int]
+    seconds: float
+
+
+class Task:
+    """How far a restoration is: written by the thread that works, read by the page."""
+
+    def __init__(self) -> None:
+        self.stage = "Waiting for another picture"
+        self.done, self.total = 0, 0
+        self._stop = threading.Event()
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the tiles that are done; None while that says nothing."""
+        return self.done / self.total if self.total > 1 else None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask for the end; it comes after the tile that is being restored."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` once that was asked for."""
+        if self.stopped:
+            raise Stopped
+
+    def advance(self, done: int, total: int) -> None:
+        """Note finished tiles, and end where that was asked for."""
+        self.done, self.total = done, total
+        self.check()
+
+
+class Workshop:
+    """Restores one picture at a time, for any number of pages.
+
+    Args:
+        pipeline: with its network.
+        max_pixels: of an input; larger ones are refused on reading the header.
+    """
+
+    def __init__(self, pipeline: RestorationPipeline, max_pixels: int) -> None:
+        self.pipeline, self.max_pixels = pipeline, max_pixels
+        self._turn = threading.Lock()
+        self._tasks: set[Task] = set()
+
+    def open(self, data: bytes, name: str) -> Original:
+        """Read an upload.
+
+        Args:
+            data: content of the file; it decides on the format.
+            name: as the browser gave it.
+
+        Raises:
+            AMDRestoreError: no image, a broken one, an animation, or one with too many pixels.
+        """
+        if not data:
+            raise AMDRestoreError("the file is empty (0 bytes)")
+        picture = decode(data, self.max_pixels)
+        suffix = suffix_of(data)
+        stem = PurePosixPath(name.replace("\\", "/")).stem[:_LONGEST_STEM] or "image"
+        return Original(picture, stem, suffix if suffix in SUFFIXES else _FALLBACK, preview(picture)[0])
+
+    def restore(self, original: Original, wish: Wish, task: Task) -> Result:
+        """Restore, and encode for download and display.
+
+        Raises:
+            AMDRestoreError: as :meth:`RestorationPipeline.restore_image`.
+            Stopped: ``task`` was stopped.
+        """
+        self._tasks.add(task)
+        try:
+            while not self._turn.acquire(timeout=_TURN):
+                task.check()
+            try:
+                start = time.perf_counter()
+                task.stage = "Restoring"
+                pixels = self._pixels(original, wish, task)
+                seconds = time.perf_counter() - start
+            finally:
+                self._turn.release()
+            task.check()
+            task.stage = "Encoding"
+            picture = original.picture.with_pixels(pixels)
+            suffix, data = _encode(picture, original.suffix)
+            shown, shown_size = preview(picture)
+        finally:
+            self._tasks.discard(task)
+        height, width = pixels.shape[:2]
+        name = f"{original.stem}_x{self.pipeline.scale}{suffix}"
+        return Result(data, name, (height, width), shown, shown_size, seconds)
+
+    def close(self) -> None:
+        """Stop all tasks."""
+        for task in tuple(self._tasks):
+            task.stop()
+
+    def _pixels(self, original: Original, wish: Wish, task: Task) -> np.ndarray[Any, Any]:
+        task.check()
+        return self.pipeline.restore_image(
+            original.picture.pixels,
+            num_steps=wish.steps,
+            seed=wish.seed,
+            fidelity=wish.fidelity,
+            progress=task.advance,
+        )
+
+
+def preview(picture: Picture) -> tuple[bytes, tuple[int, int]]:
+    """PNG of 8 bits with the picture's profile, shrunk to ``PREVIEW_SIDE`` where larger; and its (height, width)."""
+    height, width = picture.pixels.shape[:2]
+    size = output_size(height, width, scale=1, max_side=PREVIEW_SIDE)
+    pixels = to_depth(resize(picture.pixels, size), np.uint8)
+    return encode(Picture(pixels, picture.icc), ".png"), size
+
+
+def _encode(picture: Picture, suffix: str) -> tuple[str, bytes]:
+    """File in the format of ``suffix``, or as PNG where it holds no picture of that size."""
+    try:
+        return suffix, encode(picture, suffix)
+    except AMDRestoreError:
+        return _FALLBACK, encode(picture, _FALLBACK)

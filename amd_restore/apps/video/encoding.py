@@ -1,0 +1,191 @@
+"""Codecs: what each needs, and frames into a file with the times they had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amd_restore.apps.video.clip import Clip, Frame
+from amd_restore.apps.video.ffmpeg import FFmpeg, FFmpegError, Process, url
+from amd_restore.errors import AMDRestoreError
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a codec is asked for.
+
+    Args:
+        encoder: ffmpeg's name.
+        crf: quality when none is named, lower is better; None for lossless codecs.
+        options: further arguments. No frame may refer to a later one: segments are joined without encoding anew, and
+            times that vary could then not be put in order.
+        suffixes: files that can hold it.
+        chroma: subsamplings that it knows.
+        segment: container of a segment.
+    """
+
+    encoder: str
+    crf: int | None
+    options: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    chroma: tuple[str, ...] = ("420", "422", "444")
+    segment: str = "mp4"
+
+
+CODECS = {
+    "h264": Codec("libx264", 16, ("-preset", "medium", "-bf", "0"), (".mp4", ".mov", ".mkv")),
+    "hevc": Codec(
+        "libx265",
+        18,
+        ("-preset", "medium", "-bf", "0", "-x265-params", "log-level=error:bframes=0", "-tag:v", "hvc1"),
+        (".mp4", ".mov", ".mkv"),
+    ),
+    "av1": Codec("libsvtav1", 24, ("-preset", "6"), (".mp4", ".mkv", ".webm"), ("420",)),
+    "vp9": Codec("libvpx-vp9", 20, ("-b:v", "0", "-row-mt", "1"), (".mp4", ".mkv", ".webm")),
+    "ffv1": Codec("ffv1", None, ("-level", "3"), (".mkv", ".mov"), segment="mov"),
+}
+SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
+
+
+def choose_codec(target: Path, name: str | None = None) -> str:
+    """The codec for a file: the one named, else VP9 for .webm and H.264 for all others.
+
+    Raises:
+        AMDRestoreError: the file cannot hold it, or is none for videos.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise AMDRestoreError(f"{target}: the output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    chosen = name or ("vp9" if suffix == ".webm" else "h264")
+    if suffix not in CODECS[chosen].suffixes:
+        raise AMDRestoreError(f"{target}: {suffix} holds no {chosen}; use {' or '.join(CODECS[chosen].suffixes)}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames that are encoded together.
+
+    Args:
+        clip: where they come from: times and colours.
+        first: number of the first frame.
+        end: number after the last one.
+        codec: key of ``CODECS``.
+        crf: quality; None is the codec's usual one.
+    """
+
+    clip: Clip
+    first: int
+    end: int
+    codec: str
+    crf: int | None = None
+
+
+class SegmentWriter:
+    """Encodes the frames of a segment into a file that begins at time 0.
+
+    Args:
+        ffmpeg: the program.
+        path: of the file; any name.
+        segment: what is written.
+        size: (height, width) of the frames.
+    """
+
+    def __init__(self, ffmpeg: FFmpeg, path: Path, segment: Segment, size: tuple[int, int]) -> None:
+        height, width = size
+        clip, codec = segment.clip, CODECS[segment.codec]
+        quality = codec.crf if segment.crf is None else segment.crf
+        layout = "rgb48le" if clip.deep else "rgb24"
+        raw = ("-f", "rawvideo", "-pixel_format", layout, "-video_size", f"{width}x{height}")
+        self._process: Process = ffmpeg.start(
+            [
+                *(*raw, "-framerate", str(clip.frame_rate), "-i", "pipe:0"),
+                *("-vf", _filters(segment, pixel_format(clip, size, codec))),
+                *("-fps_mode", "passthrough", "-enc_time_base", f"1/{clip.rate}"),
+                *("-c:v", codec.encoder, *codec.options, *_tags(clip)),
+                *(() if codec.crf is None else ("-crf", str(quality))),
+                *("-video_track_timescale", str(clip.rate), "-f", codec.segment, "-y", url(path)),
+            ],
+            reads=True,
+        )
+        self._what = f"cannot encode {segment.codec} at {width}x{height}"
+
+    def __enter__(self) -> SegmentWriter:
+        self._process.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.__exit__(*error)
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame, (height, width, 3), uint8 or, of a deep clip, uint16.
+
+        Raises:
+            AMDRestoreError: ffmpeg refuses.
+        """
+        try:
+            self._process.pipe.write(frame.tobytes())
+        except BrokenPipeError:
+            self.finish()
+            raise
+
+    def finish(self) -> None:
+        """Complete the file.
+
+        Raises:
+            AMDRestoreError: ffmpeg refuses.
+        """
+        try:
+            self._process.finish()
+        except FFmpegError as error:
+            raise AMDRestoreError(f"{self._what}: {error}; try another --codec") from error
+
+
+def pixel_format(clip: Clip, size: tuple[int, int], codec: Codec) -> str:
+    """The clip's subsampling and depth (8 or 10 bits) as far as the codec has it; odd sides allow no 4:2:0."""
+    chroma = next((name for name in ("422", "444") if f"yuv{name}" in clip.pixel_format), "420")
+    chroma = chroma if chroma in codec.chroma else "420"
+    if (chroma == "420" and size[0] % 2) or (chroma != "444" and size[1] % 2):
+        chroma = "444"
+    return f"yuv{chroma}p{'10le' if clip.deep else ''}"
+
+
+def _filters(segment: Segment, layout: str) -> str:
+    """Times, and colours back to those of the clip."""
+    clip = segment.clip
+    span, matrix, primaries, transfer = clip.colours
+    named = ("range", span), ("colorspace", matrix), ("color_primaries", primaries), ("color_trc", transfer)
+    return ",".join(
+        (
+            f"settb=1/{clip.rate}",
+            f"setpts='{_times_expression(clip.times[segment.first : segment.end])}'",
+            f"scale=in_range=pc:out_range={span}:out_color_matrix={clip.matrix}"
+            ":flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp",
+            f"format={layout}",
+            f"setsar={clip.pixel_aspect}",
+            "setparams=" + ":".join(f"{key}={value}" for key, value in named if value),
+        )
+    )
+
+
+def _times_expression(times: Sequence[int]) -> str:
+    """Tick of frame N in ffmpeg's language of expressions, counted from the first one."""
+    ticks = [time - times[0] for time in times]
+    step = ticks[1] if len(ticks) > 1 else 0
+    if ticks == [i * step for i in range(len(ticks))]:
+        return f"N*{step}"
+
+    def choose(first: int, end: int) -> str:
+        if end - first == 1:
+            return str(ticks[first])
+        middle = (first + end) // 2  # halves: ffmpeg limits the depth
+        return f"if(lt(N,{middle}),{choose(first, middle)},{choose(middle, end)})"
+
+    return choose(0, len(ticks))
+
+
+def _tags(clip: Clip) -> list[str]:
+    """Colours for encoders that do not learn them from the frames."""
+    names = ("-color_range", "-colorspace", "-color_primaries", "-color_trc")
+    return [part for name, value in zip(names, clip.colours, strict=True) if value for part in (name, value)]

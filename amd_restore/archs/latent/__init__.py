@@ -1,0 +1,1 @@
+"""Networks and autoencoders of diffusers, frozen or with low-rank adapters (LoRA), and their text embeddings."""

@@ -1,3 +1,0 @@
-"""One page about training runs: ``python -m amd_restore.benchmark.report RUN... --out FILE.html``."""
-
-from __future__ import annotations

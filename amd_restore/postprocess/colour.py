@@ -1,0 +1,132 @@
+"""Colour fixes: the colours of the input with the detail of the output.
+
+The two ways are those that StableSR (2305.07015, section 3.3 and its code's ``wavelet`` and ``adain``) made common.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.postprocess.resample import UP_REACH, downscale, halo_of, upscale
+
+COLOR_FIXES = ("none", "wavelet", "adain")
+LEVELS = 5
+
+
+def low_band(image: Tensor, levels: int = LEVELS) -> Tensor:
+    """What an undecimated ("à trous") wavelet transform leaves after ``levels`` levels.
+
+    Each level blurs by [1 2 1] / 4 along both axes, with taps twice as far apart as the one before. The edge is
+    repeated, so a constant picture stays what it is.
+
+    Args:
+        image: (B, C, H, W).
+        levels: the blur reaches ``2^levels - 1`` pixels.
+    """
+    planes = image.flatten(0, 1)[:, None]
+    kernel = image.new_tensor([0.25, 0.5, 0.25])
+    for level in range(levels):
+        gap = 2**level
+        planes = F.conv2d(F.pad(planes, (0, 0, gap, gap), "replicate"), kernel[None, None, :, None], dilation=(gap, 1))
+        planes = F.conv2d(F.pad(planes, (gap, gap, 0, 0), "replicate"), kernel[None, None, None, :], dilation=(1, gap))
+    return planes[:, 0].unflatten(0, image.shape[:2])
+
+
+class WaveletFix:
+    """The low band of the output replaced by that of the upscaled input: local, so that also stains go.
+
+    Args:
+        scale: of the network.
+        levels: see :func:`low_band`; detail finer than about ``2^levels`` pixels stays that of the output.
+    """
+
+    def __init__(self, scale: int, levels: int = LEVELS) -> None:
+        self.scale, self.levels = scale, levels
+
+    @property
+    def halo(self) -> int:
+        """The blur's reach and that of the upscaling below it."""
+        return halo_of(2**self.levels - 1, self.scale) + UP_REACH
+
+    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+        """See :class:`~amd_restore.inference.post.PostProcess`; not clamped."""
+        return sr + low_band(upscale(lq, self.scale) - sr, self.levels)
+
+
+@dataclass
+class ChannelStatistics:
+    """Mean and deviation of every channel of a picture that comes in pieces; sums in float64.
+
+    The pieces must not overlap: of a tile, only what it is responsible for.
+    """
+
+    count: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    def add(self, piece: Tensor) -> ChannelStatistics:
+        """Take in (B, C, h, w); returns itself."""
+        values = piece.double()
+        self.count += piece.shape[2] * piece.shape[3]
+        self.total = self.total.to(values) + values.sum(dim=(2, 3))
+        self.squares = self.squares.to(values) + values.square().sum(dim=(2, 3))
+        return self
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, C)."""
+        return self.total / self.count
+
+    @property
+    def std(self) -> Tensor:
+        """(B, C)."""
+        return (self.squares / self.count - self.mean.square()).clamp_min(0).sqrt()
+
+
+class AdainFix:
+    """Mean and deviation of every channel made those of the input: one gain and one offset for the whole picture.
+
+    The two are compared on the grid of the input: the output is scaled down first. So a faultless output has the
+    statistics of the input and stays as it is, where comparing it with the upscaled (blurred) input would take
+    contrast away. The statistics are those of the whole picture; they are gathered before anything is changed,
+    by :meth:`gather` for every tile (without halo) or by :meth:`of` at once. Then tiles need no halo.
+
+    Args:
+        scale: of the network.
+    """
+
+    halo = 0
+
+    def __init__(self, scale: int) -> None:
+        self.scale = scale
+        self.output, self.input = ChannelStatistics(), ChannelStatistics()
+
+    @classmethod
+    def of(cls, sr: Tensor, lq: Tensor, scale: int) -> AdainFix:
+        """For the whole picture ``sr`` (B, 3, scale H, scale W) of ``lq`` (B, 3, H, W)."""
+        fix = cls(scale)
+        fix.gather(sr, lq)
+        return fix
+
+    def gather(self, sr: Tensor, lq: Tensor) -> None:
+        """Count a window and the part of the input below it; windows must not overlap."""
+        self.output.add(downscale(sr, self.scale))
+        self.input.add(lq)
+
+    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+        """See :class:`~amd_restore.inference.post.PostProcess`; not clamped.
+
+        Raises:
+            AMDRestoreError: nothing was gathered.
+        """
+        if self.output.count == 0:
+            raise AMDRestoreError("adain: needs the statistics of the whole picture first; call gather or of")
+        # A plain area has no deviation to match; the bounds keep it from being blown up.
+        gain = ((self.input.std + 1e-4) / (self.output.std + 1e-4)).clamp(0.25, 4.0)
+        offset = self.input.mean - gain * self.output.mean
+        return sr * gain.to(sr)[:, :, None, None] + offset.to(sr)[:, :, None, None]

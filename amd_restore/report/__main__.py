@@ -1,0 +1,101 @@
+"""``python -m amd_restore.report RUN... [--out FILE.html] [--figure FILE.png]``.
+
+RUN is the experiment folder of a training, or ``experiments/NAME`` of an ablation for all of its runs. With
+``--compute FILE.png`` the runs are the stages of one recipe in their order, and only the curve of validation LPIPS and
+PSNR against training compute is drawn, with its numbers beside it as .csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from amd_restore.atomic import user_error, write_atomically
+from amd_restore.errors import AMDRestoreError
+from amd_restore.report.compute import AXES, compute_csv, compute_figure, stages
+from amd_restore.report.curves import main_figure
+from amd_restore.report.page import render
+from amd_restore.report.quantities import layout
+from amd_restore.report.runs import ReportRun, arms_of, find_runs
+
+# What the picture for documents shows, as far as runs have it.
+MAIN = (
+    "amd/forbidden_share",
+    "amd/alpha_mean",
+    "amd/cosine_gt_inside",
+    "amd/cosine_gt_outside",
+    "amd/norm_matching",
+    "amd/norm_guidance",
+    "amd/fake_loss_inside",
+    "amd/diversity",
+    "reward/total",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m amd_restore.report", description=__doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="experiment folder of a training or of an ablation")
+    add("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
+    add("--figure", type=Path, help="also write the main figure as a picture (.png)")
+    add("--compute", type=Path, help="draw quality against compute over the runs as stages, instead of a page (.png)")
+    add("--axis", choices=tuple(AXES), default="hours", help="unit of compute (default: hours)")
+    add("--quantities", nargs="+", metavar="KEY", help="what the main figure shows (default: what is usual)")
+    add("--tables", nargs="+", type=Path, default=[], metavar="FILE.md", help="tables to take in, from an ablation")
+    add("--title", help="heading (default: names of the folders)")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    try:
+        runs = find_runs(args.runs)
+        if args.compute:
+            rows = stages(runs)
+            write_atomically(args.compute, compute_figure(rows, args.axis))
+            write_atomically(args.compute.with_suffix(".csv"), compute_csv(rows).encode())
+            sys.stdout.write(f"written to {args.compute} and .csv ({len(rows)} values of {len(runs)} stages)\n")
+            return 0
+        title = args.title or ", ".join(folder.resolve().name for folder in args.runs)
+        page = render(title, runs, [_read(file) for file in args.tables]).encode()
+        write_atomically(args.out, page)
+        sys.stdout.write(f"written to {args.out} ({len(page) / 2**20:.1f} MiB)\n")
+        if args.figure:
+            write_atomically(args.figure, _figure(runs, args.quantities or []))
+            sys.stdout.write(f"written to {args.figure}\n")
+    except AMDRestoreError as error:
+        if args.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _figure(runs: Sequence[ReportRun], wanted: Sequence[str]) -> bytes:
+    curves = {arm: [run.curves() for run in of_arm] for arm, of_arm in arms_of(runs).items()}
+    known = {
+        quantity.key: quantity
+        for _, quantities in layout(key for of_arm in curves.values() for run in of_arm for key in run)
+        for quantity in quantities
+    }
+    unknown = [key for key in wanted if key not in known]
+    if unknown:
+        raise AMDRestoreError(f"--quantities: no run has '{unknown[0]}'; they have {', '.join(known)}")
+    shown = [known[key] for key in wanted or MAIN if key in known] or list(known.values())[: len(MAIN)]
+    if not shown:
+        raise AMDRestoreError("the diagnostics of these runs are empty; there is nothing to draw")
+    return main_figure(shown, curves)
+
+
+def _read(file: Path) -> str:
+    with user_error(f"cannot read {file}", "give the .md file of an ablation or benchmark"):
+        return file.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

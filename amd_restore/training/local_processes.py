@@ -1,0 +1,145 @@
+"""Training on the CPU in several processes of this machine, which the training command starts itself."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.models.ending import SIGNALS
+from amd_restore.options import load_options
+from amd_restore.training.lost_process import PATIENCE
+
+SCRIPT = Path(__file__).resolve().parent.parent / "train.py"
+ONE_LINE_ERROR = 2  # exit code of a process whose options or files are wrong: the others only say so again
+POLL = 0.1  # seconds between looks at the processes
+
+
+def start_several(args: argparse.Namespace, started: float) -> int | None:
+    """Train in several processes, where ``--processes`` wants them and the options allow it.
+
+    Args:
+        args: of the training command.
+        started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts.
+
+    Returns:
+        Exit code of the run; None where one process is to train.
+    """
+    if args.processes == "1":
+        return None
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets"))
+    count = processes_for(args.processes, opt, torch.cuda.device_count())
+    if count == 1:
+        return None
+    forced = [*args.force_yml, *shares(opt, count)]
+    sys.stderr.write(f"{count} processes share the work ({', '.join(forced[-3:-1])})\n")
+    flags = [flag for flag in ("--auto_resume", "--debug") if getattr(args, flag[2:])]
+    launched = ["--launcher", "pytorch", "--started", str(started)]
+    return run_processes(count, ["-opt", str(args.opt), *flags, *launched, "--force_yml", *forced])
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_for(wanted: str, opt: Mapping[str, Any], gpus: int) -> int:
+    """How many processes train a run, 1 where its options or GPUs leave no choice.
+
+    Args:
+        wanted: a number, or ``auto``: one for each thread that ``num_threads`` allows, and for each processor.
+        opt: checked options.
+        gpus: how many there are here.
+
+    Returns:
+        The greatest number that is not above ``wanted`` and divides the images of an iteration (their
+        ``train.accumulate`` parts, too), so that the result is that of one process.
+
+    Raises:
+        AMDRestoreError: ``wanted`` is neither a number above 0 nor ``auto``, or a GPU would be used.
+    """
+    if wanted != "auto" and not (wanted.isdigit() and int(wanted)):
+        raise AMDRestoreError(f"--processes {wanted}: expected a number or auto")
+    limit = min(processors(), opt.get("num_threads") or processors()) if wanted == "auto" else int(wanted)
+    uses_gpu = gpus > 0 and opt.get("num_gpu", "auto") != 0
+    if uses_gpu and limit > 1 and wanted != "auto":
+        raise AMDRestoreError(f"--processes {wanted} is for CPUs: use torchrun and --launcher pytorch, or num_gpu: 0")
+    if uses_gpu:
+        return 1
+    images = int(opt["datasets"]["train"]["batch_size_per_gpu"]) if "train" in opt.get("datasets", {}) else 1
+    pieces = images // int(opt["train"].get("accumulate") or 1)
+    return max(number for number in range(1, max(1, min(limit, pieces)) + 1) if pieces % number == 0)
+
+
+def shares(opt: Mapping[str, Any], count: int) -> list[str]:
+    """Overrides with which ``count`` processes do the work of one, on the same number of threads."""
+    images = int(opt["datasets"]["train"]["batch_size_per_gpu"])
+    threads = max(1, int(opt.get("num_threads") or processors()) // count)
+    return [f"datasets:train:batch_size_per_gpu={images // count}", f"num_threads={threads}", "num_gpu=0"]
+
+
+def run_processes(count: int, arguments: Sequence[str]) -> int:
+    """Start the training command ``count`` times and wait for all.
+
+    Signals are passed on. When one process fails, the others are told to stop, and ended if they do not.
+
+    Returns:
+        The exit code of the first process that failed; 0 if none did.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running: list[subprocess.Popen[bytes]] = []
+    code, deadline = 0, float("inf")
+    with passed_on(running):
+        try:
+            for rank in range(count):
+                variables = {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+                # All are on this machine; its other interfaces may have names that nobody resolves.
+                local = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+                command = [sys.executable, str(SCRIPT), *arguments]
+                running.append(subprocess.Popen(command, env={**local, **os.environ, **variables}))
+            while None in [process.poll() for process in running]:  # of all: one that failed is found by asking it
+                failed = next((p.returncode for p in running if p.returncode), 0)
+                if failed and not code:
+                    code = failed
+                    deadline = time.monotonic() + (0.0 if failed == ONE_LINE_ERROR else PATIENCE + 10.0)
+                    _tell(running, signal.SIGTERM)
+                if time.monotonic() > deadline:
+                    _tell(running, signal.SIGKILL)
+                time.sleep(POLL)
+        finally:
+            _tell(running, signal.SIGKILL)
+            for process in running:
+                process.wait()
+    code = code or next((process.returncode for process in running if process.returncode), 0)
+    return code if code >= 0 else 128 - code  # as shells have it
+
+
+def _tell(running: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+@contextlib.contextmanager
+def passed_on(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass signals on to the processes, which end the run in order."""
+    handlers = {number: signal.signal(number, lambda number, _: _tell(running, number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

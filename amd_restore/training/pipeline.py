@@ -1,0 +1,385 @@
+"""BasicSR's training and test pipelines with four of their parts replaced.
+
+Replaced: reading options (checked, no ``eval``), loading the resume state (works on a CPU, never unpickles code),
+the data loaders (data order as a function of progress, so that a resume is exact), and where experiments are
+written (the working directory). Its launcher starts processes on CPUs too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options import check_devices, load_options
+from amd_restore.registry import import_basicsr, register_all
+
+if TYPE_CHECKING:
+    from amd_restore.models.ending import StopRequest
+    from amd_restore.training.lost_process import Progress
+
+AFTER_BARRIER = 0.2  # seconds in which the other processes get out of it, too
+SAME_ERROR = 3.0  # seconds that a process leaves the word to the first one
+NO_END = 10**9  # iterations of a run that only its time limit ends
+
+
+def build_parser(is_train: bool) -> argparse.ArgumentParser:
+    """BasicSR's command line."""
+    script = "train.py" if is_train else "test.py"
+    parser = argparse.ArgumentParser(prog=f"python amd_restore/{script}")
+    parser.add_argument("-opt", required=True, help="option file (.yml)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
+    if is_train:
+        parser.add_argument(
+            "--processes", default="1", metavar="N", help="processes that share a CPU run; auto: as many as num_threads"
+        )
+        parser.add_argument("--started", type=float, help=argparse.SUPPRESS)  # for time_limit, by the starting process
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
+    parser.add_argument("--debug", action="store_true", help="log, save and validate often; tracebacks on errors")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=value", help="override options")
+    return parser
+
+
+def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dict[str, Any]:
+    """Checked options with what BasicSR's ``parse_options`` adds: ranks, seeds, phases and paths.
+
+    Raises:
+        AMDRestoreError: for any unknown or ill-typed option, missing file, or missing GPU.
+    """
+    from basicsr.utils import set_random_seed
+    from basicsr.utils.dist_util import get_dist_info
+
+    opt = load_options(args.opt, args.force_yml, required=("train", "datasets") if is_train else ("datasets", "val"))
+    check_devices(opt, args.opt)
+    opt["opt_path"] = str(args.opt)
+    opt["dist"] = args.launcher != "none"
+    if opt["dist"]:
+        opt.setdefault("find_unused_parameters", True)  # the null condition is not in every graph
+        start_processes(opt, args.launcher)
+    opt["rank"], opt["world_size"] = get_dist_info()
+    opt["manual_seed"] = int(opt.get("manual_seed") or 0)
+    set_random_seed(opt["manual_seed"])  # in all processes: new weights are the same in all
+    opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
+    if args.debug and not opt["name"].startswith("debug"):
+        opt["name"] = "debug_" + opt["name"]
+    gpus = torch.cuda.device_count()
+    if opt.get("num_gpu", "auto") == "auto":
+        opt["num_gpu"] = gpus if opt["dist"] else min(1, gpus)
+    if opt["num_gpu"] > 1 and not opt["dist"]:
+        raise AMDRestoreError(
+            f"{args.opt}: num_gpu: {opt['num_gpu']} needs a process for each GPU: "
+            f"torchrun --nproc_per_node={opt['num_gpu']} amd_restore/train.py ... --launcher pytorch"
+        )
+    for phase, dataset in (opt.get("datasets") or {}).items():
+        dataset["phase"], dataset["scale"] = phase.split("_")[0], opt["scale"]
+        if dataset["phase"] != "train" and opt.get("degradation"):
+            dataset.setdefault("degradation", dict(opt["degradation"]))
+    paths = opt.setdefault("path", {})
+    for key, value in paths.items():
+        if isinstance(value, str):
+            paths[key] = os.path.expanduser(os.path.expandvars(value))
+    run_root = root / ("experiments" if is_train else "results") / opt["name"]
+    paths["experiments_root" if is_train else "results_root"] = str(run_root)
+    paths["log"], paths["visualization"] = str(run_root), str(run_root / "visualization")
+    if is_train:
+        opt["train"].setdefault("total_iter", NO_END)
+        paths["models"], paths["training_states"] = str(run_root / "models"), str(run_root / "training_states")
+        paths.setdefault("resume_state", None)
+        opt.setdefault("logger", {}).setdefault("use_tb_logger", False)
+        if opt["name"].startswith("debug_"):  # not "debug" anywhere in it, as BasicSR: runs may be about debugging
+            opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"] = 1, 8
+            if opt.get("val"):
+                opt["val"]["val_freq"] = 8
+    return opt
+
+
+def start_processes(opt: dict[str, Any], launcher: str) -> None:
+    """Join the other processes of this run: BasicSR's ``init_dist``, which needs GPUs, and the same for CPUs.
+
+    Raises:
+        AMDRestoreError: not started by the launcher, more processes than GPUs, or they do not find one another.
+    """
+    from basicsr.utils.dist_util import init_dist
+
+    if torch.distributed.is_initialized():
+        return
+    wanted = opt.get("num_gpu", "auto")
+    gpus = torch.cuda.device_count() if wanted == "auto" else int(wanted)
+    if launcher == "slurm" and not gpus:
+        raise AMDRestoreError("--launcher slurm needs a GPU for each process; use torchrun and --launcher pytorch")
+    started = "RANK" if launcher == "pytorch" else "SLURM_PROCID"
+    if started not in os.environ:
+        how = "torchrun --nproc_per_node=N" if launcher == "pytorch" else "srun"
+        raise AMDRestoreError(f"--launcher {launcher}: start it with {how} ...")
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if gpus and local > gpus:
+        raise AMDRestoreError(f"{local} processes for {gpus} GPUs: start as many as there are, or set num_gpu: 0")
+    params = dict(opt.get("dist_params") or {})
+    backend = params.get("backend") or ("nccl" if gpus else "gloo")
+    if backend == "nccl" and not gpus:
+        raise AMDRestoreError("dist_params.backend: nccl needs GPUs; set it to gloo or null")
+    timeout = timedelta(seconds=int(params.get("timeout", 1800)))
+    try:
+        if launcher == "slurm":
+            init_dist(launcher, backend=backend, **{key: params[key] for key in ("port",) if key in params})
+        elif gpus:
+            init_dist(launcher, backend=backend, timeout=timeout)
+        else:
+            torch.distributed.init_process_group(backend=backend, timeout=timeout)
+    except torch.distributed.DistError as error:
+        raise AMDRestoreError(f"the processes do not find one another: {' '.join(str(error).split())[:200]}") from error
+
+
+def settle_devices(opt: dict[str, Any], logger: logging.Logger) -> None:
+    """Set what is global to the process, and say which GPUs are left idle.
+
+    BasicSR lets cuDNN time its algorithms for each new shape. Rollouts have as many shapes as a batch has sizes of
+    what is left of it, validation has one for each image: on a GPU a run would begin with minutes of that.
+    """
+    torch.backends.cudnn.benchmark = False
+    idle = torch.cuda.device_count() - 1
+    if opt["num_gpu"] == 1 and not opt["dist"] and idle > 0:
+        command = f"torchrun --nproc_per_node={idle + 1} ... --launcher pytorch"
+        logger.info(f"One GPU is used, {idle} more are not; {command} uses all")
+
+
+def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest training state of the experiment (``--auto_resume``) or the one in ``path.resume_state``.
+
+    Raises:
+        AMDRestoreError: when the state cannot be read.
+    """
+    from basicsr.utils import check_resume
+
+    path = opt["path"].get("resume_state")
+    folder = Path(opt["path"]["training_states"])
+    if opt["auto_resume"] and folder.is_dir():
+        states = sorted((p for p in folder.glob("*.state") if p.stem.isdigit()), key=lambda p: int(p.stem))
+        path = str(states[-1]) if states else path
+    if not path:
+        return None
+    opt["path"]["resume_state"] = path
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise AMDRestoreError(
+            f"{path}: cannot resume from this file ({type(error).__name__}); delete it to use an earlier one"
+        ) from error
+    _check_batch(opt, state, path)
+    opt["resume_iter"] = int(state["iter"])
+    check_resume(opt, state["iter"])
+    return state
+
+
+def _check_batch(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
+    """The images of an iteration may be spread over another number of processes, but must be as many."""
+    from amd_restore.models.distributed import images_of_process
+
+    before, images = state.get("batch"), images_of_process(opt)
+    if before is None or before["processes"] * before["images"] == opt["world_size"] * images:
+        return
+    total = before["processes"] * before["images"]
+    advice = f"set datasets.train.batch_size_per_gpu to {total // opt['world_size']}"
+    if total % opt["world_size"]:
+        advice = f"use a number of processes that divides {total}"
+    raise AMDRestoreError(
+        f"{path}: was trained with {total} images per iteration "
+        f"({before['processes']} processes x {before['images']}), "
+        f"this run has {opt['world_size'] * images} ({opt['world_size']} x {images}); {advice}"
+    )
+
+
+def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
+    """Loaders whose order is a function of progress; same result shape as BasicSR's function.
+
+    The whole run is one epoch of positions, starting where the resume state stands.
+
+    Raises:
+        AMDRestoreError: when no training data is given.
+    """
+    from basicsr.data import build_dataset
+
+    from amd_restore.data.degradations import build_degradation
+    from amd_restore.data.device_crops import DeviceCrops, lies_on_device
+    from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
+    from amd_restore.models.distributed import images_of_process
+
+    train_loader: Any = None
+    sampler, val_loaders = None, []
+    total_iters = int(opt["train"]["total_iter"])
+    for phase, options in opt["datasets"].items():
+        dataset = build_dataset(options)
+        if options["phase"] != "train":
+            val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
+            continue
+        batch = images_of_process(opt)
+        start, total = opt.get("resume_iter", 0) * batch, total_iters * batch
+        sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
+        device = torch.device("cuda" if opt["num_gpu"] else "cpu")
+        workers, degradation = int(options.get("num_worker_per_gpu") or 0), opt.get("degradation") or {}
+        is_random = degradation.get("type") == "second_order"  # too much for a GPU: small sizes, image by image
+        wish = options.get("on_device", "auto")
+        on_device = lies_on_device(dataset, "never" if workers and is_random and wish == "auto" else wish, device)
+        positions: Any = PositionDataset(dataset, opt["manual_seed"])
+        if on_device:
+            dataset.only_places, workers = True, 0
+        elif workers and is_random:
+            degrade = build_degradation(degradation, opt["scale"])
+            positions = DegradedPositions(positions, degrade, batch * opt["world_size"])
+        train_loader = torch.utils.data.DataLoader(
+            positions,
+            batch_size=batch,
+            sampler=sampler,
+            num_workers=workers,
+            pin_memory=bool(options.get("pin_memory")),
+            drop_last=True,
+        )
+        if on_device:
+            train_loader = DeviceCrops(train_loader, dataset, device)
+        passes = total_iters * batch * opt["world_size"] / len(dataset)
+        length = f"{total_iters} iterations of {batch}: {passes:.1f} passes"
+        if opt["train"].get("time_limit"):
+            length = f"{opt['train']['time_limit']:g} s, or {length}; the learning rate follows the clock"
+        logger.info(f"{len(dataset)} training samples, {length} ({phase})")
+    if train_loader is None:
+        raise AMDRestoreError(f"{opt['opt_path']}: datasets has no 'train' entry")
+    return train_loader, sampler, val_loaders, 0, total_iters
+
+
+def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: float | None = None) -> int:
+    """Command line of ``train.py`` and ``test.py``: 0 when all went well, 2 after a one-line error.
+
+    128 and the number of a signal where one stopped the training; with a launcher, 3 where another process was lost.
+
+    Args:
+        is_train: training, not a test.
+        argv: arguments; None takes them from the command line.
+        started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts; None is now.
+    """
+    args = build_parser(is_train).parse_args(argv)
+    given = getattr(args, "started", None)
+    started = given if given is not None else started
+    from_now = time.monotonic() if started is None else started
+    try:
+        import_basicsr()
+        register_all(training=True)
+        from amd_restore.training.local_processes import start_several
+
+        if args.launcher != "none":
+            _one_of_several(args, is_train, from_now)
+        code = start_several(args, from_now) if is_train else None
+        return _alone(args, is_train, from_now) if code is None else code
+    except AMDRestoreError as error:
+        if args.debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _alone(args: argparse.Namespace, is_train: bool, started: float) -> int:
+    from amd_restore.models.ending import Stopped, StopRequest
+
+    request = StopRequest()
+    with request.heard() if is_train else contextlib.nullcontext():
+        try:
+            _patched_pipeline(args, is_train, started, request)
+        except Stopped as stopped:
+            sys.stderr.write(f"{stopped}\n")
+            return stopped.exit_code
+    return 0
+
+
+def _one_of_several(args: argparse.Namespace, is_train: bool, started: float) -> NoReturn:
+    from amd_restore.models.ending import Stopped
+    from amd_restore.training.lost_process import Progress, is_lost, watched
+
+    progress, code = Progress(), 0
+    with watched(progress):
+        try:
+            _patched_pipeline(args, is_train, started, progress.request, progress)
+        except Stopped as stopped:
+            code = stopped.exit_code
+            if not progress.rank:
+                sys.stderr.write(f"{stopped}\n")
+        except AMDRestoreError:
+            progress.is_failing = True
+            if progress.rank:
+                # The first process says the same, and who has started them then ends this one.
+                time.sleep(SAME_ERROR if getattr(args, "started", None) is None else 10 * SAME_ERROR)
+            raise
+        except RuntimeError as error:
+            if args.debug or not is_lost(error):
+                raise
+            progress.end(f"another process was lost ({' '.join(str(error).split())[:120]}),")
+    torch.distributed.barrier()  # gloo aborts where one process is gone while another still answers it
+    time.sleep(AFTER_BARRIER)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        code
+    )  # all is written; gloo's threads now and then abort an orderly end, and torchrun then reports a failure
+
+
+def _patched_pipeline(
+    args: argparse.Namespace, is_train: bool, started: float, request: StopRequest, progress: Progress | None = None
+) -> None:
+    import basicsr.test
+    import basicsr.train
+
+    from amd_restore.models.ending import Batches, Stopped
+
+    # BasicSR steps every schedule each iteration, also that of a student that is not updated in the first one.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+    module = basicsr.train if is_train else basicsr.test
+    batches: list[Batches] = []
+
+    def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
+        opt = prepare_options(args, Path(root_path), is_train)
+        if progress is not None:
+            progress.rank = opt["rank"]
+            progress.states = Path(opt["path"]["training_states"]) if is_train else None
+        return opt, args
+
+    def loaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
+        train_loader, sampler, val_loaders, *lengths = create_dataloaders(opt, logger)
+        batches.append(Batches(train_loader, val_loaders, request))
+        return (batches[-1], sampler, val_loaders, *lengths)
+
+    def build_model(opt: dict[str, Any]) -> Any:
+        settle_devices(opt, basicsr.utils.get_root_logger())
+        model = basicsr.models.build_model(opt)
+        if progress is not None:
+            progress.model = model
+        if is_train:
+            model.time_limit.started, model.stop_request, batches[-1].model = started, request, model
+        return model
+
+    def message_logger(*arguments: Any) -> Any:
+        batches[-1].messages = basicsr.utils.MessageLogger(*arguments)
+        return batches[-1].messages
+
+    module.parse_options, module.build_model = parse_options, build_model
+    if not is_train:
+        module.test_pipeline(str(Path.cwd()))
+        return
+    module.load_resume_state, module.create_train_val_dataloader = load_resume_state, loaders
+    module.MessageLogger = message_logger
+    try:
+        module.train_pipeline(str(Path.cwd()))
+    except Stopped:
+        if batches[-1].messages.tb_logger is not None:
+            batches[-1].messages.tb_logger.close()  # else the curves of the last minutes are lost
+        raise

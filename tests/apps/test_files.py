@@ -1,0 +1,199 @@
+"""Folders at scale: killed at any moment, the same command goes on; nothing is lost, doubled or left over."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_model import save_tiny
+
+from amd_restore.apps.cli import main
+from amd_restore.apps.files.engine import Engine
+from amd_restore.apps.files.plan import Job, plan_jobs
+from amd_restore.apps.files.restorer import Finish, Restorer, Source
+from amd_restore.apps.files.settings import Settings
+from amd_restore.image_io import Picture, write_image
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small pictures of two sizes, in two folders."""
+    root = tmp_path_factory.mktemp("in")
+    generator = np.random.default_rng(0)
+    for i in range(40):
+        shape = (12, 10, 3) if i % 3 else (9, 14, 3)
+        name = f"{'deep/' if i % 4 == 0 else ''}{i:02}.png"
+        write_image(root / name, Picture(generator.integers(0, 256, shape, np.uint8)))
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def restore_in_child(arguments: list[str]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    raise SystemExit(main(arguments))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("batch", [1, 3])
+def test_killed_at_random_moments(tmp_path: Path, folder: Path, weights: Path, batch: int) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["amd_restore.apps.files.restorer", "amd_restore.apps.cli"])
+    moments = random.Random(batch)
+    common = ["-i", str(folder), "--recursive", "--model", str(weights), "--workers", "3", "--batch", str(batch)]
+
+    def run(output: Path, kill_after: float | None) -> int | None:
+        child = context.Process(target=restore_in_child, args=([*common, "-o", str(output), "--resume"],))
+        child.start()
+        child.join(kill_after)
+        child.kill()  # nothing happens to one that has just ended
+        child.join()
+        return child.exitcode
+
+    assert run(tmp_path / "warm_up", None) == 0  # the first run waits for the server that forks
+    start = time.perf_counter()
+    assert run(tmp_path / "undisturbed", None) == 0
+    whole = time.perf_counter() - start
+    start = time.perf_counter()
+    assert run(tmp_path / "undisturbed", None) == 0  # all there: what starting up takes
+    startup = time.perf_counter() - start
+    expected = contents(tmp_path / "undisturbed")
+    assert len(expected) == 40
+    killed = rounds = 0
+    while killed < KILLS // 2:
+        output = tmp_path / f"killed_{rounds}"
+        rounds += 1
+        while run(output, startup * 0.8 + moments.random() * max(whole - startup, 0.05)) != 0:
+            killed += 1
+            half = contents(output) if output.exists() else {}
+            finished = {name: data for name, data in half.items() if not name.endswith(".part")}
+            assert finished.items() <= expected.items()
+        assert contents(output) == expected
+        assert rounds < 5 * KILLS, "never killed in the middle"
+
+
+def test_batches_do_not_depend_on_what_is_there(tmp_path: Path, folder: Path, weights: Path) -> None:
+    common = ["-i", str(folder), "--recursive", "--model", str(weights)]
+    assert main([*common, "-o", str(tmp_path / "three"), "--batch", "3"]) == 0
+    whole = contents(tmp_path / "three")
+    for name in list(whole)[::2]:
+        (tmp_path / "three" / name).unlink()
+    assert main([*common, "-o", str(tmp_path / "three"), "--batch", "3", "--json", str(tmp_path / "report.json")]) == 0
+    assert contents(tmp_path / "three") == whole
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["counts"] == {"restored": 20, "skipped": 20, "failed": 0, "open": 0}
+
+
+def test_report(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "in" / "good.png", Picture(np.zeros((5, 7, 3), np.uint8)))
+    write_image(tmp_path / "in" / "made.png", Picture(np.zeros((5, 7, 3), np.uint8)))
+    write_image(tmp_path / "out" / "made.png", Picture(np.zeros((1, 1, 3), np.uint8)))
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(weights), "--seed", "3"]
+    assert main([*arguments, "--json", "-"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith("restored 1 of 3 images into ")
+    report = json.loads(captured.out)
+    assert report["counts"] == {"restored": 1, "skipped": 1, "failed": 1, "open": 0}
+    assert report["settings"] == {"model": str(weights), "seed": 3}
+    bad, good, made = report["images"]
+    assert bad["status"] == "failed" and "0 bytes" in bad["message"]
+    assert good["size"] == {"width": 7, "height": 5} and good["restored_size"] == {"width": 28, "height": 20}
+    assert good["seconds"] > 0 and made["status"] == "skipped"
+
+
+class SlowRestorer(Restorer):
+    """Stands for a real one: each stage takes a known time and notes when."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, list[tuple[float, float]]] = {"read": [], "restore": [], "write": []}
+        self.lock = threading.Lock()
+
+    def stage(self, name: str) -> None:
+        start = time.perf_counter()
+        time.sleep(0.03)
+        with self.lock:
+            self.spans[name].append((start, time.perf_counter()))
+
+    def read(self, job: Job) -> Source:
+        self.stage("read")
+        return Source(job, Picture(np.zeros((2, 2, 3), np.uint8)), 0.0)
+
+    def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
+        return [[source] for source in sources]
+
+    def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
+        self.stage("restore")
+
+        def write() -> tuple[int, int]:
+            self.stage("write")
+            return 8, 8
+
+        return [write for _ in group]
+
+
+def overlap(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> float:
+    return sum(max(0.0, min(a1, b1) - max(a0, b0)) for a0, a1 in one for b0, b1 in other)
+
+
+def test_reading_and_writing_overlap_the_work(tmp_path: Path) -> None:
+    restorer = SlowRestorer()
+    jobs = [Job(tmp_path / f"{i}.png", tmp_path / "out" / f"{i}.png") for i in range(10)]
+    outcomes = list(Engine(restorer).run(jobs))
+    assert [outcome.job for outcome in outcomes] == jobs
+    assert {outcome.status for outcome in outcomes} == {"restored"}
+    working = sum(end - start for start, end in restorer.spans["restore"])
+    assert overlap(restorer.spans["read"], restorer.spans["restore"]) > 0.5 * working
+    assert overlap(restorer.spans["write"], restorer.spans["restore"]) > 0.5 * working
+    # Reading does not run away either: at most the picture at work and a few ahead are in memory.
+    started = [sum(read[0] < work[0] for read in restorer.spans["read"]) for work in restorer.spans["restore"]]
+    assert all(count <= i + 5 for i, count in enumerate(started))
+
+
+def test_stopping_in_the_middle_reads_no_further(tmp_path: Path) -> None:
+    restorer = SlowRestorer()
+    jobs = [Job(tmp_path / f"{i}.png", tmp_path / "out" / f"{i}.png") for i in range(50)]
+    running = Engine(restorer).run(jobs)
+    next(running)
+    running.close()
+    assert len(restorer.spans["read"]) < 10
+    assert len(restorer.spans["write"]) <= len(restorer.spans["restore"])
+
+
+def test_a_link_in_a_circle_and_a_locked_folder(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep" / "a.png").touch()
+    (tmp_path / "in" / "deep" / "again").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "in" / "folder.png").mkdir()
+    jobs = plan_jobs(tmp_path / "in", tmp_path / "out", recursive=True)
+    assert [job.source.relative_to(tmp_path / "in") for job in jobs] == [Path("deep/a.png")]
+
+
+def test_settings_that_contradict_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").touch()
+    assert main(["-i", str(tmp_path), "--outscale", "2", "--width", "100"]) == 2
+    assert capsys.readouterr().err == "--outscale and --width contradict each other; give one\n"
+    with pytest.raises(SystemExit) as stop:
+        main(["-i", str(tmp_path), "--resume", "--overwrite"])
+    assert stop.value.code == 2
+    assert Settings(steps=2).record() == {"steps": 2}

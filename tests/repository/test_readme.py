@@ -1,0 +1,66 @@
+"""The README says what is so: its commands exist, its files exist, its first picture's job runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from places import REPOSITORY
+from warm_python import warm_python
+
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every shell line inside ```bash blocks, comments removed, split at && into words."""
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL))
+    lines = re.sub(r"\\\n\s*", "", blocks).splitlines()
+    parts = [part for line in lines for part in line.split("#")[0].split("&&")]
+    return [words for part in parts if (words := [w for w in shlex.split(part) if "=" not in w.split("-")[0]])]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_exist(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (document.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_nothing_is_left_to_fill_in(document: Path) -> None:
+    assert not re.search(r"@@|\bTBD\b|\bTODO\b", document.read_text(encoding="utf-8"))
+
+
+def python_words() -> list[list[str]]:
+    found = [words for path in DOCUMENTS for words in commands(path.read_text(encoding="utf-8"))]
+    return [words for words in found if words[0].endswith("python")]
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(python_words()) >= 8
+
+
+@pytest.mark.parametrize("words", python_words(), ids=" ".join)
+def test_named_scripts_options_and_flags_exist(words: list[str]) -> None:
+    if words[1] == "-m":
+        target, arguments = ["-m", words[2]], words[3:]
+    else:
+        assert (REPOSITORY / words[1]).is_file(), words[1]
+        target, arguments = [words[1]], words[2:]
+    for file in (word for word in arguments if word.endswith(".yml") and word.startswith("options/")):
+        assert (REPOSITORY / file).is_file(), file
+    result = subprocess.run([warm_python(), *target, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for flag in (word for word in arguments if word.startswith("-")):
+        assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", result.stdout), f"{flag} is no flag of {target}"
+
+
+def test_the_list_of_options_is_current() -> None:
+    """``python -m amd_restore.options > docs/options.md`` after changing an option."""
+    result = subprocess.run(
+        [warm_python(), "-m", "amd_restore.options"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == (REPOSITORY / "docs" / "options.md").read_text(encoding="utf-8")
