@@ -17,11 +17,12 @@ _NAMES = {
 def has_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` multiplies in bfloat16; emulating it is slower than float32.
 
-    A processor that has the instructions counts only where oneDNN may use them (``ONEDNN_MAX_CPU_ISA``).
+    A processor that has the instructions counts only where oneDNN and PyTorch's own kernels may use them
+    (``ONEDNN_MAX_CPU_ISA``, ``ATEN_CPU_CAPABILITY``).
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones only emulate it
-    if device.type != "cpu":
+    if device.type != "cpu" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return False
     # These are private names, hence the care.
     used = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)

@@ -19,8 +19,9 @@ print(has_bfloat16(cpu), resolve_dtype("auto", cpu), resolve_dtype("bf16", cpu))
 """
 
 
-def test_instructions_that_onednn_may_not_use_do_not_count() -> None:
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"])
+def test_instructions_that_may_not_be_used_do_not_count(variable: str) -> None:
+    environment = os.environ | {variable: "avx2"}
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
@@ -32,6 +33,7 @@ def test_a_processor_needs_the_instructions(name: str, monkeypatch: pytest.Monke
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not has_bfloat16(torch.device("cpu"))
     monkeypatch.setattr(torch.cpu, name, lambda: True)
     assert has_bfloat16(torch.device("cpu"))
