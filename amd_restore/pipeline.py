@@ -31,7 +31,7 @@ from amd_restore.checkpoint import (
 )
 from amd_restore.diffusion import Codec, field_noise, lq_start, sample
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io.streamed import is_streamed, write_rows
+from amd_restore.image_io import Picture, is_streamed, write_image
 from amd_restore.inference import memory
 from amd_restore.inference.call_options import CallOptions, check_image, memory_errors
 from amd_restore.inference.fidelity import Draw, tempered
@@ -41,7 +41,6 @@ from amd_restore.inference.tta import restore_oriented
 from amd_restore.precision import resolve_device, resolve_dtype
 
 if TYPE_CHECKING:
-    from amd_restore.image_io import Picture
     from amd_restore.inference.post import PostProcess
 
 # lq pixels that a tile sees beyond its borders; fewer where the network sees less far. Measured with the released x4
@@ -257,7 +256,7 @@ class RestorationPipeline:
         rows, (height, width, channels) = self._image_rows(picture.pixels, is_streamed(path), options)
         # A picture of the right size and no memory: metadata depend on the size.
         blank = np.broadcast_to(np.zeros((), picture.pixels.dtype), (height, width, channels))
-        write_rows(path, picture.with_pixels(blank), rows, quality)
+        write_image(path, picture.with_pixels(blank), quality, rows)
 
     def _image_rows(
         self, image: np.ndarray[Any, Any], streamed: bool, options: dict[str, Any]

@@ -14,9 +14,8 @@ from PIL import Image
 from amd_restore.atomic import user_error
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour, deep, heif
-from amd_restore.image_io.limits import DEFAULT_MAX_PIXELS, check_size, damaged
 from amd_restore.image_io.metadata import metadata_of, read_metadata, upright
-from amd_restore.image_io.picture import Picture, Pixels
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 READABLE_SUFFIXES = (

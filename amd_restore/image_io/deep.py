@@ -13,8 +13,7 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io.limits import damaged
-from amd_restore.image_io.picture import Pixels
+from amd_restore.image_io.picture import Pixels, damaged
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274

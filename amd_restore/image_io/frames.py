@@ -18,9 +18,8 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour
 from amd_restore.image_io.decoding import open_header, read_bytes
 from amd_restore.image_io.encoding import check_quality
-from amd_restore.image_io.limits import DEFAULT_MAX_PIXELS, damaged
 from amd_restore.image_io.metadata import exif_of, read_metadata, upright
-from amd_restore.image_io.picture import Picture, to_depth
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, to_depth
 
 _FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 FRAME_SUFFIXES = tuple(_FORMATS)

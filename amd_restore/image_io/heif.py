@@ -11,9 +11,8 @@ from PIL import Image
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour
-from amd_restore.image_io.limits import check_size
 from amd_restore.image_io.metadata import exif_of, metadata_of
-from amd_restore.image_io.picture import Picture, Pixels, to_depth
+from amd_restore.image_io.picture import Picture, Pixels, check_size, to_depth
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}

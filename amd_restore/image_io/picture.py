@@ -1,4 +1,4 @@
-"""What an image file holds, in memory."""
+"""What an image file holds, in memory, how large that may be, and how to say that it is damaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from amd_restore.errors import AMDRestoreError
+
 Pixels = np.ndarray[Any, Any]
+DEFAULT_MAX_PIXELS = 200_000_000
+_LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,24 @@ def to_depth(pixels: Pixels, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return pixels.astype(np.uint16) * np.uint16(257)
+
+
+def check_size(width: int, height: int, max_pixels: int | None) -> None:
+    """Refuse what is too large, before memory is taken for it.
+
+    Raises:
+        AMDRestoreError: more than ``max_pixels``, or none.
+    """
+    if min(width, height) < 1:
+        raise AMDRestoreError(f"{width}x{height} pixels: there is no picture in it")
+    if max_pixels is not None and width * height > max_pixels:
+        size = f"{width}x{height} pixels are {width * height / 1e6:.1f} megapixels"
+        limit = f"the limit is {max_pixels / 1e6:g} megapixels"
+        raise AMDRestoreError(f"{size}, {limit}; raise it with --max-pixels if you trust the file, or cut it up")
+
+
+def damaged(error: object) -> AMDRestoreError:
+    """The error to raise when a decoder fails; its reason is cut to a few words of one line."""
+    reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
+    reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
+    return AMDRestoreError(f"the image data are truncated or damaged ({reason}); copy it again")

@@ -1,4 +1,4 @@
-"""PNG from rows: filtered and compressed as they come (PNG specification, third edition)."""
+"""PNG writer: rows are filtered and compressed as they come (PNG specification, third edition)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import BinaryIO
 import numpy as np
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io.encoding import png_metadata
-from amd_restore.image_io.picture import Picture
-from amd_restore.image_io.rows import Pixels, regroup
+from amd_restore.image_io.metadata import exif_of
+from amd_restore.image_io.picture import Picture, Pixels, to_depth
+from amd_restore.image_io.rows import regroup
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-_LEVEL = 4  # as for PNG files that are not streamed
+_LEVEL = 4
 _PORTION = 1 << 20  # bytes of pixels that are filtered at a time
 _LARGEST = (1 << 31) - 1
+_METRES_PER_INCH = 0.0254
 
 
 def write_png(file: BinaryIO, picture: Picture, rows: Iterable[Pixels]) -> None:
-    """Write a PNG file; arguments as :func:`~amd_restore.image_io.streamed.write_rows`. Float pixels become 16 bits.
+    """Write a PNG file of 8 bits, or of 16 where ``picture`` has more or floating ones.
+
+    Args:
+        file: where to.
+        picture: size, dtype and metadata; its pixels are not looked at.
+        rows: the pixels from top to bottom, (n, W, C) each.
 
     Raises:
         AMDRestoreError: a side is larger than PNG can say; rows are missing or too many.
@@ -32,7 +38,7 @@ def write_png(file: BinaryIO, picture: Picture, rows: Iterable[Pixels]) -> None:
     depth = 8 if picture.pixels.dtype == np.uint8 else 16
     bytes_per_pixel = channels * depth // 8
     header = struct.pack(">IIBBBBB", width, height, depth, _COLOUR_TYPES[channels], 0, 0, 0)
-    file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + png_metadata(picture))
+    file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + _metadata(picture))
     compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
     above = np.zeros(width * bytes_per_pixel, np.uint8)
     portion = max(1, _PORTION // above.size)
@@ -41,7 +47,7 @@ def write_png(file: BinaryIO, picture: Picture, rows: Iterable[Pixels]) -> None:
         _write_data(file, compressor.compress(filtered(lines, above, bytes_per_pixel).tobytes()))
         above = lines[-1]
     _write_data(file, compressor.flush())
-    file.write(_chunk(b"IEND", b""))
+    file.write(chunk(b"IEND", b""))
 
 
 def filtered(lines: Pixels, above: Pixels, bytes_per_pixel: int) -> Pixels:
@@ -63,7 +69,7 @@ def filtered(lines: Pixels, above: Pixels, bytes_per_pixel: int) -> Pixels:
     least = np.full(len(lines), np.iinfo(np.int64).max)
     for kind, prediction in ((1, left), (2, up), (3, average), (4, _paeth(left, up, corner))):
         rest = lines - prediction  # modulo 256
-        cost = np.abs(rest.view(np.int8).astype(np.int16)).sum(axis=1, dtype=np.int64)
+        cost = np.minimum(rest, -rest).sum(axis=1, dtype=np.int64)  # of signed bytes, the absolute values
         better = cost < least
         out[better, 0], out[better, 1:] = kind, rest[better]
         least[better] = cost[better]
@@ -75,22 +81,33 @@ def _paeth(left: Pixels, up: Pixels, corner: Pixels) -> Pixels:
     a, b, c = left.astype(np.int16), up.astype(np.int16), corner.astype(np.int16)
     to_left, to_up = np.abs(b - c), np.abs(a - c)
     to_corner = np.abs(a + b - 2 * c)
-    nearest = np.where((to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner))
-    return nearest
+    return np.where((to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner))
 
 
 def _lines(band: Pixels, depth: int) -> Pixels:
     """Pixels as the bytes of a PNG, (n, bytes)."""
-    if band.dtype.kind == "f":
-        band = np.rint(band.clip(0, 1) * np.float64(65535)).astype(np.uint16)
-    stored = np.ascontiguousarray(band, np.uint8 if depth == 8 else ">u2")
+    stored = np.ascontiguousarray(band if depth == 8 else to_depth(band, np.uint16), np.uint8 if depth == 8 else ">u2")
     return stored.view(np.uint8).reshape(len(band), -1)
+
+
+def _metadata(picture: Picture) -> bytes:
+    """The iCCP, pHYs and eXIf chunks (11.3)."""
+    chunks = b""
+    if picture.icc:
+        chunks += chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.icc))
+    if picture.dpi:
+        x, y = (round(value / _METRES_PER_INCH) for value in picture.dpi)
+        chunks += chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
+    if exif := exif_of(picture):
+        chunks += chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    return chunks
 
 
 def _write_data(file: BinaryIO, data: bytes) -> None:
     if data:
-        file.write(_chunk(b"IDAT", data))
+        file.write(chunk(b"IDAT", data))
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk with its length and checksum (5.3)."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))

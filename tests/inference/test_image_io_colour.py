@@ -20,7 +20,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import SUFFIXES, Picture, decode, encode, read_image, suffix_of
 from amd_restore.image_io.colour import srgb_profile
 from amd_restore.image_io.decoding import open_header
-from amd_restore.image_io.encoding import _png_chunk
+from amd_restore.image_io.png import chunk
 
 WITH_HEIF = pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif", ".heic"])
 
@@ -168,7 +168,7 @@ def bomb(height: int = 50_000, width: int = 50_000) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes(150_001 * 40))
     chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(name, body) for name, body in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in chunks)
 
 
 def test_bomb_is_refused_by_its_header(tmp_path: Path) -> None:

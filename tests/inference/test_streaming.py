@@ -14,10 +14,9 @@ from PIL import Image, ImageCms
 from tiny_model import save_tiny
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import Picture, decode, read_image
+from amd_restore.image_io import Picture, decode, is_streamed, read_image, write_image
 from amd_restore.image_io.png import filtered
-from amd_restore.image_io.streamed import is_streamed, write_rows
-from amd_restore.image_io.streamed_tiff import write_tiff
+from amd_restore.image_io.tiff import write_tiff
 from amd_restore.pipeline import RestorationPipeline
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -53,7 +52,7 @@ def test_pixels_come_back(tmp_path: Path, suffix: str, channels: int, dtype: Any
     pixels = noisy(61, 37, channels, dtype)
     path = tmp_path / f"out{suffix}"
     assert is_streamed(path)
-    write_rows(path, Picture(pixels), in_bands(pixels, 1, 0, 30, 5))
+    write_image(path, Picture(pixels), rows=in_bands(pixels, 1, 0, 30, 5))
     found = read_image(path)
     assert found.pixels.dtype == dtype
     assert np.array_equal(found.pixels, pixels)
@@ -66,9 +65,9 @@ def test_pixels_come_back(tmp_path: Path, suffix: str, channels: int, dtype: Any
 
 def test_float_pixels(tmp_path: Path) -> None:
     pixels = noisy(20, 30, 3, np.float32)
-    write_rows(tmp_path / "a.tif", Picture(pixels), in_bands(pixels, 7))
+    write_image(tmp_path / "a.tif", Picture(pixels), rows=in_bands(pixels, 7))
     assert np.array_equal(read_image(tmp_path / "a.tif").pixels, pixels)
-    write_rows(tmp_path / "a.png", Picture(pixels), in_bands(pixels, 7))
+    write_image(tmp_path / "a.png", Picture(pixels), rows=in_bands(pixels, 7))
     assert np.abs(read_image(tmp_path / "a.png").pixels / 65535 - pixels).max() < 1e-5
 
 
@@ -95,7 +94,7 @@ def test_big_tiff_is_read_by_others() -> None:
 def test_metadata_are_kept_and_made_right(tmp_path: Path, suffix: str) -> None:
     pixels = noisy(40, 50, 3, np.uint8)
     path = tmp_path / f"a{suffix}"
-    write_rows(path, Picture(pixels, PROFILE, exif_block(), (300.0, 150.0)), [pixels])
+    write_image(path, Picture(pixels, PROFILE, exif_block(), (300.0, 150.0)), rows=[pixels])
     found = read_image(path)
     assert found.icc == PROFILE
     assert found.dpi == pytest.approx((300, 150), rel=1e-3)
@@ -138,7 +137,7 @@ def test_rows_must_fit(tmp_path: Path) -> None:
     ):
         for suffix in (".png", ".tif", ".bmp"):
             with pytest.raises(AMDRestoreError, match=message):
-                write_rows(tmp_path / f"a{suffix}", Picture(pixels), rows)
+                write_image(tmp_path / f"a{suffix}", Picture(pixels), rows=rows)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +153,7 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         path = tmp_path / f"a{suffix}"
         path.write_bytes(b"old")
         with pytest.raises(KeyboardInterrupt):
-            write_rows(path, Picture(pixels), failing())
+            write_image(path, Picture(pixels), rows=failing())
         assert path.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.tif"]
 

@@ -20,12 +20,12 @@ from amd_restore.image_io import (
     Picture,
     decode,
     encode,
+    is_streamed,
     read_frames,
     read_image,
     write_frames,
     write_image,
 )
-from amd_restore.image_io.streamed import is_streamed
 
 STREAM_PIXELS = 16_000_000  # output pixels from which on rows are written as they come
 
