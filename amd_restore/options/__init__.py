@@ -13,7 +13,8 @@ from amd_restore.options.blocks import (
     DistillOptions,
     RewardOptions,
 )
-from amd_restore.options.load import check_devices, load_options, read_yaml
+from amd_restore.options.files import OptionFile, merge, read_yaml
+from amd_restore.options.load import check_devices, load_options
 from amd_restore.options.run import RunOptions
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "DegradationOptions",
     "DiffusionOptions",
     "DistillOptions",
+    "OptionFile",
     "RewardOptions",
     "RunOptions",
     "check_devices",
     "load_options",
+    "merge",
     "read_yaml",
 ]

@@ -25,6 +25,7 @@ from amd_restore.options.blocks import (
     RewardOptions,
 )
 from amd_restore.options.fields import OptionError, Plugin, build, check, defaults, option
+from amd_restore.options.files import OptionFile
 from amd_restore.registry import ARCH_REGISTRY, REWARD_REGISTRY, did_you_mean, import_basicsr, register_all
 
 # What BasicSR's pipelines and ours write into the options while running; no file may set it.
@@ -132,14 +133,14 @@ class RunOptions:
                 raise ValueError("train.optim_d: missing; network_d needs it")
 
     @classmethod
-    def check(cls, opt: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
+    def check(cls, opt: Mapping[str, Any], file: str | Path | OptionFile) -> dict[str, Any]:
         """The options as plain values, each of its declared type.
 
         Keys that were not given stay absent, except in ``logger`` and ``val``: BasicSR reads those without defaults.
 
         Args:
             opt: options as parsed from yml.
-            file: where they came from, for messages.
+            file: where they came from, for messages; with bases, the one in which a wrong key stands is named.
 
         Raises:
             AMDRestoreError: one line with file, dotted key, problem and nearest known name.
@@ -149,7 +150,8 @@ class RunOptions:
             build(checked, cls)
             _check_plugin_names(checked)
         except OptionError as error:
-            raise AMDRestoreError(f"{file}: {error}") from error
+            place = file.place(str(error).partition(": ")[0]) if isinstance(file, OptionFile) else file
+            raise AMDRestoreError(f"{place}: {error}") from error
         checked["logger"] = {**defaults(LoggerOptions), **checked.get("logger", {})}
         if checked.get("val") is not None:
             checked["val"] = {**defaults(ValOptions), **checked["val"]}

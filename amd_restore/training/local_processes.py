@@ -42,11 +42,12 @@ def start_several(args: argparse.Namespace, started: float) -> int | None:
     count = processes_for(args.processes, opt, torch.cuda.device_count())
     if count == 1:
         return None
-    forced = [*args.force_yml, *shares(opt, count)]
-    sys.stderr.write(f"{count} processes share the work ({', '.join(forced[-3:-1])})\n")
+    images, threads, _ = parts = shares(opt, count)
+    sys.stderr.write(f"{count} processes share the work ({images}, {threads})\n")
+    forced = ["--force_yml", *args.force_yml] if args.force_yml else []
     flags = [flag for flag in ("--auto_resume", "--debug") if getattr(args, flag[2:])]
     launched = ["--launcher", "pytorch", "--started", str(started)]
-    return run_processes(count, ["-opt", str(args.opt), *flags, *launched, "--force_yml", *forced])
+    return run_processes(count, ["-opt", str(args.opt), *flags, *launched, *forced, "--shares", *parts])
 
 
 def processors() -> int:

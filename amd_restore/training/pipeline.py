@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.options import check_devices, load_options
+from amd_restore.options import OptionFile, check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
+from amd_restore.training.loaders import create_dataloaders
+from amd_restore.training.resume import load_resume_state
 
 if TYPE_CHECKING:
     from amd_restore.models.ending import StopRequest
@@ -44,7 +46,9 @@ def build_parser(is_train: bool) -> argparse.ArgumentParser:
         parser.add_argument(
             "--processes", default="1", metavar="N", help="processes that share a CPU run; auto: as many as num_threads"
         )
-        parser.add_argument("--started", type=float, help=argparse.SUPPRESS)  # for time_limit, by the starting process
+        # By the process that starts several: the time that time_limit counts from, and each one's share of the work.
+        parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+        parser.add_argument("--shares", nargs="+", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
     parser.add_argument("--debug", action="store_true", help="log, save and validate often; tracebacks on errors")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -61,7 +65,8 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info
 
-    opt = load_options(args.opt, args.force_yml, required=("train", "datasets") if is_train else ("datasets", "val"))
+    needed = ("train", "datasets") if is_train else ("datasets", "val")
+    opt = load_options(args.opt, [*args.force_yml, *getattr(args, "shares", ())], needed)
     check_devices(opt, args.opt)
     opt["opt_path"] = str(args.opt)
     opt["dist"] = args.launcher != "none"
@@ -103,6 +108,13 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
             if opt.get("val"):
                 opt["val"]["val_freq"] = 8
     return opt
+
+
+def keep_options(args: argparse.Namespace, folder: str) -> None:
+    """Write the options of a run into its folder, under the name of their file: bases and overrides are in it."""
+    file = OptionFile.read(args.opt, args.force_yml)
+    source = " <- ".join(name for name, _ in reversed(file.layers))
+    file.write(Path(folder) / file.path.name, f"{time.asctime()}: {' '.join(sys.argv)}\n{source}")
 
 
 def start_processes(opt: dict[str, Any], launcher: str) -> None:
@@ -153,109 +165,6 @@ def settle_devices(opt: dict[str, Any], logger: logging.Logger) -> None:
     if opt["num_gpu"] == 1 and not opt["dist"] and idle > 0:
         command = f"torchrun --nproc_per_node={idle + 1} ... --launcher pytorch"
         logger.info(f"One GPU is used, {idle} more are not; {command} uses all")
-
-
-def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest training state of the experiment (``--auto_resume``) or the one in ``path.resume_state``.
-
-    Raises:
-        AMDRestoreError: when the state cannot be read.
-    """
-    from basicsr.utils import check_resume
-
-    path = opt["path"].get("resume_state")
-    folder = Path(opt["path"]["training_states"])
-    if opt["auto_resume"] and folder.is_dir():
-        states = sorted((p for p in folder.glob("*.state") if p.stem.isdigit()), key=lambda p: int(p.stem))
-        path = str(states[-1]) if states else path
-    if not path:
-        return None
-    opt["path"]["resume_state"] = path
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise AMDRestoreError(
-            f"{path}: cannot resume from this file ({type(error).__name__}); delete it to use an earlier one"
-        ) from error
-    _check_batch(opt, state, path)
-    opt["resume_iter"] = int(state["iter"])
-    check_resume(opt, state["iter"])
-    return state
-
-
-def _check_batch(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
-    """The images of an iteration may be spread over another number of processes, but must be as many."""
-    from amd_restore.models.distributed import images_of_process
-
-    before, images = state.get("batch"), images_of_process(opt)
-    if before is None or before["processes"] * before["images"] == opt["world_size"] * images:
-        return
-    total = before["processes"] * before["images"]
-    advice = f"set datasets.train.batch_size_per_gpu to {total // opt['world_size']}"
-    if total % opt["world_size"]:
-        advice = f"use a number of processes that divides {total}"
-    raise AMDRestoreError(
-        f"{path}: was trained with {total} images per iteration "
-        f"({before['processes']} processes x {before['images']}), "
-        f"this run has {opt['world_size'] * images} ({opt['world_size']} x {images}); {advice}"
-    )
-
-
-def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
-    """Loaders whose order is a function of progress; same result shape as BasicSR's function.
-
-    The whole run is one epoch of positions, starting where the resume state stands.
-
-    Raises:
-        AMDRestoreError: when no training data is given.
-    """
-    from basicsr.data import build_dataset
-
-    from amd_restore.data.degradations import build_degradation
-    from amd_restore.data.device_crops import DeviceCrops, lies_on_device
-    from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
-    from amd_restore.models.distributed import images_of_process
-
-    train_loader: Any = None
-    sampler, val_loaders = None, []
-    total_iters = int(opt["train"]["total_iter"])
-    for phase, options in opt["datasets"].items():
-        dataset = build_dataset(options)
-        if options["phase"] != "train":
-            val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
-            continue
-        batch = images_of_process(opt)
-        start, total = opt.get("resume_iter", 0) * batch, total_iters * batch
-        sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
-        device = torch.device("cuda" if opt["num_gpu"] else "cpu")
-        workers, degradation = int(options.get("num_worker_per_gpu") or 0), opt.get("degradation") or {}
-        is_random = degradation.get("type") == "second_order"  # too much for a GPU: small sizes, image by image
-        wish = options.get("on_device", "auto")
-        on_device = lies_on_device(dataset, "never" if workers and is_random and wish == "auto" else wish, device)
-        positions: Any = PositionDataset(dataset, opt["manual_seed"])
-        if on_device:
-            dataset.only_places, workers = True, 0
-        elif workers and is_random:
-            degrade = build_degradation(degradation, opt["scale"])
-            positions = DegradedPositions(positions, degrade, batch * opt["world_size"])
-        train_loader = torch.utils.data.DataLoader(
-            positions,
-            batch_size=batch,
-            sampler=sampler,
-            num_workers=workers,
-            pin_memory=bool(options.get("pin_memory")),
-            drop_last=True,
-        )
-        if on_device:
-            train_loader = DeviceCrops(train_loader, dataset, device)
-        passes = total_iters * batch * opt["world_size"] / len(dataset)
-        length = f"{total_iters} iterations of {batch}: {passes:.1f} passes"
-        if opt["train"].get("time_limit"):
-            length = f"{opt['train']['time_limit']:g} s, or {length}; the learning rate follows the clock"
-        logger.info(f"{len(dataset)} training samples, {length} ({phase})")
-    if train_loader is None:
-        raise AMDRestoreError(f"{opt['opt_path']}: datasets has no 'train' entry")
-    return train_loader, sampler, val_loaders, 0, total_iters
 
 
 def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: float | None = None) -> int:
@@ -377,6 +286,7 @@ def _patched_pipeline(
         return
     module.load_resume_state, module.create_train_val_dataloader = load_resume_state, loaders
     module.MessageLogger = message_logger
+    module.copy_opt_file = lambda _, folder: None if progress and progress.rank else keep_options(args, folder)
     try:
         module.train_pipeline(str(Path.cwd()))
     except Stopped:

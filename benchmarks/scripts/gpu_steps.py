@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from amd_restore.models.diagnostics import read_diagnostics
-from amd_restore.options import read_yaml
+from amd_restore.options import OptionFile
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.precision import has_bfloat16
 from amd_restore.training.pipeline import build_parser, prepare_options, run_pipeline, settle_devices
@@ -223,7 +223,7 @@ class Check:
 
     def options(self, recipe: str, name: str, iterations: int) -> dict[str, Any]:
         """A recipe with the released networks, made-up crops and no validation, that logs each iteration."""
-        options = read_yaml(ROOT / "options" / "train" / f"{recipe}.yml")
+        options = OptionFile.read(ROOT / "options" / "train" / f"{recipe}.yml").content
         degradation = "real" if "real" in recipe else "classical"
         weights = str(ROOT / "amd_restore" / "weights" / f"x4-{degradation}-teacher.safetensors")
         options.update(name=name, num_gpu=1 if self.device.type == "cuda" else 0)

@@ -24,7 +24,8 @@ import torch
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import import_basicsr, register_all
-from amd_restore.training.pipeline import build_parser, create_dataloaders, prepare_options
+from amd_restore.training.loaders import create_dataloaders
+from amd_restore.training.pipeline import build_parser, prepare_options
 
 LIMIT = 0.10  # the share of a step that data work may take
 

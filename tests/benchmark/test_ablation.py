@@ -23,7 +23,7 @@ from amd_restore.benchmark.ablation.__main__ import main
 from amd_restore.benchmark.ablation.evaluation import ArmResult
 from amd_restore.benchmark.ablation.jobs import Job, last_line, run_jobs
 from amd_restore.benchmark.ablation.options import EndpointOptions, load_ablation_options, slug
-from amd_restore.benchmark.ablation.runs import last_seconds, merge, plan
+from amd_restore.benchmark.ablation.runs import last_seconds, plan
 from amd_restore.benchmark.ablation.summary import compare_arms, split_metrics, summarise_arms
 from amd_restore.errors import AMDRestoreError
 
@@ -107,10 +107,7 @@ def test_arms_of_the_ablation_differ_in_distillation_only() -> None:
     }
 
 
-def test_blocks_are_merged_and_lists_replaced() -> None:
-    base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
-    assert merge(base, {"a": {"c": [5]}, "d": {"e": 1}}) == {"a": {"b": 1, "c": [5]}, "d": {"e": 1}}
-    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+def test_names_of_arms_in_paths() -> None:
     assert slug("+ score adaptation") == "score_adaptation"
 
 

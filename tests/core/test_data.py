@@ -116,7 +116,7 @@ def run_options(
 
 
 def test_the_batches_of_a_run_do_not_depend_on_where_crops_lie(tmp_path: Path) -> None:
-    from amd_restore.training.pipeline import create_dataloaders
+    from amd_restore.training.loaders import create_dataloaders
 
     def batches(wish: str, start: int) -> list[torch.Tensor]:
         opt = run_options(tmp_path, start, on_device=wish)
@@ -132,7 +132,7 @@ def test_workers_degrade_as_the_model_does(tmp_path: Path, monkeypatch: pytest.M
     """For any number of processes, and after a resume."""
     from amd_restore.models import restoration_model
     from amd_restore.models.teacher_model import TeacherModel
-    from amd_restore.training.pipeline import create_dataloaders
+    from amd_restore.training.loaders import create_dataloaders
 
     block = {"type": "second_order", "second": {"jpeg_prob": 0.5}}
 

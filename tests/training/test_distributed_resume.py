@@ -16,7 +16,7 @@ from training_setup import make_data, run_training
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import import_basicsr
-from amd_restore.training.pipeline import load_resume_state
+from amd_restore.training.resume import load_resume_state
 
 TOLERANCE = 1e-6
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from amd_restore.benchmark.ablation.options import AblationOptions, slug
 from amd_restore.benchmark.provenance import file_hash, processor
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.diagnostics import FILE_NAME, read_diagnostics
-from amd_restore.options import read_yaml
+from amd_restore.options import OptionFile, merge
 from amd_restore.options.run import RunOptions
 
 EXPERIMENTS = Path("experiments")
@@ -191,7 +190,7 @@ def plan(
     Raises:
         AMDRestoreError: an option of some arm is wrong; every run is checked before the first begins.
     """
-    base = read_yaml(file.parent / options.base)
+    base = OptionFile.read(file.parent / options.base).content
     runs = []
     for seed in seeds or options.seeds:
         for position, (arm, changes) in enumerate(options.arms.items()):
@@ -207,17 +206,6 @@ def plan(
             RunOptions.check(merged, f"{file}: arm '{arm}'")
             runs.append(TrainingRun(options.name, arm, position, seed, merged))
     return runs
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``: blocks key by key, everything else replaced; neither argument is changed."""
-    result = copy.deepcopy(dict(base))
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merge(result[key], value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
 
 
 def last_seconds(diagnostics: Path) -> float | None:

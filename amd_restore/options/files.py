@@ -1,0 +1,231 @@
+"""Option files: YAML, the files that one builds on (``base``), and overrides from the command line.
+
+Nothing is ever evaluated.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amd_restore.atomic import write_atomically
+from amd_restore.errors import AMDRestoreError
+
+BASE = "base"  # key of the files that a file builds on
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading that also refuses a key given twice and reads ``1e-4`` as the number it is."""
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, (str, int, float, bool, type(None))):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key_node.start_mark)
+        if key in seen and key != "<<":
+            raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """Keys and values of a yml file.
+
+    Raises:
+        AMDRestoreError: missing or unreadable file, bad YAML (with its line), a key given twice, or no mapping.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise AMDRestoreError(f"{file}: no such option file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise AMDRestoreError(f"{file}: cannot be read as a text file ({error})") from error
+    content = _parse(text, str(file))
+    if not isinstance(content, dict):
+        raise AMDRestoreError(f"{file}: expected keys and values, got {type(content).__name__}")
+    return content
+
+
+@dataclass(frozen=True)
+class OptionFile:
+    """What an option file says together with the files that it builds on and with overrides.
+
+    A file's ``base`` is a file or a list of them, relative to its own folder. They are laid over one another in order,
+    each after its own bases, the file last, then the overrides.
+
+    Attributes:
+        path: the file.
+        layers: name and content of each file and override, in that order.
+        content: all of them merged, see :func:`merge`.
+    """
+
+    path: Path
+    layers: tuple[tuple[str, dict[str, Any]], ...]
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path, force: Sequence[str] = ()) -> OptionFile:
+        """Read a file, its bases and overrides ``a:b=value``.
+
+        Args:
+            path: option file.
+            force: overrides as on BasicSR's command line; ``value`` is YAML, and a number selects an entry of a list
+                (``rewards:0:weight=2``).
+
+        Raises:
+            AMDRestoreError: as :func:`read_yaml`; bases in a circle; an override that fits nothing.
+        """
+        layers: list[tuple[str, dict[str, Any]]] = []
+        content: dict[str, Any] = {}
+        for file, layer in _layers(Path(path), ()):
+            layers.append((str(file) if file == Path(path) else f"{file} (base of {path})", layer))
+            content = merge(content, layer)
+        for entry in force:
+            keys, value = _parse_override(entry)
+            _override(content, keys, value, entry)
+            for key in reversed(keys):
+                value = {key: value}
+            layers.append((f"{path} (with --force_yml {entry})", value))
+        return cls(Path(path), tuple(layers), content)
+
+    def place(self, where: str) -> str:
+        """The file or override in which a dotted key stands; this file where none has it."""
+        for name, layer in reversed(self.layers):
+            if _has(layer, where.split(".")):
+                return name
+        return str(self.path)
+
+    def write(self, path: Path, comment: str) -> None:
+        """Write all of it as one file, which builds on no other.
+
+        Args:
+            path: the new file.
+            comment: lines at its top.
+
+        Raises:
+            AMDRestoreError: it cannot be written.
+        """
+        head = "".join(f"# {line}\n" for line in comment.splitlines())
+        text = yaml.safe_dump(self.content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        write_atomically(path, f"{head}{text}".encode())
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; neither argument is changed.
+
+    Blocks are merged key by key. Lists, single values and blocks whose ``type`` is not that of ``base`` are replaced;
+    null takes a key of ``base`` away.
+    """
+    result = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        before = result.get(key)
+        if value is None and before is not None:
+            del result[key]
+        elif isinstance(value, Mapping) and isinstance(before, Mapping) and _same_type(before, value):
+            result[key] = merge(before, value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _same_type(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return "type" not in value or value["type"] == before.get("type")
+
+
+def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
+    """Paths and contents of the bases of a file, then its own; ``above`` are the files that build on it."""
+    label = f"{above[-1]}: {BASE}: " if above else ""
+    if path.resolve() in [file.resolve() for file in above]:
+        raise AMDRestoreError(f"{label}{' -> '.join(map(str, (*above, path)))} is a circle")
+    try:
+        content = read_yaml(path)
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{label}{error}") from error
+    bases = content.pop(BASE, None)
+    bases = [bases] if isinstance(bases, str) else [] if bases is None else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
+        raise AMDRestoreError(f"{path}: {BASE}: expected an option file or a list of them, got {bases!r}")
+    below = [layer for base in bases for layer in _layers(path.parent / base, (*above, path))]
+    return [*below, (path, content)]
+
+
+def _has(node: Any, keys: Sequence[str]) -> bool:
+    """Whether nested mappings hold the keys; all entries of a list stand where it does."""
+    for key in keys:
+        if isinstance(node, list):
+            return True
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _parse(text: str, label: str) -> Any:
+    try:
+        return _unshare(yaml.load(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise AMDRestoreError(f"{label}: {line}not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise AMDRestoreError(f"{label}: not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def _unshare(value: Any) -> Any:
+    """Copy in which a YAML alias (``*net``) is a value of its own, so that an override changes only what it names."""
+    if isinstance(value, dict):
+        return {key: _unshare(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unshare(item) for item in value]
+    return value
+
+
+def _parse_override(entry: str) -> tuple[list[str], Any]:
+    """Keys and value of ``a:b=value``."""
+    keys_text, equals, value_text = entry.partition("=")
+    keys = [key.strip() for key in keys_text.split(":")]
+    if not equals or not all(keys):
+        raise AMDRestoreError(f"--force_yml {entry}: expected key=value or block:key=value")
+    return keys, _parse(value_text, f"--force_yml {entry}")
+
+
+def _override(opt: dict[str, Any], keys: Sequence[str], value: Any, entry: str) -> None:
+    """Set the value at ``keys``; ``entry`` is for messages."""
+    node: Any = opt
+    for key in keys[:-1]:
+        node = _child(node, key, entry)
+    if isinstance(node, list):
+        node[_index(node, keys[-1], entry)] = value
+    else:
+        node[keys[-1]] = value
+
+
+def _child(node: Any, key: str, entry: str) -> Any:
+    if isinstance(node, list):
+        child = node[_index(node, key, entry)]
+    else:
+        if node.get(key) is None:
+            node[key] = {}
+        child = node[key]
+    if not isinstance(child, (dict, list)):
+        raise AMDRestoreError(f"--force_yml {entry}: {key} is a single value, not a block")
+    return child
+
+
+def _index(node: list[Any], key: str, entry: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise AMDRestoreError(f"--force_yml {entry}: {key} is no position in a list of {len(node)}")
+    return int(key)
