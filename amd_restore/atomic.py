@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import platform
 import re
 import secrets
+import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,30 +36,72 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """A file that becomes ``path`` at the end of the block: temporary file in the same folder, fsync, rename.
 
     Folders on the way are made. Whatever goes wrong, an older file at ``path`` stays as it was and no temporary file is
-    left, unless the process is killed; then :func:`remove_stale` clears it.
+    left, unless the process is killed; then :func:`remove_stale` clears it. The file behind a link is replaced, not
+    the link, and mode and owner stay. What is no ordinary file (a device, a pipe) or is open as standard output or
+    error is never replaced: it receives the bytes at the end of the block.
 
     Raises:
         AMDRestoreError: the folder or the file cannot be written; names the path and the reason.
     """
-    path = Path(path)
     with user_error(f"cannot write {path}", "choose another output folder or free some space"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        temporary = path.parent / f".amd-restore-{_host()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+        target, old = real_target(path)
+        if old is not None and (stream := _stream(target, old)) is not None:
+            memory = io.BytesIO()
+            yield memory
+            with open(stream, "wb") as receiver:
+                receiver.write(memory.getbuffer())
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".amd-restore-{_host()}-{os.getpid()}-{secrets.token_hex(8)}.part"
         _mine.add(temporary.name)
         try:
             with open(temporary, "xb") as file:
+                take_mode(temporary, old)  # before the content: the file to be replaced may be a private one
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
         finally:
             _mine.discard(temporary.name)
+
+
+def real_target(path: str | Path) -> tuple[Path, os.stat_result | None]:
+    """The file that writing to ``path`` changes, behind all links, and its status; None if it is not there yet.
+
+    Raises:
+        OSError: it is a folder, it may not be written, or the links lead in a circle.
+    """
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        return Path(os.path.realpath(path)), None
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(0, "it is a folder")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(0, "it is read-only")
+    return Path(os.path.realpath(path) if stat.S_ISREG(old.st_mode) else path), old
+
+
+def take_mode(path: Path, old: os.stat_result | None) -> None:
+    """Give the file at ``path`` the owner, where that is allowed, and the mode of the one that it will replace."""
+    if old is not None:
+        with contextlib.suppress(OSError, AttributeError):  # only root may; Windows has no owners of this kind
+            os.chown(path, old.st_uid, old.st_gid)
+        os.chmod(path, stat.S_IMODE(old.st_mode))
+
+
+def _stream(path: Path, status: os.stat_result) -> int | Path | None:
+    """What to open in order to write into ``path`` as it is; None for an ordinary file, which may be replaced."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed, or none of the system's
+            if os.path.samestat(status, os.fstat(stream.fileno())):
+                stream.flush()
+                return os.dup(stream.fileno())  # behind what is there already
+    return None if stat.S_ISREG(status.st_mode) else path
 
 
 class _TriedError(Exception):
@@ -70,7 +115,8 @@ def try_writing(path: str | Path) -> None:
         AMDRestoreError: as :func:`open_atomically`.
     """
     with contextlib.suppress(_TriedError), open_atomically(path) as file:
-        os.fsync(file.fileno())  # some disks say only then that they are full
+        with contextlib.suppress(io.UnsupportedOperation):  # memory, for what is no ordinary file
+            os.fsync(file.fileno())  # some disks say only then that they are full
         raise _TriedError
 
 

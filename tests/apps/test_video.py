@@ -313,6 +313,16 @@ def test_command(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (read_clip(target, ffmpeg).width, leftovers(target.parent)) == (128, [])
 
 
+def test_the_file_behind_a_link_is_replaced_and_keeps_its_mode(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    link, real = tmp_path / "out.mp4", tmp_path / "store" / "real.mp4"
+    real.parent.mkdir()
+    real.touch(0o600)
+    link.symlink_to(real)
+    restore_video(make(ffmpeg, tmp_path / "in.mp4", frames=2), link, enlarge, {}, None, ffmpeg)
+    assert link.is_symlink() and real.stat().st_mode & 0o777 == 0o600
+    assert len(read_clip(real, ffmpeg).times) == 2 and leftovers(real.parent) == []
+
+
 def test_a_still_picture_stays_still(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """All frames get one noise; with another seed they get another one."""
     still = f"{REPOSITORY / 'lowres' / 'kingfisher.png'}"
@@ -356,6 +366,7 @@ def test_bad_input_is_one_line(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "folder.mp4").mkdir()
     ffmpeg.run(["-f", "lavfi", "-i", "sine=duration=0.1", str(tmp_path / "sound.mp4")])
     shutil.copy(good, tmp_path / "same.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
     before = sorted(tmp_path.iterdir())
     cases = {
         ("absent.mp4", "out.mp4"): "no such file",
@@ -367,6 +378,7 @@ def test_bad_input_is_one_line(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.Ca
         ("good.mp4", "out.gif"): "must end in .mp4",
         ("good.mp4", "folder.mp4"): "is a folder",
         ("good.mp4", "good.mp4/out.mp4"): "cannot write",
+        ("good.mp4", "pipe.mp4", "--overwrite"): "it is no ordinary file",
         ("same.mp4", "same.mp4", "--overwrite"): "is the input",
         ("good.mp4", "out.webm", "--codec", "h264"): ".webm holds no h264",
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from amd_restore import atomic
-from amd_restore.atomic import open_atomically, remove_stale, write_atomically
+from amd_restore.atomic import open_atomically, remove_stale, try_writing, write_atomically
 from amd_restore.errors import AMDRestoreError
 
 
@@ -46,6 +46,65 @@ def test_an_ordinary_file_mode(tmp_path: Path) -> None:
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(AMDRestoreError, match="it is a folder"):
         write_atomically(tmp_path, b"")
+
+
+def test_links_are_followed_and_modes_kept(tmp_path: Path) -> None:
+    real, link, nowhere = tmp_path / "store" / "real", tmp_path / "link", tmp_path / "nowhere"
+    real.parent.mkdir()
+    real.write_bytes(b"old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    nowhere.symlink_to(tmp_path / "new" / "file")
+    with open_atomically(link) as file:
+        (half,) = (path for path in real.parent.iterdir() if path.suffix == ".part")
+        assert half.stat().st_mode & 0o777 == 0o600  # nobody else may read it before it is whole either
+        file.write(b"new")
+    write_atomically(nowhere, b"made")
+    assert link.is_symlink() and nowhere.is_symlink()
+    assert (real.read_bytes(), real.stat().st_mode & 0o777) == (b"new", 0o600)
+    assert (tmp_path / "new" / "file").read_bytes() == b"made"
+    assert names(real.parent) == ["real"]
+
+
+def test_what_may_not_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, circle = tmp_path / "kept", tmp_path / "circle"
+    path.write_bytes(b"old")
+    circle.symlink_to(circle)
+    monkeypatch.setattr("os.access", lambda name, mode: Path(name) != path)  # root may write everywhere
+    for target, reason in ((path, "it is read-only"), (circle, "too many levels of symbolic links")):
+        with pytest.raises(AMDRestoreError, match=f"{target.name}: {reason}"):
+            write_atomically(target, b"new")
+    assert path.read_bytes() == b"old" and circle.is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_is_no_ordinary_file_is_written_into(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        try_writing(link)
+        with pytest.raises(ZeroDivisionError), open_atomically(link) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+        write_atomically(link, b"whole")
+        assert os.read(reader, 99) == b"whole"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo() and link.is_symlink()
+    device = Path("/dev/null").stat()
+    write_atomically("/dev/null", b"gone")
+    assert Path("/dev/null").stat().st_rdev == device.st_rdev and Path("/dev/null").is_char_device()
+
+
+def test_standard_output_in_a_file_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    code = "print('before'); from amd_restore.atomic import write_atomically as w; w('/dev/stdout', b'data\\n')"
+    with out.open("wb") as file:
+        subprocess.run([sys.executable, "-c", f"{code}; print('after')"], stdout=file, check=True)
+    assert out.read_text().split() == ["before", "data", "after"]
+    assert names(tmp_path) == ["out.txt"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot ask whether a process lives")

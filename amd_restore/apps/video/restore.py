@@ -87,8 +87,6 @@ def restore_video(
     ffmpeg = ffmpeg or FFmpeg()
     note = note or (lambda message: None)
     codec = choose_codec(target, encoding.codec)
-    if target.is_dir():
-        raise AMDRestoreError(f"{target}: is a folder; name a file")
     if target.exists() and source.exists() and target.samefile(source):
         raise AMDRestoreError(f"{target}: is the input; name another output")
     clip = read_clip(source, ffmpeg)
@@ -121,7 +119,7 @@ def restore_video(
         part = work.part()
         if message := join(ffmpeg, clip, work.path / "list.txt", part, target.suffix.lower()):
             note(message)
-        work.publish(part, target)
+        work.publish(part, work.target)
         work.remove()
     return Summary(total, total - first, (clip.height, clip.width), time.perf_counter() - start)
 

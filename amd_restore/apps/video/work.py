@@ -7,10 +7,11 @@ import json
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import IO, Any
 
-from amd_restore.atomic import user_error, write_atomically
+from amd_restore.atomic import real_target, take_mode, user_error, write_atomically
 from amd_restore.errors import AMDRestoreError
 
 try:
@@ -28,16 +29,20 @@ class WorkFolder:
     It stays after the block, for the next run, unless :meth:`remove` was called.
 
     Args:
-        target: the output.
+        target: the output; where it is a link, the file behind it.
         job: everything that decides what the segments look like; plain values.
 
     Raises:
-        AMDRestoreError: another process makes the same output, or the folder cannot be written.
+        AMDRestoreError: another process makes the same output, the folder cannot be written, or the output is no
+            ordinary file.
     """
 
     def __init__(self, target: Path, job: dict[str, Any]) -> None:
-        self.target = target
-        self.path = target.with_name(f".{target.name}.amd-restore")
+        with user_error(f"cannot write {target}", "name another output"):
+            self.target, old = real_target(target)
+            if old is not None and not stat.S_ISREG(old.st_mode):
+                raise OSError(0, "it is no ordinary file")
+        self.path = self.target.with_name(f".{self.target.name}.amd-restore")
         self.cleared = False  # whether segments of another job were thrown away
         self._job = json.dumps(job, sort_keys=True, indent=1)
         self._lock: IO[bytes] | None = None
@@ -79,6 +84,7 @@ class WorkFolder:
         with user_error(f"cannot write {path}", "choose another output folder or free some space"):
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())
+            take_mode(part, real_target(path)[1])
             os.replace(part, path)
 
     def remove(self) -> None:
@@ -111,5 +117,5 @@ def remove_leftovers(target: Path) -> None:
     work = WorkFolder(target, {})
     with contextlib.suppress(FileNotFoundError):
         # An older output means that the run was about to replace it: its work is still wanted.
-        if target.stat().st_mtime_ns >= (work.path / "list.txt").stat().st_mtime_ns:
+        if work.target.stat().st_mtime_ns >= (work.path / "list.txt").stat().st_mtime_ns:
             work.remove()
