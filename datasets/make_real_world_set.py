@@ -26,7 +26,7 @@ from tools.image_files import list_images, read_image, read_tsv, write_png, writ
 from tqdm import tqdm
 
 from amd_restore.data.degradations import build_degradation
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, complain, run_command, say
 
 TABLE = Path(__file__).with_name("real_world_set.tsv")
 COLUMNS = ("file", "width", "height", "mean", "pixels_sha256")
@@ -131,7 +131,7 @@ def compare(out: Path, table: Sequence[dict[str, str]], made: Sequence[str]) -> 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", type=Path, default=Path("datasets/data/free_photos/val"), help="folder of photographs")
     add("--out", type=Path, default=Path("datasets/data/real_world"), help="output folder")
@@ -141,7 +141,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--table", type=Path, default=TABLE, help="table of checksums")
     add("--check", action="store_true", help="make nothing, compare what is in --out with the table")
     add("--write-table", action="store_true", help="write the table instead of comparing with it")
-    add("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
     if args.size < 32 or args.seed < 0 or any(scale < 1 or args.size % scale for scale in args.scales):
         parser.error("--size must be at least 32 and a multiple of every scale, scales at least 1, --seed at least 0")
@@ -151,25 +150,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = parse_args(argv)
-    try:
+
+    def command() -> int:
         if not args.check:
             rows = make(list_images(args.input), args.out, args.scales, args.size, args.seed)
-            sys.stdout.write(f"{len(rows)} pictures in {args.out}\n")
+            say(f"{len(rows)} pictures in {args.out}")
             if args.write_table:
                 write_tsv(args.table, COLUMNS, rows)
-                sys.stdout.write(f"written to {args.table}\n")
+                say(f"written to {args.table}")
                 return 0
         table = read_tsv(args.table, COLUMNS)
         equal, problems = compare(args.out, table, ["GT", *(f"LQx{scale}" for scale in args.scales)])
-    except (AMDRestoreError, OSError) as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    for line in problems:
-        sys.stderr.write(f"{line}\n")
-    sys.stdout.write(f"{equal} pictures as in {args.table.name}, {len(problems)} not\n")
-    return 1 if problems or not equal else 0
+        for line in problems:
+            complain(f"{line}")
+        say(f"{equal} pictures as in {args.table.name}, {len(problems)} not")
+        return 1 if problems or not equal else 0
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

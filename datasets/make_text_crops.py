@@ -25,7 +25,7 @@ from tools.image_files import list_images, read_image, write_png, write_tsv
 from tools.text_samples import DIGITS, SCRIPTS, random_line, script_shares
 from tqdm import tqdm
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 HERE = Path(__file__).resolve().parent
 FONT_PACKAGES = {
@@ -301,7 +301,7 @@ def make(
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--photos", type=Path, required=True, help="folder of photographs to write on: training ones only")
     add("--out", type=Path, default=HERE / "data" / "text_crops", help="output folder")
@@ -309,7 +309,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--count", type=int, default=640, help="number of crops")
     add("--size", type=int, default=256, help="side of a crop")
     add("--seed", type=int, default=0, help="of everything random")
-    add("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
     if args.count < 1 or args.size < 64:
         parser.error("--count must be at least 1, --size at least 64")
@@ -319,16 +318,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = parse_args(argv)
-    try:
+
+    def command() -> int:
         photos = list_images(args.photos)
         make(photos, find_fonts(args.cache), args.out, args.count, args.size, args.seed)
-    except (AMDRestoreError, OSError) as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(f"{args.count} crops of text: {args.out}\n")
-    return 0
+        say(f"{args.count} crops of text: {args.out}")
+        return 0
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

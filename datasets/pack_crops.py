@@ -21,7 +21,7 @@ from tools.texture import gradient_energy, grid_offsets
 from tqdm import tqdm
 
 from amd_restore.atomic import write_atomically
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 Crop = tuple[int, int, int]
 
@@ -115,7 +115,7 @@ def pack(
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", type=Path, required=True, help="folder of images, searched with its subfolders")
     add("--whole", type=Path, help="folder of ready-made crops to mix in, none of them left out")
@@ -125,7 +125,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--drop", type=float, default=0.65, help="fraction of the flattest crops to leave out")
     add("--limit", type=int, help="at most this many crops")
     add("--seed", type=int, default=0, help="of the shuffle")
-    add("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
     if args.size < 8 or args.step < 1 or not 0 <= args.drop < 1 or (args.limit is not None and args.limit < 1):
         parser.error("--size must be at least 8, --step and --limit at least 1, --drop in [0, 1)")
@@ -137,7 +136,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = parse_args(argv)
-    try:
+
+    def command() -> int:
         paths = list_images(args.input)
         whole = list_images(args.whole) if args.whole else []
         count = pack(paths, args.out, args.size, args.step, args.drop, args.limit, args.seed, whole)
@@ -149,13 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "array_sha256": file_sha256(args.out),
         }  # fmt: skip
         write_atomically(args.out.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
-    except (AMDRestoreError, OSError) as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(f"{count} crops of {args.size}x{args.size} from {len(paths)} images: {args.out}\n")
-    return 0
+        say(f"{count} crops of {args.size}x{args.size} from {len(paths)} images: {args.out}")
+        return 0
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from PIL import Image, features
 from tools.image_files import list_images, read_image
 from tqdm import tqdm
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 MEBIBYTE = 1 << 20
 ENTRY_OVERHEAD = 220
@@ -158,9 +158,8 @@ def unpack(archive_path: Path, out: Path) -> int:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
     add = commands.add_parser("pack", help="make the archive").add_argument
     add("--input", type=Path, required=True, help="folder of photographs, searched with its subfolders")
     add("--whole", type=Path, help="folder of ready-made crops, which fill one place in eleven")
@@ -179,7 +178,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     args = parse_args(argv)
-    try:
+
+    def command() -> int:
         if not features.check("avif"):
             raise AMDRestoreError("this Pillow has no AVIF; install pillow 11.3 or newer")
         if args.command == "unpack":
@@ -190,13 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             paths = list_images(args.input)
             count = pack(paths, whole, args.out, limit, args.size, args.step, args.drop, args.quality)
             out = args.out
-    except (AMDRestoreError, OSError) as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(f"{count} crops, {out.stat().st_size / MEBIBYTE:.1f} MiB: {out}\n")
-    return 0
+        say(f"{count} crops, {out.stat().st_size / MEBIBYTE:.1f} MiB: {out}")
+        return 0
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tools.basicsr_tools import require_basicsr, write_lmdb
 from tools.subimages import Ledger, Outcome, Recipe, Row, Source, find_sources, process
 from tqdm import tqdm
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, complain, run_command
 
 SAVE_EVERY = 50
 
@@ -76,7 +76,7 @@ def write_databases(out: Path, rows: Sequence[Row]) -> None:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", type=Path, required=True, help="folder of images, searched with its subfolders")
     add("--out", type=Path, required=True, help="output folder")
@@ -91,7 +91,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--author", default="", help="for the manifest")
     add("--licence", default="", help="for the manifest")
     add("--workers", type=int, default=min(8, os.cpu_count() or 1), help="images at a time")
-    add("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args(argv)
     if args.crop_size < 0 or args.step < 1 or args.thresh < 0 or args.workers < 1:
         parser.error("--crop-size and --thresh must be at least 0, --step and --workers at least 1")
@@ -106,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code (0: every image was readable and some crops are there)."""
     args = parse_args(argv)
     recipe = Recipe(args.crop_size, args.step, args.thresh, args.min_std, args.min_gradient, args.scale)
-    try:
+
+    def command() -> int:
         if args.out.resolve().is_relative_to(args.input.resolve()):
             raise AMDRestoreError(f"--out {args.out} lies inside --input: it would be read back as input")
         sources, clashes = find_sources(args.input)
@@ -117,12 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes = run(sources, ledger, args.split, recipe, provenance, args.workers)
         if args.lmdb:
             write_databases(args.out, ledger.split_rows(args.split))
-    except (AMDRestoreError, OSError) as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return report(outcomes, clashes, args.out)
+        return report(outcomes, clashes, args.out)
+
+    return run_command(command, args.debug)
 
 
 def report(outcomes: Sequence[Outcome], clashes: Sequence[str], out: Path) -> int:
@@ -131,9 +128,9 @@ def report(outcomes: Sequence[Outcome], clashes: Sequence[str], out: Path) -> in
     failures = [*clashes, *(outcome.failure for outcome in outcomes if outcome.failure)]
     for record in records:
         if record["too_small"]:
-            sys.stderr.write(f"skipped: {record['source']}: {record['too_small']} is smaller than a crop\n")
+            complain(f"skipped: {record['source']}: {record['too_small']} is smaller than a crop")
     for line in failures:
-        sys.stderr.write(f"failed: {line}\n")
+        complain(f"failed: {line}")
     crops = sum(len(outcome.rows) for outcome in outcomes)
     flat = sum(int(record["flat"]) for record in records)
     kept = sum(outcome.kept for outcome in outcomes)
@@ -142,7 +139,7 @@ def report(outcomes: Sequence[Outcome], clashes: Sequence[str], out: Path) -> in
         f"{kept} images were already done, {len(failures)} failed; manifest: {out / 'manifest.tsv'}\n"
     )
     if not crops and not failures:
-        sys.stderr.write("error: no crop came out; lower --crop-size, --min-std or --min-gradient\n")
+        complain("error: no crop came out; lower --crop-size, --min-std or --min-gradient")
     return 1 if failures or not crops else 0
 
 

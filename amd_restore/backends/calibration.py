@@ -8,7 +8,6 @@ calibrated by ``amd-restore export --dtype int8 --calibration FOLDER``.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -33,7 +32,7 @@ from amd_restore.checkpoint import (
     resolve_weights,
 )
 from amd_restore.diffusion import field_noise, lq_start, sample
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import SUFFIXES, read_image
 
 RANGES_FOLDER = Path(__file__).parent / "ranges"
@@ -154,19 +153,18 @@ def _kept(digest: str) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the ranges of a released model and store them in the package; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m amd_restore.backends.calibration", description=__doc__)
+    parser = Parser(prog="python -m amd_restore.backends.calibration", description=__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="released name")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of photographs")
     options = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
         header, state = load_checkpoint(resolve_weights(options.model))
         ranges = measure_ranges(header, state, read_pictures(options.pictures))
         path = keep_ranges(state, ranges, RANGES_FOLDER / f"{header.name}.json")
-    except AMDRestoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{path}: {len(ranges)} ranges\n")
-    return 0
+        say(f"{path}: {len(ranges)} ranges")
+
+    return run_command(command, options.debug)
 
 
 if __name__ == "__main__":

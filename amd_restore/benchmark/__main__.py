@@ -24,13 +24,13 @@ from amd_restore.benchmark.plots import write_plots
 from amd_restore.benchmark.provenance import protocol
 from amd_restore.benchmark.speed import Speed, collect, measure_speed
 from amd_restore.benchmark.tables import check_compare, compare, write_report
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, complain, run_command, say
 from amd_restore.registry import did_you_mean
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark", description=__doc__)
+    parser = Parser(prog="python -m amd_restore.benchmark", description=__doc__)
     add = parser.add_argument
     add("-opt", required=True, type=Path, help="option file (.yml)")
     add("--out", type=Path, help="folder for tables and kept results (default: benchmarks/NAME)")
@@ -38,7 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="other weights for a method of the file")
     add("--fresh", action="store_true", help="measure again what is kept from earlier")
     add("--save_images", action="store_true", help="write every restored image below the output folder")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
@@ -47,17 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     # A GPU's convolutions would round to 10 bits, and its metrics differ from the CPU's in the fourth digit.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        run(args)
-    except AMDRestoreError as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; finished runs are kept, the same command goes on from there\n")
-        return 130
-    return 0
+    interrupted = "interrupted; finished runs are kept, the same command goes on from there"
+    return run_command(lambda: run(args), args.debug, interrupted=interrupted)
 
 
 def select(options: BenchmarkOptions, methods: Sequence[str], weights: Sequence[str]) -> BenchmarkOptions:
@@ -105,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     check_compare(options, methods)
     absent = find_absent(methods, test_sets)
     for one in absent:
-        sys.stderr.write(f"{one.method}: not available on {one.dataset}: {one.reason}\n")
+        complain(f"{one.method}: not available on {one.dataset}: {one.reason}")
     gaps = {(one.method, one.dataset) for one in absent}
     work = [(method, [one for one in test_sets if (method.name, one.name) not in gaps]) for method in methods]
     wanted, found = {one.name for one in test_sets}, {one.name for _, present in work for one in present}
@@ -131,9 +121,9 @@ def run(args: argparse.Namespace) -> None:
         if name not in {test_set.name for test_set in test_sets}
     ]
     text = write_report(folder, options, header, results, compare(options, results), absent, speeds, plots)
-    sys.stdout.write(text)
+    say(text)
     also = "; ".join([f"{options.name}_speed.*"] * bool(options.speed) + [file.name for file in plots.values()])
-    sys.stdout.write(f"\nwritten to {folder}/{options.name}.md, .csv and .json{'; ' * bool(also)}{also}\n")
+    say(f"written to {folder}/{options.name}.md, .csv and .json{'; ' * bool(also)}{also}")
 
 
 def find_test_sets(options: BenchmarkOptions) -> list[TestSet]:
@@ -146,7 +136,7 @@ def find_test_sets(options: BenchmarkOptions) -> list[TestSet]:
     for name, dataset in options.datasets.items():
         folders = [Path(folder) for folder in (dataset.gt, dataset.lq) if folder is not None]
         if dataset.optional and not all(folder.is_dir() for folder in folders):
-            sys.stderr.write(f"{name}: left out, not on disk\n")
+            complain(f"{name}: left out, not on disk")
             continue
         found.append(TestSet(name, dataset, options.scale))
     if not found:

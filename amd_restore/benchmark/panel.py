@@ -20,7 +20,7 @@ from amd_restore.benchmark.images import Image, Pair, TestSet
 from amd_restore.benchmark.methods import Bicubic, Folder, Method, build_methods
 from amd_restore.benchmark.options import BenchmarkOptions, DatasetOptions, MethodOptions
 from amd_restore.checkpoint import read_header, resolve_weights
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import Picture, write_image
 
 LABEL_HEIGHT = 14  # pixels; the default bitmap font is 11 high
@@ -28,7 +28,7 @@ LABEL_HEIGHT = 14  # pixels; the default bitmap font is 11 high
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark.panel", description=__doc__)
+    parser = Parser(prog="python -m amd_restore.benchmark.panel", description=__doc__)
     add = parser.add_argument
     add("--gt", help="folder of ground truth")
     add("--lq", help="folder of inputs (default: bicubic from the ground truth); may stand alone")
@@ -41,22 +41,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("--zoom", type=int, default=1, help="enlarge the cuts by repeating pixels")
     add("--limit", type=int, default=6, help="number of images")
     add("--seed", type=int, default=0, help="noise")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = build_parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         write_image(args.out, Picture(make_panel(args)))
-    except AMDRestoreError as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"written to {args.out}\n")
-    return 0
+        say(f"written to {args.out}")
+
+    return run_command(command, args.debug)
 
 
 def make_panel(args: argparse.Namespace) -> Image:

@@ -7,6 +7,7 @@ import sys
 import typing
 from typing import Any, get_args
 
+from amd_restore.errors import run_command, write_output
 from amd_restore.options.run import RunOptions
 
 
@@ -77,4 +78,4 @@ def reference() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.exit(run_command(lambda: write_output(reference().encode())))

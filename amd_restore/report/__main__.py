@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amd_restore.atomic import user_error, write_atomically
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.report.compute import AXES, compute_csv, compute_figure, stages
 from amd_restore.report.curves import main_figure
 from amd_restore.report.page import render
@@ -36,7 +36,7 @@ MAIN = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m amd_restore.report", description=__doc__)
+    parser = Parser(prog="python -m amd_restore.report", description=__doc__)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="experiment folder of a training or of an ablation")
     add("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
@@ -46,34 +46,35 @@ def build_parser() -> argparse.ArgumentParser:
     add("--quantities", nargs="+", metavar="KEY", help="what the main figure shows (default: what is usual)")
     add("--tables", nargs="+", type=Path, default=[], metavar="FILE.md", help="tables to take in, from an ablation")
     add("--title", help="heading (default: names of the folders)")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = build_parser().parse_args(arguments)
-    try:
-        runs = find_runs(args.runs)
-        if args.compute:
-            rows = stages(runs)
-            write_atomically(args.compute, compute_figure(rows, args.axis))
-            write_atomically(args.compute.with_suffix(".csv"), compute_csv(rows).encode())
-            sys.stdout.write(f"written to {args.compute} and .csv ({len(rows)} values of {len(runs)} stages)\n")
-            return 0
-        title = args.title or ", ".join(folder.resolve().name for folder in args.runs)
-        page = render(title, runs, [_read(file) for file in args.tables]).encode()
-        write_atomically(args.out, page)
-        sys.stdout.write(f"written to {args.out} ({len(page) / 2**20:.1f} MiB)\n")
-        if args.figure:
-            write_atomically(args.figure, _figure(runs, args.quantities or []))
-            sys.stdout.write(f"written to {args.figure}\n")
-    except AMDRestoreError as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return run_command(lambda: run(args), args.debug)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page, or the curve of ``--compute``.
+
+    Raises:
+        AMDRestoreError: a run that cannot be read, or a file that cannot be written.
+    """
+    runs = find_runs(args.runs)
+    if args.compute:
+        rows = stages(runs)
+        write_atomically(args.compute, compute_figure(rows, args.axis))
+        write_atomically(args.compute.with_suffix(".csv"), compute_csv(rows).encode())
+        say(f"written to {args.compute} and .csv ({len(rows)} values of {len(runs)} stages)")
+        return
+    title = args.title or ", ".join(folder.resolve().name for folder in args.runs)
+    page = render(title, runs, [_read(file) for file in args.tables]).encode()
+    write_atomically(args.out, page)
+    say(f"written to {args.out} ({len(page) / 2**20:.1f} MiB)")
+    if args.figure:
+        write_atomically(args.figure, _figure(runs, args.quantities or []))
+        say(f"written to {args.figure}")
 
 
 def _figure(runs: Sequence[ReportRun], wanted: Sequence[str]) -> bytes:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, run_command
 from amd_restore.options import OptionFile, check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
 from amd_restore.training.loaders import create_dataloaders
@@ -181,7 +181,8 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: flo
     given = getattr(args, "started", None)
     started = given if given is not None else started
     from_now = time.monotonic() if started is None else started
-    try:
+
+    def command() -> int:
         import_basicsr()
         register_all(training=True)
         from amd_restore.training.local_processes import start_several
@@ -190,11 +191,9 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: flo
             _one_of_several(args, is_train, from_now)
         code = start_several(args, from_now) if is_train else None
         return _alone(args, is_train, from_now) if code is None else code
-    except AMDRestoreError as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+
+    # A training ends in order after SIGTERM, see StopRequest.
+    return run_command(command, args.debug, stops_on_sigterm=False)
 
 
 def _alone(args: argparse.Namespace, is_train: bool, started: float) -> int:

@@ -17,7 +17,6 @@ import datetime
 import importlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -120,6 +119,7 @@ def main() -> int:
 
 def table(results: dict[str, list[dict[str, Any]]], failures: dict[str, str], options: argparse.Namespace) -> str:
     """The page; ratios are of medians, to torch in float32."""
+    from amd_restore.benchmark.provenance import processor  # imports torch: not for the processes that are measured
 
     def seconds(row: str, kind: str) -> list[float]:
         return [value for visit in results[row] for value in visit[kind]]
@@ -130,7 +130,7 @@ def table(results: dict[str, list[dict[str, Any]]], failures: dict[str, str], op
         f"# Backends, {datetime.datetime.now(datetime.UTC).date().isoformat()}",
         "",
         f"`python benchmarks/scripts/backends.py --weights {options.weights} --steps {options.steps} "
-        f"--threads {options.threads}`: {SIDE}x{SIDE} -> x4, batch 1, {steps}. {_machine()}, {_versions()}. "
+        f"--threads {options.threads}`: {SIDE}x{SIDE} -> x4, batch 1, {steps}. {processor()}, {_versions()}. "
         f"{options.rounds} rounds of {WARM_UP} calls to warm up and {REPEATS} timed ones (Real-ESRGAN: 1 and 1).",
         "",
         "| row | median s | fastest s | cpu s | times torch fp32 | load s | first call s |",
@@ -163,13 +163,6 @@ def _in_own_process(row: str, options: argparse.Namespace) -> dict[str, Any] | s
         return (child.stderr.strip().splitlines() or ["no message"])[-1][:160]
     result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return result
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _versions() -> str:

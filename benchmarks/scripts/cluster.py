@@ -87,6 +87,8 @@ def make_pictures(folder: Path, number: int, side: int) -> None:
 
 
 def _table(options: argparse.Namespace, folder: Path) -> str:
+    from amd_restore.benchmark.provenance import processor  # imports torch: not for the processes that are measured
+
     workers = options.workers
     rows = [
         ("one process, one thread", {"workers": 0, "threads": 1, "kill": 0}),
@@ -98,7 +100,7 @@ def _table(options: argparse.Namespace, folder: Path) -> str:
         f"# {options.pictures} pictures of {options.side}x{options.side}, {time.strftime('%Y-%m-%d')}\n",
         f"`python benchmarks/scripts/cluster.py --pictures {options.pictures} --side {options.side} "
         f"--workers {workers}`; "
-        f"{_machine()}, {os.cpu_count()} processors, Python {platform.python_version()}. "
+        f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}. "
         "The worker is killed (SIGKILL) when a quarter is done.\n",
         "| row | restored | failed | retries | workers lost | seconds in all | until the first picture | "
         "pictures a second from then on | outputs as in the first row |",
@@ -118,13 +120,6 @@ def _table(options: argparse.Namespace, folder: Path) -> str:
             f"| {(options.pictures - 1) / found['work']:.2f} | {same} of {len(first)} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _in_a_process(row: dict[str, Any]) -> dict[str, Any]:

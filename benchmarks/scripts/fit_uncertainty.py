@@ -18,7 +18,7 @@ from fidelity import correlation, to_tensor, truth_of
 
 from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.options import DatasetOptions
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import Parser, run_command, say
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import SampleStatistics, expected_error
 
@@ -41,22 +41,21 @@ def fit(pipeline: RestorationPipeline, pictures: TestSet, samples: int) -> tuple
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="released name or weights file")
     parser.add_argument("--gt", type=Path, required=True, help="folder of clean pictures")
     parser.add_argument("--lq", type=Path, required=True, help="folder of their low-quality sides")
     parser.add_argument("--limit", type=int, help="only the first N pictures (default: all)")
     parser.add_argument("--samples", type=int, default=8, help="samples of the map (default: %(default)s)")
     args = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
         pipeline = RestorationPipeline.from_pretrained(args.model, "cpu", "float32")
         options = DatasetOptions(gt=str(args.gt), lq=str(args.lq), limit=args.limit)
         factor, agreement = fit(pipeline, TestSet(args.gt.parent.name, options, pipeline.scale), args.samples)
-    except AMDRestoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"error_per_std {factor:.2f}, correlation per pixel {agreement:.2f}\n")
-    return 0
+        say(f"error_per_std {factor:.2f}, correlation per pixel {agreement:.2f}")
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import Parser, run_command, say
 from amd_restore.registry import import_basicsr, register_all
 from amd_restore.training.loaders import create_dataloaders
 from amd_restore.training.pipeline import build_parser, prepare_options
@@ -94,22 +94,22 @@ def report(with_data: Sequence[float], without: Sequence[float], name: str, thre
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if data work stays below the limit, 1 if not, 2 when it cannot be measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, help="option file of a training")
     parser.add_argument("--blocks", type=int, default=5, help="blocks of each kind that count")
     parser.add_argument("--steps", type=int, default=10, help="training steps per block")
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=value", help="override options")
     args = parser.parse_args(arguments)
     forced = ["--force_yml", *args.force_yml] if args.force_yml else []
-    try:
+
+    def command() -> int:
         with tempfile.TemporaryDirectory() as folder:
             model, loader = build(["-opt", args.opt, *forced], Path(folder))
             measured = measure(model, loader, args.blocks, args.steps)
-    except AMDRestoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(report(*measured, Path(args.opt).stem, torch.get_num_threads()))
-    return 0 if statistics.median(measured[1]) / statistics.median(measured[0]) > 1 - LIMIT else 1
+        say(report(*measured, Path(args.opt).stem, torch.get_num_threads()))
+        return 0 if statistics.median(measured[1]) / statistics.median(measured[0]) > 1 - LIMIT else 1
+
+    return run_command(command, args.debug)
 
 
 if __name__ == "__main__":

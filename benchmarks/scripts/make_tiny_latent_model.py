@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from amd_restore import compat
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 VAE_SHARE = 0.6  # of the training time
 VAE_SIDE, UNET_SIDE = 32, 48  # pixels of their training crops
@@ -192,7 +192,7 @@ def train_unet(unet: Any, vae: Any, scheduler: Any, draw: Draw, seconds: float) 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0, or 2 after a one-line error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the model is written")
     parser.add_argument("--crops", type=Path, help="array of training crops, see pack_crops.py")
     parser.add_argument("--train_seconds", type=float, default=300.0, help="0 leaves random weights")
@@ -202,12 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="of torch; left out: it decides")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        make(args)
-    except (AMDRestoreError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return run_command(lambda: make(args), args.debug)
 
 
 def make(args: argparse.Namespace) -> None:
@@ -232,14 +227,14 @@ def make(args: argparse.Namespace) -> None:
         psnr, deviation = measure(vae, held_out)
         vae.register_to_config(scaling_factor=round(1.0 / deviation, 5))
         told.update(vae_psnr=round(psnr, 2), latent_std=round(deviation, 4))
-        sys.stdout.write(f"autoencoder: {told['vae_steps']} steps, {psnr:.2f} dB on crops it has not seen\n")
+        say(f"autoencoder: {told['vae_steps']} steps, {psnr:.2f} dB on crops it has not seen")
         told["unet_steps"], loss = train_unet(unet, vae, scheduler, draw, (1 - VAE_SHARE) * args.train_seconds)
         told["unet_loss"] = round(loss, 4)
-        sys.stdout.write(f"U-Net: {told['unet_steps']} steps, loss {loss:.3f}\n")
+        say(f"U-Net: {told['unet_steps']} steps, loss {loss:.3f}")
     for name, part in (("vae", vae), ("unet", unet), ("scheduler", scheduler)):
         part.save_pretrained(args.folder / name)
     (args.folder / "tiny.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{args.folder}: vae, unet, scheduler\n")
+    say(f"{args.folder}: vae, unet, scheduler")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ def measure(weights: str, steps: int, dtype: str, threads: int) -> dict[str, Any
 
     import torch
 
+    from amd_restore.benchmark.provenance import processor
     from amd_restore.pipeline import RestorationPipeline
 
     torch.set_num_threads(threads)
@@ -48,7 +48,7 @@ def measure(weights: str, steps: int, dtype: str, threads: int) -> dict[str, Any
     seconds = statistics.median([_time(run) for _ in range(WARM_UP + RUNS)][WARM_UP:])
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss: bytes on macOS, KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"seconds": seconds, "peak_mb": peak, "torch": torch.__version__}
+    return {"seconds": seconds, "peak_mb": peak, "torch": torch.__version__, "machine": processor()}
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
         result = _in_own_process(options, steps, dtype)
         lines.append(f"| {name} | {dtype} | {result['seconds']:.4f} | {result['peak_mb']:.0f} |")
     sys.stdout.write(
-        f"{_machine()}, {options.threads} threads, torch {result['torch']}, {SIDE}x{SIDE} -> x4, batch 1, "
+        f"{result['machine']}, {options.threads} threads, torch {result['torch']}, {SIDE}x{SIDE} -> x4, batch 1, "
     )
     sys.stdout.write(f"median of {RUNS} after {WARM_UP}\n\n| method | dtype | seconds | peak MB |\n|---|---|---|---|\n")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -90,13 +90,6 @@ def _in_own_process(options: argparse.Namespace, steps: int, dtype: str) -> dict
         sys.exit(f"speed.py: the row of {steps} steps in {dtype} failed; its message is above")
     result: dict[str, Any] = json.loads(child.stdout)
     return result
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _time(run: Callable[[], Any]) -> float:

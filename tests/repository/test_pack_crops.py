@@ -51,7 +51,7 @@ def test_a_ready_made_crop_of_another_size_is_refused(folder: Path, capsys: pyte
     for script, extra in ((pack_crops, []), (transfer, ["pack"])):
         out = folder / ("x.npy" if script is pack_crops else "x.zip")
         options = ["--input", str(folder / "photos"), "--whole", str(folder / "text"), "--out", str(out)]
-        assert script.main([*extra, *options, "--size", "64", "--step", "64", "--drop", "0"]) == 1
+        assert script.main([*extra, *options, "--size", "64", "--step", "64", "--drop", "0"]) == 2
         assert "wide.png: 80x64, not 64x64" in capsys.readouterr().err
         assert not out.exists() and not out.with_name(out.name + ".part").exists()
 
@@ -86,9 +86,9 @@ def test_an_archive_comes_back_and_keeps_to_its_size(folder: Path) -> None:
 def test_bad_archives_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "crops.zip"
     options = ["pack", "--input", str(folder / "photos"), "--size", "64", "--out", str(path)]
-    assert transfer.main([*options, "--mebibytes", "0.0001"]) == 1
+    assert transfer.main([*options, "--mebibytes", "0.0001"]) == 2
     assert "not one crop fits" in capsys.readouterr().err and not path.exists()
     assert transfer.main([*options, "--mebibytes", "0.1"]) == 0
     path.write_bytes(path.read_bytes()[:-300])
-    assert transfer.main(["unpack", str(path), str(folder / "x.npy")]) == 1
+    assert transfer.main(["unpack", str(path), str(folder / "x.npy")]) == 2
     assert "copy it again" in capsys.readouterr().err and not (folder / "x.npy").exists()

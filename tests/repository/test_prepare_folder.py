@@ -209,10 +209,10 @@ def test_bad_arguments_are_one_line_each(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     (tmp_path / "file").write_text("")
     cases = [
-        (["--input", str(tmp_path / "none"), "--out", "x"], 1, "none: no such folder"),
-        (["--input", str(tmp_path / "bare"), "--out", "x"], 1, "bare: no image in it"),
-        (["--input", str(folder), "--out", str(folder / "out")], 1, "lies inside --input"),
-        (["--input", str(folder), "--out", str(tmp_path / "file"), *CROPS], 1, "cannot write"),
+        (["--input", str(tmp_path / "none"), "--out", "x"], 2, "none: no such folder"),
+        (["--input", str(tmp_path / "bare"), "--out", "x"], 2, "bare: no image in it"),
+        (["--input", str(folder), "--out", str(folder / "out")], 2, "lies inside --input"),
+        (["--input", str(folder), "--out", str(tmp_path / "file"), *CROPS], 2, "cannot write"),
         (["--input", str(folder), "--out", "x", "--scale", "7"], 2, "multiples of --scale 7"),
         (["--input", str(folder), "--out", "x", "--step", "0"], 2, "--step"),
     ]

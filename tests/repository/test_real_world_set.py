@@ -78,9 +78,9 @@ def test_threads_change_nothing(photographs: Path) -> None:
 
 
 def test_errors_are_one_line(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(photographs, "--check") == 1
+    assert run(photographs, "--check") == 2
     assert "no such file" in capsys.readouterr().err
-    assert run(photographs, "--size", "96") == 1
+    assert run(photographs, "--size", "96") == 2
     assert "80x72 is smaller than --size 96" in capsys.readouterr().err
 
 

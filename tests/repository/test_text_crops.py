@@ -124,5 +124,5 @@ def test_fonts_of_every_script_are_looked_for(
     assert [path.name for path in found["greek"]] == ["DejaVuSans.ttf"], "condensed cuts are left out"
     (tmp_path / "wqy-microhei.ttc").unlink()
     arguments = ["--photos", str(photos[0].parent), "--cache", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert text_crops.main(arguments) == 1
+    assert text_crops.main(arguments) == 2
     assert "no font of wqy-microhei.ttc for chinese" in capsys.readouterr().err

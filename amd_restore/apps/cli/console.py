@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from typing import TYPE_CHECKING, NoReturn
+
+from amd_restore.errors import complain, say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,21 +25,15 @@ class Console:
         self.debug, self.quiet = debug, quiet
 
     def say(self, message: str) -> None:
-        """One line of result."""
-        (sys.stderr if self.quiet else sys.stdout).write(message + "\n")
-
-    def note(self, message: str | None) -> None:
-        """One line of advice, if there is one."""
-        if message:
-            self.complain(f"note: {message}")
+        """Print one line of result."""
+        if self.quiet:
+            complain(message)
+        else:
+            say(message)
 
     def complain(self, message: str, error: BaseException | None = None) -> None:
-        """One line on stderr, beside the progress bar; with ``debug`` the traceback of ``error`` before it."""
-        from tqdm import tqdm
-
-        if self.debug and error is not None:
-            tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
-        tqdm.write(" ".join(message.split()), file=sys.stderr)
+        """Print one line on standard error; with ``debug`` the traceback of ``error`` before it."""
+        complain(message, error if self.debug else None)
 
     def bar(self, images: int) -> ProgressBar:
         """A progress bar over ``images`` images; shown on terminals only."""

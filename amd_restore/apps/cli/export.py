@@ -12,16 +12,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from amd_restore.apps.cli.console import Console
-from amd_restore.apps.cli.run_command import run_command
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of ``amd-restore export``."""
-    parser = argparse.ArgumentParser(prog="amd-restore export", description=__doc__)
+    parser = Parser(prog="amd-restore export", description=__doc__)
     add = parser.add_argument
     add("--model", default="x4-real", help="released name, .safetensors file or folder (default: %(default)s)")
     add("--to", choices=tuple(SUFFIXES), default="onnx", help="format (default: %(default)s)")
@@ -39,23 +37,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="photographs that set the ranges of int8; released models bring theirs",
     )
     add("--overwrite", action="store_true", help="replace files that exist")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    console = Console(options.debug)
 
     def command() -> None:
         path = export(
             options.model, options.to, options.output, options.dtype, options.calibration, overwrite=options.overwrite
         )
         size = sum(file.stat().st_size for file in files_of(path))
-        console.say(f"{path}: {size / 2**20:.1f} MiB")
+        say(f"{path}: {size / 2**20:.1f} MiB")
 
-    return run_command(command, console, "amd-restore export")
+    return run_command(command, options.debug, "amd-restore export")
 
 
 def files_of(path: Path) -> list[Path]:

@@ -5,22 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from amd_restore import __version__
 from amd_restore.apps.files.plan import EXTENSIONS
 from amd_restore.apps.files.settings import Settings
+from amd_restore.errors import Parser
 
-NOT_STARTED = 2
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30}
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line instead of argparse's two."""
-        self.exit(NOT_STARTED, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,7 +31,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cluster(parser.add_argument_group("several machines").add_argument)
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="write a report: every file, what became of it, sizes, seconds")
-    add("--debug", action="store_true", help="show tracebacks")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -80,7 +71,7 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--ext", choices=("auto", *EXTENSIONS), default="auto", help="format of the outputs (default: the input's)")
     add("--quality", type=number(1, 100), metavar="N", help="of jpg, webp and avif, 1 to 100 (default: 95)")
     add("--frames", action="store_true", help="restore animations frame by frame (else they are refused)")
-    add("--max-pixels", type=megapixels, metavar="MP", help="refuse inputs of more megapixels (default: 200)")
+    add("--max-pixels", type=millions, metavar="MP", help="refuse inputs of more megapixels (default: 200)")
 
 
 def add_size(add: Callable[..., Any]) -> None:
@@ -215,11 +206,11 @@ def _suffix(text: str) -> str:
     return text
 
 
-def megapixels(text: str) -> int:
-    """Type of an option: a positive number of megapixels, as pixels."""
+def millions(text: str) -> int:
+    """Type of an option: a positive number of millions, as of pixels or bytes."""
     value = _float(text)
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"must be a positive number of megapixels, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
     return max(1, round(value * 1e6))
 
 

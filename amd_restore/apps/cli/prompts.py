@@ -9,14 +9,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from amd_restore.apps.cli.console import Console
-from amd_restore.apps.cli.run_command import run_command
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of ``amd-restore prompts``."""
-    parser = argparse.ArgumentParser(prog="amd-restore prompts", description=__doc__)
+    parser = Parser(prog="amd-restore prompts", description=__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="folder or hub id of a Stable Diffusion 1, 2, XL or 3 model")
     add("--revision", metavar="NAME", help="branch, tag or commit of the hub")
@@ -24,14 +22,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--negative", default="", metavar="TEXT", help="what guidance leads away from (default: nothing)")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=".safetensors file to write")
     add("--overwrite", action="store_true", help="replace a file that exists")
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    console = Console(options.debug)
 
     def command() -> None:
         shapes = prepare(
@@ -42,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             revision=options.revision,
             overwrite=options.overwrite,
         )
-        console.say(f"{options.output}: {shapes}")
+        say(f"{options.output}: {shapes}")
 
-    return run_command(command, console, "amd-restore prompts")
+    return run_command(command, options.debug, "amd-restore prompts")
 
 
 def prepare(

@@ -17,10 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.apps.cli.console import Console
-from amd_restore.apps.cli.run_command import run_command
 from amd_restore.checkpoint import WEIGHTS_FOLDER, Header, load_checkpoint, save_checkpoint
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
 def release(
@@ -88,7 +86,7 @@ def mixed(header: Header, state: Mapping[str, Tensor], other: Path, share: float
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="amd-restore release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors of a run")
@@ -106,24 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mix", type=Path, help="another file of the same network and start, averaged in")
     parser.add_argument("--share", type=float, default=0.5, help="of --mix in the average (default: %(default)s)")
     parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
-    args = parser.parse_args(arguments)
-    console = Console()
+    values = vars(parser.parse_args(arguments))
+    debug = values.pop("debug")
 
     def command() -> None:
-        names = (
-            "licence",
-            "training_data",
-            "time_shift",
-            "first_gain",
-            "mean",
-            "error_per_std",
-            "rewards",
-            "commit",
-            "mix",
-            "share",
-        )
-        changes = {key: getattr(args, key) for key in names}
-        path = release(args.weights, args.name, args.out, **changes)
-        console.say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+        path = release(**values)
+        say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
-    return run_command(command, console, "amd-restore release")
+    return run_command(command, debug, parser.prog)

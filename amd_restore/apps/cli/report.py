@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from amd_restore import __version__
 from amd_restore.apps.files.outcome import Outcome, Task
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
+from amd_restore.errors import AMDRestoreError, DeliveryError, write_output
 
 
 class Report:
@@ -69,13 +69,16 @@ class Report:
         """Write the JSON report to ``path``, ``-`` for standard output.
 
         Raises:
-            AMDRestoreError: it cannot be written.
+            DeliveryError: it cannot be written.
         """
-        text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+        data = (json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n").encode("utf-8")
         if path == Path("-"):
-            sys.stdout.write(text)
-        else:
-            write_atomically(path, text.encode("utf-8"))
+            write_output(data)
+            return
+        try:
+            write_atomically(path, data)
+        except AMDRestoreError as error:
+            raise DeliveryError(str(error)) from error
 
     def record(self) -> dict[str, Any]:
         """The report as a JSON object, pictures by name."""

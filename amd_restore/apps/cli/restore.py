@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from amd_restore.apps.cli.console import Console
 from amd_restore.apps.cli.parser import build_parser, settings_of
-from amd_restore.apps.cli.run_command import OK, SOME_FAILED, run_command
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, note, run_command
 
 if TYPE_CHECKING:
     from amd_restore.apps.cli.report import Report
@@ -30,12 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Messages must not mix with a picture or a report on standard output.
     console = Console(options.debug, quiet=STANDARD in (options.output, options.json))
     interrupted = "interrupted; the images written so far are complete, the same command goes on from there"
-
-    def command() -> int:
-        with _sigterm_interrupts():
-            return run(options, console)
-
-    return run_command(command, console, interrupted=interrupted)
+    return run_command(lambda: run(options, console), options.debug, "", interrupted)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -73,7 +64,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         from amd_restore.apps.files.restorer import Restorer
 
         restorer = Restorer(settings)
-        console.note(restorer.advice)
+        note(restorer.advice)
         check_writable(folder)
         clear_stale(jobs)
         try:
@@ -108,21 +99,3 @@ def _check_local(options: argparse.Namespace) -> None:
     for place in (options.input, options.output):
         if isinstance(place, str):
             raise AMDRestoreError(f"{place}: URLs are read and written by --engine ray only; add it, or name a path")
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Being told to end, as by a job scheduler, is an interruption."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

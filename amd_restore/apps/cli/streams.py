@@ -10,7 +10,7 @@ from amd_restore.apps.cli.console import Console
 from amd_restore.apps.files.plan import EXTENSIONS
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, note, write_output
 
 STANDARD = Path("-")
 
@@ -35,7 +35,7 @@ def restore_bytes(options: argparse.Namespace, settings: Settings, console: Cons
             raise AMDRestoreError(f"{name} needs files; it cannot be used with -")
     name = "standard input" if options.input == STANDARD else str(options.input)
     if options.input == STANDARD:
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read() if sys.stdin else b""
         if not data:
             raise AMDRestoreError("standard input: nothing came in; pipe an image into the command")
     elif options.input.is_dir():
@@ -54,14 +54,13 @@ def restore_bytes(options: argparse.Namespace, settings: Settings, console: Cons
     from amd_restore.apps.files.restorer import Restorer
 
     restorer = Restorer(settings)
-    console.note(restorer.advice)
+    note(restorer.advice)
     try:
         answer = restorer.restore_bytes(data, target.suffix if target else suffix)
     except AMDRestoreError as error:
         raise AMDRestoreError(f"{name}: {error}") from error
     if target is None:
-        sys.stdout.buffer.write(answer)
-        sys.stdout.buffer.flush()
+        write_output(answer)
     else:
         write_atomically(target, answer)
         console.say(f"restored {name} into {target}")

@@ -10,21 +10,19 @@ import contextlib
 import ipaddress
 import logging
 import socket
-import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from amd_restore.apps.cli.console import Console
-from amd_restore.apps.cli.run_command import run_command
-from amd_restore.errors import AMDRestoreError
+from amd_restore.apps.cli.parser import millions, number
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of ``amd-restore ui``."""
-    parser = argparse.ArgumentParser(prog="amd-restore ui", description=__doc__)
+    parser = Parser(prog="amd-restore ui", description=__doc__)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s, this computer only)")
-    add("--port", type=_whole(0, 65535), default=7860, help="0 takes a free one (default: %(default)s)")
+    add("--port", type=number(0, 65535), default=7860, help="0 takes a free one (default: %(default)s)")
     add(
         "--share-on-network",
         action="store_true",
@@ -33,16 +31,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--open", action="store_true", help="open the page in the browser")
     add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: x4-real)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
-    add("--threads", type=_whole(1, 1024), metavar="N", help="processor threads (default: torch's choice)")
-    add("--max-upload-mb", type=_number, default=20.0, metavar="MB", help="of a file (default: %(default)g)")
+    add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: torch's choice)")
+    add("--max-upload-mb", type=millions, default="20", metavar="MB", help="of a file (default: %(default)s)")
     add(
         "--max-pixels",
-        type=_number,
-        default=4.0,
+        type=millions,
+        default="4",
         metavar="MP",
-        help="refuse inputs of more megapixels (default: %(default)g)",
+        help="refuse inputs of more megapixels (default: %(default)s)",
     )
-    add("--debug", action="store_true", help="show tracebacks and requests")
     return parser
 
 
@@ -55,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             serve(options)
 
-    return run_command(until_interrupted, Console(options.debug), "amd-restore ui")
+    return run_command(until_interrupted, options.debug, "amd-restore ui")
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -86,16 +83,15 @@ def serve(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     pipeline = RestorationPipeline.from_pretrained(options.model or DEFAULT_MODEL, options.device)
-    workshop = Workshop(pipeline, max(1, round(options.max_pixels * 1e6)))
+    workshop = Workshop(pipeline, options.max_pixels)
     names = (options.host, socket.gethostname(), f"{socket.gethostname()}.local") if shared else ()
-    app = create_app(workshop, max(1, round(options.max_upload_mb * 1e6)), names)
+    app = create_app(workshop, options.max_upload_mb, names)
     with bind(options.host, options.port) as listener:
         host = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{host}:{listener.getsockname()[1]}/"
-        sys.stdout.write(f"{pipeline.header.name} at {address} (Ctrl-C ends it)\n")
+        say(f"{pipeline.header.name} at {address} (Ctrl-C ends it)")
         if shared:
-            sys.stdout.write("everyone on the network who knows this address can use it\n")
-        sys.stdout.flush()
+            say("everyone on the network who knows this address can use it")
         if options.open:
             webbrowser.open(address)
         run(app, listener, options.debug)
@@ -107,26 +103,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _number(text: str) -> float:
-    """Type of an option: a positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a positive number below a million, not {text!r}")
-    return value
-
-
-def _whole(lowest: int, highest: int) -> Callable[[str], int]:
-    """Type of an option: a whole number within limits."""
-
-    def parse(text: str) -> int:
-        value = int(text) if text.isdecimal() else -1
-        if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {lowest} to {highest}, not {text!r}")
-        return value
-
-    return parse

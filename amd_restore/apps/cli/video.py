@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amd_restore.apps.cli.console import Console
-from amd_restore.apps.cli.parser import Parser, add_control, add_machine, add_model, add_size, number
-from amd_restore.apps.cli.run_command import run_command
+from amd_restore.apps.cli.parser import add_control, add_machine, add_model, add_size, number
 from amd_restore.apps.video import FFmpeg, restore_video
 from amd_restore.apps.video.encoding import CODECS, choose_codec
 from amd_restore.apps.video.restore import SEGMENT, Encoding
 from amd_restore.apps.video.work import remove_leftovers
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, Parser, note, run_command, say
 
 if TYPE_CHECKING:
     from amd_restore.apps.video.clip import Frame
@@ -37,19 +35,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_control(parser.add_argument_group("control").add_argument)
     _add_encoding(parser.add_argument_group("encoding").add_argument)
     add_machine(parser.add_argument_group("machine").add_argument)
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    console = Console(options.debug)
     interrupted = "interrupted; the same command goes on from there"
-    return run_command(lambda: run(options, console), console, "amd-restore video", interrupted)
+    return run_command(lambda: run(options), options.debug, "amd-restore video", interrupted)
 
 
-def run(options: argparse.Namespace, console: Console) -> None:
+def run(options: argparse.Namespace) -> None:
     """Restore the video, unless its output is there.
 
     Raises:
@@ -61,12 +57,12 @@ def run(options: argparse.Namespace, console: Console) -> None:
     choose_codec(target, options.codec)
     if target.is_file() and not options.overwrite:
         remove_leftovers(target)
-        console.say(f"{target}: exists and is kept; --overwrite makes it anew")
+        say(f"{target}: exists and is kept; --overwrite makes it anew")
         return
     ffmpeg = FFmpeg(options.ffmpeg)
     if not source.is_file():  # before the network is loaded
         raise AMDRestoreError(f"{source}: no such file; name one video")
-    restore, recipe = frame_restorer(options, console)
+    restore, recipe = frame_restorer(options)
     encoding = Encoding(options.codec, options.crf, options.segment)
     with tqdm(unit="frame", disable=None) as bar:
 
@@ -77,14 +73,14 @@ def run(options: argparse.Namespace, console: Console) -> None:
                 bar.initial = bar.n = done
             bar.update(done - bar.n)
 
-        summary = restore_video(source, target, restore, recipe, encoding, ffmpeg, progress, console.note)
+        summary = restore_video(source, target, restore, recipe, encoding, ffmpeg, progress, note)
     again = (
         f", {summary.frames - summary.restored} of them by an earlier run" if summary.restored < summary.frames else ""
     )
-    console.say(f"{target}: {summary.frames} frames{again}, {summary.seconds:.1f} s")
+    say(f"{target}: {summary.frames} frames{again}, {summary.seconds:.1f} s")
 
 
-def frame_restorer(options: argparse.Namespace, console: Console) -> tuple[Callable[[Frame], Frame], dict[str, Any]]:
+def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame], dict[str, Any]]:
     """The function that restores one frame, and what its results depend on.
 
     Raises:
@@ -99,7 +95,7 @@ def frame_restorer(options: argparse.Namespace, console: Console) -> tuple[Calla
     weights = resolve_weights(options.model or DEFAULT_MODEL)
     settings = settings_of(options)
     work = Work(settings)
-    console.note(work.advice)
+    note(work.advice)
 
     def restore(frame: Frame) -> Frame:
         # Always sample 0: fresh noise would flicker.

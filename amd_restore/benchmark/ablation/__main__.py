@@ -9,21 +9,19 @@ Exit codes: 0 done, 1 some run failed (the others went on), 2 nothing could be d
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from amd_restore.benchmark.ablation.command import Ablation
 from amd_restore.benchmark.ablation.options import load_ablation_options
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, complain, run_command
 from amd_restore.registry import did_you_mean
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m amd_restore.benchmark.ablation", description=__doc__)
+    parser = Parser(prog="python -m amd_restore.benchmark.ablation", description=__doc__)
     add = parser.add_argument
     add("-opt", required=True, type=Path, help="option file (.yml)")
     add("--out", type=Path, help="folder for tables and kept measurements (default: benchmarks/NAME)")
@@ -33,33 +31,21 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--evaluate_only", action="store_true", help="train nothing, measure what is finished")
     what.add_argument("--train_only", action="store_true", help="measure nothing")
     what.add_argument("--measure_one", action="store_true", help=argparse.SUPPRESS)  # how this command calls itself
-    add("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     args = build_parser().parse_args(arguments)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return run(args)
-    except AMDRestoreError as error:
-        if args.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from there\n")
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    interrupted = "interrupted; the same command goes on from there"
+    return run_command(lambda: run(args), args.debug, interrupted=interrupted)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says.
 
     Returns:
-        0, or 1 if some run failed.
+        ``OK``, or ``SOME_FAILED`` if some run failed.
 
     Raises:
         AMDRestoreError: before anything starts, when anything in the option file is wrong.
@@ -74,15 +60,11 @@ def run(args: argparse.Namespace) -> int:
     ablation = Ablation(options, args.opt, args.out or Path("benchmarks") / options.name, args.only, args.seeds)
     if args.measure_one:
         ablation.measure_here()
-        return 0
+        return OK
     failures = ablation.run(train=not args.evaluate_only, evaluate=not args.train_only)
     for failure in failures:
-        sys.stderr.write(f"failed: {failure}\n")
-    return 1 if failures else 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        complain(f"failed: {failure}")
+    return SOME_FAILED if failures else OK
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from amd_restore.benchmark.ablation.jobs import Job, last_line, run_jobs
 from amd_restore.benchmark.ablation.options import AblationOptions
 from amd_restore.benchmark.ablation.runs import EXPERIMENTS, TrainingRun, plan
 from amd_restore.benchmark.ablation.tables import write_tables
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import AMDRestoreError, say
 
 TRAIN_SCRIPT = Path(amd_restore.__file__).parent / "train.py"
 
@@ -82,7 +82,7 @@ class Ablation:
         measured.sort(key=lambda run: list(self.options.arms).index(run.arm))
         results = self.evaluation.measure(measured, lambda name: None)
         text = write_tables(self.out, self.options, results, self.runs, self.evaluation.fingerprints())
-        sys.stdout.write(text)
+        say(text)
         _say(f"written to {self.out}/{self.options.name}.md, .csv and .json")
 
     def measure_here(self) -> None:
@@ -156,5 +156,4 @@ def _locked(run: TrainingRun) -> Iterator[int]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{datetime.now():%H:%M:%S} {text}\n")
-    sys.stdout.flush()
+    say(f"{datetime.now():%H:%M:%S} {text}")

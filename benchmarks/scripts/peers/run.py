@@ -38,7 +38,7 @@ from span import ClearReality, SpanCh48, SpanCh52
 
 from amd_restore.atomic import write_atomically
 from amd_restore.benchmark.images import list_images, read_rgb
-from amd_restore.errors import AMDRestoreError
+from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import SUFFIXES, Picture, write_image
 
 PEERS: tuple[type[Peer], ...] = (
@@ -221,7 +221,7 @@ def line_of(entry: Entry) -> str:
 
 def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = PEERS) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [kind.name for kind in kinds]
     parser.add_argument("--peers", nargs="+", default=["all"], choices=["all", *names], metavar="PEER")
     parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of data sets")
@@ -234,29 +234,28 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
     args = parser.parse_args(arguments)
     from amd_restore.benchmark.provenance import processor  # imports torch: not for the processes of the peers
 
-    try:
+    def command() -> int:
         datasets = find_all_datasets(args.input, args.datasets, args.subfolder)
-    except AMDRestoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    job = Job(datasets, args.output, args.cache.expanduser().resolve(), args.threads, args.repeats)
-    chosen = [kind for kind in kinds if "all" in args.peers or kind.name in args.peers]
-    sys.stdout.write(f"{processor()}, {args.threads} threads, the first call of each is not timed\n")
-    when = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": f"{processor()}, {platform.system()}"}
-    entries = []
-    for entry in run_all(chosen, job):
-        entries.append({**entry, **when})
-        sys.stdout.write(line_of(entry) + "\n")
-        sys.stdout.flush()
-    file = args.output / "peers.json"
-    header = {**when, "threads": args.threads, "entries": [*earlier_entries(file, entries), *entries]}
-    write_atomically(file, (json.dumps(header, indent=1) + "\n").encode())
-    return 0 if any("reason" not in entry for entry in entries) else 1
+        job = Job(datasets, args.output, args.cache.expanduser().resolve(), args.threads, args.repeats)
+        chosen = [kind for kind in kinds if "all" in args.peers or kind.name in args.peers]
+        say(f"{processor()}, {args.threads} threads, the first call of each is not timed")
+        date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        when = {"date": date, "machine": f"{processor()}, {platform.system()}"}
+        entries = []
+        for entry in run_all(chosen, job):
+            entries.append({**entry, **when})
+            say(line_of(entry))
+        file = args.output / "peers.json"
+        header = {**when, "threads": args.threads, "entries": [*earlier_entries(file, entries), *entries]}
+        write_atomically(file, (json.dumps(header, indent=1) + "\n").encode())
+        return OK if any("reason" not in entry for entry in entries) else SOME_FAILED
+
+    return run_command(command, args.debug)
 
 
-def _timed(peer: Peer, rgb: Image) -> tuple[Image, float]:
+def _timed(peer: Peer, lq: Image) -> tuple[Image, float]:
     start = time.perf_counter()
-    sr = peer.restore(rgb)
+    sr = peer.restore(lq)
     return sr, time.perf_counter() - start
 
 
