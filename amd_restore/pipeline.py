@@ -330,7 +330,7 @@ class RestorationPipeline:
         """Memory that a window takes, per lq pixel: known for our flat network, else measured once."""
         net = self.denoiser.net
         if isinstance(net, FlatDenoiser):
-            return memory.flat_cost(net.feature_channels, self.dtype, self.device)
+            return memory.flat_cost(net.conv_in.out_channels, self.dtype, self.device)
         if self._probed is None or self._probed[0] is not net:
             patch = torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5)
             cost = memory.probed_cost(lambda: self._restore_window(patch, 0, 0, 1, [0]), PROBE_SIDE**2, self.device)

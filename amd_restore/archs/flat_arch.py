@@ -96,7 +96,6 @@ class FlatDenoiser(nn.Module):
         self.conv_in = nn.Conv2d(in_channels + cond_channels, num_feat, 3, padding=1)
         self.blocks = nn.ModuleList(TimeBlock(num_feat, time_feat) for _ in range(num_block))
         self.conv_out = nn.Conv2d(num_feat, in_channels, 3, padding=1)
-        self.feature_layer, self.feature_channels = f"blocks.{num_block // 2}", num_feat  # what a GAN head looks at
         zero_(self.conv_out)
 
     def grow(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

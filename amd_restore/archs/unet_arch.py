@@ -44,7 +44,6 @@ class CondUNet(nn.Module):
 
         levels = len(channels)
         self.multiple = 2 ** (levels - 1)
-        self.feature_layer, self.feature_channels = "unet.mid_block", channels[-1]  # what a GAN head looks at
         self.null_cond = nn.Parameter(torch.zeros(1, cond_channels, 1, 1))
         last = "AttnDownBlock2D" if attention else "DownBlock2D"
         first = "AttnUpBlock2D" if attention else "UpBlock2D"

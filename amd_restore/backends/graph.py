@@ -1,8 +1,7 @@
 """The network as an ONNX graph: ``raw = graph(x_t, t, cond)``, any batch and size.
 
-The graph is written node by node, not traced: every released model is a :class:`FlatDenoiser` or a
-:class:`HourglassDenoiser`, a dozen lines of nodes are its whole structure, and neither the file nor the time to make it
-depends on a tracer's version.
+The graph is written node by node, not traced: every released model is a :class:`FlatDenoiser`, a dozen
+lines of nodes are its whole structure, and neither the file nor the time to make it depends on a tracer's version.
 The 8-bit form has QuantizeLinear and DequantizeLinear around the convolutions (QDQ), which both runtimes fuse.
 """
 
@@ -25,7 +24,7 @@ Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]  # "blocks.0.conv1:in" -> least and largest value seen there
 
 GRAPH_VERSION = 2  # part of the cache key: raise it when the nodes change
-NETWORKS = ("FlatDenoiser", "HourglassDenoiser")
+NETWORKS = ("FlatDenoiser",)
 INPUTS, OUTPUT = ("x_t", "t", "cond"), "raw"
 _OPSET, _IR_VERSION = 17, 8  # old enough for every runtime of the last years
 _WEIGHT_LEVELS = 127  # symmetric int8
@@ -56,7 +55,7 @@ def build_graph(header: Header, state_dict: Mapping[str, Tensor], ranges: Ranges
         raise AMDRestoreError("making an ONNX graph needs the package onnx: pip install 'amd-restore[onnx]'") from error
     weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in state_dict.items()}
     writer = _Writer(weights, ranges or {})
-    (writer.flat_denoiser if kind == "FlatDenoiser" else writer.hourglass_denoiser)()
+    writer.flat_denoiser()
     writer.output(float(header.network.get("first_gain", 1.0)))
     channels, cond_channels = weights["conv_out.weight"].shape[0], weights["null_cond"].shape[1]
     kinds = {"x_t": ["batch", channels, "height", "width"], "t": ["batch"]}
@@ -92,31 +91,7 @@ class _Writer:
         """The nodes of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`, condition given, without :meth:`output`."""
         emb = self.embedding()
         x = self.conv("conv_in", self.node("Concat", "x_t", "cond", axis=1))
-        self.last = self.conv("conv_out", self.blocks("blocks", x, emb))
-
-    def hourglass_denoiser(self) -> None:
-        """Those of :class:`~amd_restore.archs.hourglass_arch.HourglassDenoiser`."""
-        emb = self.embedding()
-        levels = sum(name.startswith("shrink.") and name.endswith(".weight") for name in self._weights)
-        multiple = self.constant("multiple", np.array([2**levels] * 2, np.int64))
-        sides, first, last = (
-            self.constant(*value) for value in (_integers("sides", 2, 3), _integers("first", 2), _integers("last", 4))
-        )
-        size = self.node("Slice", self.node("Shape", "x_t"), first, last)
-        missing = self.node("Mod", self.node("Sub", multiple, self.node("Mod", size, multiple)), multiple)
-        pads = self.node("Concat", self.constant(*_integers("before", *[0] * 6)), missing, axis=0)
-        x = self.conv("conv_in", self.node("Pad", self.node("Concat", "x_t", "cond", axis=1), pads, mode="edge"))
-        skips = []
-        for level in range(levels):
-            x = self.blocks(f"down.{level}", x, emb)
-            skips.append(x)
-            x = self.conv(f"shrink.{level}", x, strides=[2, 2])
-        x = self.blocks("middle", x, emb)
-        for level in reversed(range(levels)):
-            wider = self.node("DepthToSpace", self.conv(f"expand.{level}", x), blocksize=2, mode="CRD")
-            x = self.blocks(f"up.{level}", self.node("Add", skips[level], wider), emb)
-        origin = self.constant(*_integers("origin", 0, 0))
-        self.last = self.node("Slice", self.conv("conv_out", x), origin, size, sides)
+        self.last = self.conv("conv_out", self.blocks(x, emb))
 
     def output(self, first_gain: float) -> None:
         """The last layer's result, times the gain of the first step."""
@@ -137,10 +112,10 @@ class _Writer:
         emb = self.node("Concat", self.node("Sin", angles), self.node("Cos", angles), axis=1)
         return self.linear("time_mlp.2", self.silu(self.linear("time_mlp.0", emb)))
 
-    def blocks(self, prefix: str, x: str, emb: str) -> str:
-        """The :class:`~amd_restore.archs.flat_arch.TimeBlock`s of a list of modules."""
-        names = [name for name in self._weights if name.startswith(f"{prefix}.") and name.endswith(".conv1.weight")]
-        for block in (f"{prefix}.{i}" for i in range(len(names))):
+    def blocks(self, x: str, emb: str) -> str:
+        """The :class:`~amd_restore.archs.flat_arch.TimeBlock`s."""
+        names = [name for name in self._weights if name.startswith("blocks.") and name.endswith(".conv1.weight")]
+        for block in (f"blocks.{i}" for i in range(len(names))):
             bias = self.node("Unsqueeze", self.linear(f"{block}.time", emb), self._planes)
             hidden = self.silu(self.node("Add", self.conv(f"{block}.conv1", x), bias))
             x = self.node("Add", x, self.conv(f"{block}.conv2", hidden))
@@ -162,7 +137,7 @@ class _Writer:
         parameters = (self.constant(key, self._weights[key]) for key in (f"{layer}.weight", f"{layer}.bias"))
         return self.node("Gemm", x, *parameters, transB=1)
 
-    def conv(self, layer: str, x: str, **attributes: Any) -> str:
+    def conv(self, layer: str, x: str) -> str:
         """Convolution, padded if 3x3; in 8 bits where there is a range for its input."""
         weight, bias = self._weights[f"{layer}.weight"], self.constant(f"{layer}.bias", self._weights[f"{layer}.bias"])
         if f"{layer}:in" in self._ranges:
@@ -171,7 +146,7 @@ class _Writer:
         else:
             kernel = self.constant(f"{layer}.weight", weight)
         shape = list(weight.shape[2:])
-        y = self.node("Conv", x, kernel, bias, pads=[int(shape == [3, 3])] * 4, kernel_shape=shape, **attributes)
+        y = self.node("Conv", x, kernel, bias, pads=[int(shape == [3, 3])] * 4, kernel_shape=shape)
         return self._quantize(f"{layer}:out", y) if f"{layer}:out" in self._ranges else y
 
     def _quantize(self, place: str, x: str) -> str:

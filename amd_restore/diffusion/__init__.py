@@ -10,7 +10,6 @@ from amd_restore.diffusion.process import (
     FlowMatching,
     Process,
     RectifiedFlow,
-    ResidualShift,
     VariancePreserving,
     build_process,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "Process",
     "RectifiedFlow",
     "ResidualCodec",
-    "ResidualShift",
     "VariancePreserving",
     "approach",
     "build_codec",

@@ -149,30 +149,6 @@ class RectifiedFlow(Process):
         return t
 
 
-class ResidualShift(Process):
-    """ResShift (2307.12348): the chain ends at the upsampled ``lq`` plus noise of deviation ``kappa``.
-
-    In the residual domain the upsampled ``lq`` is zero, so ``x_t = (1 - eta) x0 + kappa sqrt(eta) noise`` with
-    ``sqrt(eta)`` growing linearly in t.
-    """
-
-    name = "residual_shift"
-
-    def __init__(self, kappa: float = 2.0) -> None:
-        if kappa <= 0:
-            raise AMDRestoreError(f"kappa must be positive, got {kappa}")
-        self.kappa = kappa
-
-    def config(self) -> dict[str, Any]:
-        return {"type": self.name, "kappa": self.kappa}
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1.0 - t**2
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return self.kappa * t
-
-
 class FlowMatching(Process):
     """The rectified flow as Stable Diffusion 3 knows it (2403.03206): the network is shown the raw state, told sigma.
 
@@ -293,7 +269,7 @@ class VariancePreserving(Process):
 
 
 def build_process(options: Mapping[str, Any]) -> Process:
-    """Process from its :meth:`Process.config`, as in ``{"type": "residual_shift", "kappa": 2.0}``.
+    """Process from its :meth:`Process.config`, as in ``{"type": "flow_matching", "shift": 3.0}``.
 
     Raises:
         AMDRestoreError: for an unknown type or key, or a value out of range.
@@ -302,8 +278,6 @@ def build_process(options: Mapping[str, Any]) -> Process:
     kind = arguments.pop("type", RectifiedFlow.name)
     if kind == RectifiedFlow.name:
         return RectifiedFlow()
-    if kind == ResidualShift.name:
-        return ResidualShift(float(options.get("kappa", 2.0)))
     for cls in (VariancePreserving, FlowMatching):
         if kind == cls.name:
             try:
@@ -311,5 +285,5 @@ def build_process(options: Mapping[str, Any]) -> Process:
             except TypeError as error:  # names the key
                 reason = str(error).removeprefix(f"{cls.__name__}.__init__() ")
                 raise AMDRestoreError(f"process {kind}: {reason}; check diffusion.process") from error
-    known = (RectifiedFlow, ResidualShift, VariancePreserving, FlowMatching)
+    known = (RectifiedFlow, VariancePreserving, FlowMatching)
     raise AMDRestoreError(f"unknown process '{kind}'; use {' or '.join(cls.name for cls in known)}")

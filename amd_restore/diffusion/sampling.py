@@ -128,22 +128,17 @@ def approach(
     fresh_noise: Callable[[int], Tensor] | None = None,
     time_shift: float = 1.0,
     start: Tensor | None = None,
-    calls: int = 0,
 ) -> Tensor:
     """All of a :func:`rollout` but its last call: the states (B, C, h, w) in which the student is asked last.
 
     Args:
         denoiser, noise, cond, fresh_noise, time_shift, start: as in :func:`rollout`.
         steps, stop: as ``num_steps`` and ``stop_step`` there, (B,); on the CPU they save waiting for a GPU.
-        calls: call the network at least so often, where all processes have to call it equally often.
     """
     first = noise * denoiser.process.sigma(torch.ones((), device=noise.device)) if start is None else start
     x_t = first.clone() if start is not None else first
-    for i in range(max(int(stop.max()), calls)):
+    for i in range(int(stop.max())):
         rows = (stop > i).nonzero().squeeze(1)
-        if not len(rows):
-            denoiser(x_t[:1], torch.ones_like(x_t[:1, 0, 0, 0]), cond[:1])  # only so that the others can
-            continue
         t, s = (shift_time(1.0 - k / steps[rows], time_shift).to(x_t.device) for k in (i, i + 1))
         x0 = denoiser(x_t[rows], t, cond[rows])
         if fresh_noise is None:

@@ -164,7 +164,7 @@ class AMDRestorePipeline(DiffusionPipeline):
         latents = latents * self.scheduler.init_noise_sigma
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             scaled = self.scheduler.scale_model_input(latents, t)
-            output = self.network(scaled, t, condition).sample
+            output = self.network(scaled, self.scheduler.process.network_time(t), condition).sample
             fresh = draw(i + 1) if i + 1 < steps and self.scheduler.config["sampler"] == "renoise" else None
             latents, _ = self.scheduler.step(output, t, latents, variance_noise=fresh, return_dict=False)
             if callback_on_step_end is not None:

@@ -10,7 +10,6 @@ from amd_restore.losses.dmd import (
     matching_direction,
     normalizer,
     surrogate_loss,
-    vsd_weight,
 )
 from amd_restore.losses.gan import discriminator_loss, generator_loss
 
@@ -26,7 +25,6 @@ __all__ = [
     "score_adaptation",
     "sharpening_weight",
     "surrogate_loss",
-    "vsd_weight",
     "zone_cosine",
     "zone_mean",
 ]

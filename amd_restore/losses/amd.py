@@ -1,7 +1,7 @@
 """Adaptive Matching Distillation (AMD, Bai et al. 2026, 2602.07345): from rewards to weights.
 
 The advantage (eq. 12) and the adaptation (eq. 13) are the paper's. The paper describes Repulsive Landscape
-Sharpening in words; its closed forms here are ours, and so are the floor of the group's deviation and the
+Sharpening in words; its closed form here is ours, and so are the floor of the group's deviation and the
 spatial case, where rewards are maps and every location has its own group statistics. A reward that does not
 vary over the image is the constant map.
 """
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
-
-SHARPENING_FORMS = ("exp", "linear")
 
 
 @torch.no_grad()
@@ -68,30 +66,24 @@ def score_adaptation(advantage: Tensor, strength: float) -> tuple[Tensor, Tensor
 
 
 @torch.no_grad()
-def sharpening_weight(
-    advantage: Tensor, tau: float, form: str = "exp", mean: Callable[[Tensor], Tensor] = torch.mean
-) -> Tensor:
-    """Repulsive Landscape Sharpening: weight of each sample in the fake teacher's loss, lower for good ones.
+def sharpening_weight(advantage: Tensor, tau: float, mean: Callable[[Tensor], Tensor] = torch.mean) -> Tensor:
+    """Repulsive Landscape Sharpening: weight of each sample in the fake score's loss, lower for good ones.
 
-    The paper says "reward-weighted"; both forms are ours: ``exp`` is ``exp(-tau a)``, ``linear`` is ``1 - tau
-    a``, each divided by its mean over the batch, so that the fake teacher's learning rate keeps its meaning.
+    The paper says "reward-weighted"; the form ``exp(-tau a)`` is ours. It is divided by its mean over the batch, so
+    that the fake score's learning rate keeps its meaning.
 
     Args:
         advantage: in [-1, 1], (B,) or (B, 1, h, w).
-        tau: sharpness, at least 0 (and below 1 for ``linear``); at 0 the weights are exactly one.
-        form: ``exp`` or ``linear``.
+        tau: sharpness, at least 0; at 0 the weights are exactly one.
         mean: mean over the batch, of which ``advantage`` may be only a part.
 
     Returns:
         Positive weights with mean 1, the shape of ``advantage``.
 
     Raises:
-        AMDRestoreError: for an unknown form or a tau out of range.
+        AMDRestoreError: for a negative tau.
     """
-    if form not in SHARPENING_FORMS:
-        raise AMDRestoreError(f"unknown sharpening form '{form}'; use {' or '.join(SHARPENING_FORMS)}")
-    if not tau >= 0.0 or (form == "linear" and tau >= 1.0):
-        bounds = "in [0, 1) for the linear form" if form == "linear" else "at least 0"
-        raise AMDRestoreError(f"the sharpening tau must be {bounds}, got {tau}")
-    weight = torch.exp(-tau * advantage) if form == "exp" else 1.0 - tau * advantage
+    if not tau >= 0.0:
+        raise AMDRestoreError(f"the sharpening tau must be at least 0, got {tau}")
+    weight = torch.exp(-tau * advantage)
     return weight / mean(weight)

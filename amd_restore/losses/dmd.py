@@ -89,19 +89,6 @@ def normalizer(x0: Tensor, x0_real: Tensor, floor: float = 1e-6) -> Tensor:
     return distance.mean(dim=tuple(range(1, distance.ndim)), keepdim=True).clamp_min(floor)
 
 
-def vsd_weight(alpha: Tensor, sigma: Tensor) -> Tensor:
-    """``alpha sigma`` (B, 1, 1, 1): what plain Variational Score Distillation multiplies H by, without a normaliser.
-
-    ProlificDreamer (2305.16213, eq. 9) weights the difference of the noise estimates, ``eps_fake - eps_real =
-    (alpha / sigma) (x0_real - x0_fake)``, by ``sigma^2``.
-
-    Args:
-        alpha: signal of x_t at each sample's time, (B,).
-        sigma: noise of x_t, (B,).
-    """
-    return (alpha * sigma).reshape(-1, 1, 1, 1)
-
-
 def surrogate_loss(x0: Tensor, direction: Tensor, norm: Tensor | float = 1.0) -> Tensor:
     """Scalar whose gradient with respect to ``x0`` is ``-direction / norm / x0.numel()``.
 

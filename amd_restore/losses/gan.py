@@ -1,8 +1,4 @@
-"""Adversarial losses of DMD2 (2405.14867, section 4.3): non-saturating logistic loss on noised samples.
-
-The critic is a small head on the fake teacher's features, so that it sees samples at every noise level; the fake
-teacher learns from it too.
-"""
+"""Adversarial losses: the non-saturating logistic loss (1406.2661), alone and relative to the ground truth."""
 
 from __future__ import annotations
 
@@ -14,20 +10,20 @@ from torch.nn import functional as F
 
 
 def generator_loss(logits_fake: Tensor) -> Tensor:
-    """Mean of ``softplus(-D(x))``: falls as the critic takes the student's samples for photographs.
+    """Mean of ``softplus(-D(x))``: falls as the discriminator takes the student's images for photographs.
 
     Args:
-        logits_fake: critic's answer to the student's samples, any shape, with gradient.
+        logits_fake: discriminator's output for the student's images, any shape, with gradient.
     """
     return F.softplus(-logits_fake.float()).mean()
 
 
 def discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Mean of ``softplus(-D(real)) + softplus(D(fake))``; 2 log 2 = 1.386 when the critic cannot tell them apart.
+    """Mean of ``softplus(-D(real)) + softplus(D(fake))``; 2 log 2 = 1.386 when they cannot be told apart.
 
     Args:
-        logits_real: critic's answer to photographs, with gradient.
-        logits_fake: critic's answer to the student's samples, with gradient to the critic only.
+        logits_real: discriminator's output for photographs, with gradient.
+        logits_fake: its output for the student's images, with gradient to the discriminator only.
     """
     return F.softplus(-logits_real.float()).mean() + F.softplus(logits_fake.float()).mean()
 
@@ -38,18 +34,18 @@ def relative_generator_loss(logits_real: Sequence[Tensor], logits_fake: Sequence
     Each sample is judged beside its own ground truth, so what both show in common does not matter.
 
     Args:
-        logits_real: critic's answers to photographs, one tensor a layer.
-        logits_fake: its answers to the student's restorations of them, with gradient.
+        logits_real: discriminator's outputs for photographs, one tensor a layer.
+        logits_fake: its outputs for the student's restorations of them, with gradient.
     """
     terms = [F.softplus(r.float() - f.float()).mean() for r, f in zip(logits_real, logits_fake, strict=True)]
     return torch.stack(terms).mean()
 
 
 def relative_discriminator_loss(logits_real: Sequence[Tensor], logits_fake: Sequence[Tensor]) -> Tensor:
-    """Mean of ``softplus(D(fake) - D(real))``; log 2 = .693 when the critic cannot tell them apart.
+    """Mean of ``softplus(D(fake) - D(real))``; log 2 = .693 when they cannot be told apart.
 
     Args:
-        logits_real: critic's answers to photographs, one tensor a layer, with gradient.
-        logits_fake: its answers to the student's restorations of them, with gradient to the critic only.
+        logits_real: discriminator's outputs for photographs, one tensor a layer, with gradient.
+        logits_fake: its outputs for the student's restorations of them, with gradient to the discriminator only.
     """
     return relative_generator_loss(logits_fake, logits_real)

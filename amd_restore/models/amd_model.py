@@ -81,9 +81,8 @@ class AMDModel(DMDModel):
         """Repulsive Landscape Sharpening."""
         if advantage is None:
             return None
-        options = self.run.distill
-        strength, form = options.sharpening_strength, options.sharpening_form
-        return sharpening_weight(advantage, strength, form, lambda weight: mean_of_all(weight.mean()))
+        strength = self.run.distill.sharpening_strength
+        return sharpening_weight(advantage, strength, lambda weight: mean_of_all(weight.mean()))
 
     def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         """DMD's, and rewards that were also given a weight as losses."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,8 @@ from amd_restore.losses.dmd import (
     matching_direction,
     normalizer,
     surrogate_loss,
-    vsd_weight,
 )
-from amd_restore.models.distributed import load_whole, mean_of_all
-from amd_restore.models.gan_branch import GANBranch
+from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.image_critic import build_critic
 from amd_restore.models.restoration_model import build_network, channels_last
 from amd_restore.models.rollout import Denoising, Rollout
@@ -37,8 +34,7 @@ class DMDModel(StudentModel):
 
     ``net_g``: student. ``net_teacher``: real score, frozen. ``net_fake``: fake score, follows the student.
     :class:`~amd_restore.models.amd_model.AMDModel` overrides :meth:`diagnose`; everything else is shared.
-    ``distill.objective`` switches the baselines: ``dmd``, ``dmd2`` (adds :class:`GANBranch`), ``vsd`` (2305.16213, no
-    normaliser) and ``regression`` (only the losses to the ground truth; no fake teacher).
+    With ``distill.objective: regression`` only the losses to the ground truth move the student, without a fake score.
     """
 
     def init_training_settings(self) -> None:
@@ -50,7 +46,7 @@ class DMDModel(StudentModel):
         self.net_teacher = channels_last(build_network(self.opt["network_teacher"])).to(self.device)
         if paths.get("pretrain_network_teacher"):
             self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
-        self.net_teacher = self.sharded_net(self.net_teacher.eval().requires_grad_(False))
+        self.net_teacher.eval().requires_grad_(False)
         distill = self.run.distill
         if distill.fake_sees_step:
             self.opt["network_fake"]["cond_channels"] = self.codec.cond_channels + 1
@@ -61,22 +57,16 @@ class DMDModel(StudentModel):
         self.net_fake.train()
         if distill.weight_percep > 0:
             self.percep = build_lpips(distill.percep_net, self.device)
-        if distill.objective == "dmd2":
-            with torch.random.fork_rng(devices=[]):
-                self.gan = GANBranch(self.get_bare_model(self.net_fake), self.device)
-            self.gan.head = self.sharded_net(self.gan.head)
         if self.opt.get("network_d"):
             self.critic = build_critic(self.opt["network_d"], self.device, [r for r, _ in self.reward_losses])
             if paths.get("pretrain_network_d"):
                 self.load_network(self.critic.net, paths["pretrain_network_d"], True, "params")
-            self.critic.net = self.sharded_net(self.critic.net)
         super().init_training_settings()
 
     def setup_optimizers(self) -> None:
         """Student's and fake teacher's optimizers, then the critic's if there is one."""
-        fake = [*self.net_fake.parameters(), *(self.gan.head.parameters() if self.gan else ())]
         student = [*self.net_g.parameters(), *(self.encoder.parameters() if self.encoder else ())]
-        named = [("optim_g", student), ("optim_fake", fake)]
+        named = [("optim_g", student), ("optim_fake", [*self.net_fake.parameters()])]
         if self.critic is not None:
             named.append(("optim_d", [*self.critic.net.parameters()]))
         for name, parameters in named:
@@ -135,15 +125,12 @@ class DMDModel(StudentModel):
             self.descend(self.optimizer_d, rollout, self.critic_losses)
 
     def with_direction(self, rollout: Rollout) -> Rollout:
-        """The rollout with the direction in which it is matched, and with what else its losses need."""
+        """The rollout with the direction in which it is matched, if it is."""
         options = self.run.distill
-        if options.weight_dmd > 0 and options.objective != "regression":
-            direction, norm = self.direction(rollout)
-            rollout = rollout.having(direction=direction, norm=norm)
-        if self.gan is not None:
-            t = self.score_times(len(rollout))
-            rollout = rollout.having(gan_t=t, gan_noise=self.randn(rollout.x0.shape))
-        return rollout
+        if options.weight_dmd == 0 or options.objective == "regression":
+            return rollout
+        direction, norm = self.direction(rollout)
+        return rollout.having(direction=direction, norm=norm)
 
     def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         """Matching loss and anchoring losses, each times its weight."""
@@ -154,17 +141,9 @@ class DMDModel(StudentModel):
             # Late steps refine what is there; matched in full they would draw the whole posterior anew.
             share = rollout.t.reshape(-1, 1, 1, 1) ** options.matching_decay
             losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, rollout.direction * share, rollout.norm)
-        if self.gan is not None:
-            assert rollout.gan_noise is not None and rollout.gan_t is not None
-            x_t = self.process.add_noise(x0, rollout.gan_noise, rollout.gan_t)
-            cond = self.condition_of_fake(rollout)
-            with self.autocast():
-                loss = self.gan.student_loss(self.denoiser(self.gan.net), x_t, rollout.gan_t, cond)
-            losses["l_gan"] = options.weight_gan * loss
         return losses | super().student_losses(rollout)
 
     loss_name = "l_dmd"
-    gan: GANBranch | None = None
     reward_losses: Sequence[tuple[BaseReward, float]] = ()
     diagnosing = False  # whether this step measures more than it needs
 
@@ -224,9 +203,7 @@ class DMDModel(StudentModel):
                 uncond = self.denoiser(self.net_teacher)(x_t, t, None)
         alpha, beta = self.adaptation(rollout.advantage)
         direction = matching_direction(x0_real, x0_fake, uncond, options.guidance_scale, alpha, beta)
-        if options.objective == "vsd":
-            norm = 1.0 / vsd_weight(self.process.alpha(t), self.process.sigma(t))
-        elif options.normalize:
+        if options.normalize:
             norm = normalizer(x0, x0_real)
         else:
             norm = torch.ones(x0.shape[0], 1, 1, 1, device=x0.device)
@@ -287,31 +264,21 @@ class DMDModel(StudentModel):
     def fake_batch(self, rollout: Rollout) -> Denoising:
         """All samples with fresh noise and times, weighted by how sharp the fake score is to be around each."""
         options = self.run.distill
-        batch = Denoising(
+        return Denoising(
             x0=rollout.x0.detach(),
             t=options.t_min + (1.0 - options.t_min) * self.rand(len(rollout)),
             noise=self.randn(rollout.x0.shape),
             cond=self.condition_of_fake(rollout),
             weight=self.sharpening(rollout.advantage),
         )
-        if self.gan is None:
-            return batch
-        real = self.codec.encode(rollout.gt, rollout.lq)
-        return batch.having(real_x0=real, real_noise=self.randn(real.shape))
 
     def fake_losses(self, batch: Denoising) -> tuple[dict[str, Tensor], Tensor]:
-        """Denoising loss of the fake score; the critic's in DMD2; and the weighted squared error (B, C, h, w)."""
+        """Denoising loss of the fake score, and the weighted squared error (B, C, h, w)."""
         x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
         denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(batch.t)
-        with self.autocast(), self.gan.tap() if self.gan else contextlib.nullcontext() as tap:
+        with self.autocast():
             x0_pred = denoiser(x_t, batch.t, batch.cond)
         losses = {"l_fake": denoising_loss(x0_pred, batch.x0, weight_t, batch.weight)}
-        if self.gan is not None and tap is not None:
-            assert batch.real_x0 is not None and batch.real_noise is not None
-            real_t = self.process.add_noise(batch.real_x0, batch.real_noise, batch.t)
-            with self.autocast():
-                loss = self.gan.critic_loss(denoiser, tap.features, real_t, batch.t, batch.cond)
-            losses["l_gan_fake"] = self.run.distill.weight_gan_fake * loss
         return losses, (x0_pred.detach() - batch.x0).square() * weight_t.reshape(-1, 1, 1, 1)
 
     def reward_names(self) -> tuple[str, ...]:
@@ -322,14 +289,11 @@ class DMDModel(StudentModel):
         return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
 
     def extra_state(self) -> dict[str, Any]:
-        """The critic's head and the trained encoder."""
-        state: dict[str, Any] = {"gan_head": self.gan.head.state_dict()} if self.gan else {}
-        return {**state, "encoder": self.encoder.state_dict()} if self.encoder else state
+        """The trained encoder."""
+        return {"encoder": self.encoder.state_dict()} if self.encoder else {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
-        if self.gan:
-            load_whole(self.gan.head, state["gan_head"])
         if self.encoder:
             self.encoder.load_state_dict(state["encoder"])
 

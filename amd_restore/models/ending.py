@@ -232,10 +232,8 @@ def try_the_end(model: Any, loaders: Sequence[Any]) -> None:
     model.saved_iter = saved
     if model.opt.get("val") is None:
         return
-    model.evaluated = model.whole_net() if model.sharded else None
     for loader in loaders if process_rank() == 0 else ():
         start = clock()
         first_image(model, loader)
         # Two more for what comes once: panels, zone maps.
         model.time_limit.costs[cost_name(loader)] = (clock() - start) * (len(loader.dataset) + 2)
-    model.evaluated = None

@@ -12,18 +12,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from amd_restore.archs.feature_arch import FeatureDiscriminator
-from amd_restore.archs.gan_head import frozen
 from amd_restore.errors import AMDRestoreError
-from amd_restore.losses.gan import discriminator_loss, relative_discriminator_loss, relative_generator_loss
+from amd_restore.losses.gan import (
+    discriminator_loss,
+    generator_loss,
+    relative_discriminator_loss,
+    relative_generator_loss,
+)
 from amd_restore.models.restoration_model import build_network, channels_last
 from amd_restore.registry import ARCH_REGISTRY
 from amd_restore.rewards import BaseReward
 from amd_restore.rewards.perceptual_reward import EfficientNetReward
 
-Layers = list[Tensor]
+
+@contextlib.contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Context in which the parameters of ``net`` get no gradient."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 class ImageCritic:
@@ -54,7 +68,7 @@ class ImageCritic:
         image, gt = self._seen.pop()
         self._seen.append((image.detach(), gt))
         with frozen(self.net):
-            return F.softplus(-self.net(image).float()).mean()
+            return generator_loss(self.net(image))
 
     def loss(self) -> Tensor:
         """The critic's own, a mean, of what was seen first; the images get no gradient."""

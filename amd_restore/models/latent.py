@@ -17,7 +17,6 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.options import RunOptions
 
 _PROCESS_KEYS = {
-    "residual_shift": ("kappa",),
     "variance_preserving": ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr"),
     "flow_matching": ("shift",),
 }

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from amd_restore.atomic import write_atomically
 from amd_restore.checkpoint import check_network_base, load_checkpoint, split_encoder
 from amd_restore.errors import AMDRestoreError
-from amd_restore.models.distributed import load_whole
 
 BASE_KEY = "base"  # in a .pth file of an adapter: fingerprint of the weights that it belongs to
 
@@ -81,7 +80,7 @@ def load_weights(
         state = net.grow(state) if hasattr(net, "grow") else state  # type: ignore[operator]  # FlatDenoiser's
         state = {key: _grown(value, net.state_dict().get(key)) for key, value in state.items()}
     try:
-        load_whole(net, state, strict)
+        net.load_state_dict(state, strict=strict)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"{path}: weights of another network than {type(net).__name__} ({detail})") from error

@@ -18,14 +18,10 @@ from amd_restore.data.degradations import build_degradation
 from amd_restore.diffusion import Denoiser, field_noise, lq_start, sample
 from amd_restore.models.diagnostics import FILE_NAME, Diagnostics, DiagnosticsFile
 from amd_restore.models.distributed import (
-    check_parallel,
     images_of_process,
     process_count,
     process_rank,
     replicate,
-    shard,
-    spread_optimizer,
-    whole,
 )
 from amd_restore.models.ending import TimeLimit
 from amd_restore.models.latent import TrainedEncoder, bases, build_space, rebuild_options
@@ -71,7 +67,6 @@ class RestorationModel(TrainingStep, SRModel):
         self.encoder = TrainedEncoder(self.codec) if self.run.codec.train_encoder else None
         if opt.get("num_threads") and device.type == "cpu":
             torch.set_num_threads(int(opt["num_threads"]))
-        check_parallel(opt)
         train = opt.get("train") or {}
         self.time_limit = TimeLimit(train.get("time_limit"), int(train.get("total_iter") or 1))
         self.accumulate = self.run.train.accumulate if self.run.train else 1
@@ -100,9 +95,8 @@ class RestorationModel(TrainingStep, SRModel):
         self.net_g.train()
         train = self.opt["train"]
         self.ema_decay = float(train.get("ema_decay", 0))
-        if self.ema_decay > 0 and (self.sharded or process_rank() == 0):
+        if self.ema_decay > 0 and process_rank() == 0:
             self.net_g_ema = channels_last(build_network(self.opt["network_g"])).to(self.device).eval()
-            self.net_g_ema = self.sharded_net(self.net_g_ema)
             path = self.opt["path"].get("pretrain_network_g")
             if path is None:
                 self.model_ema(0)
@@ -126,28 +120,15 @@ class RestorationModel(TrainingStep, SRModel):
             self.encoder.load_exported(load_checkpoint(path)[1])
         get_root_logger().info(f"Loaded {path}")
 
-    @property
-    def sharded(self) -> bool:
-        """Networks are spread over the processes."""
-        return bool(self.opt["dist"]) and (self.opt.get("train") or {}).get("parallel") == "fsdp"
-
-    def sharded_net(self, net: Any) -> Any:
-        """``net``, spread over the processes where networks are."""
-        if self.sharded:
-            self.trained_nets.append(shard(net, self.device))
-        return net
-
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """BasicSR's, in channels-last layout, on CPUs too, and with ``train.parallel: fsdp``."""
+        """BasicSR's, in channels-last layout, on CPUs too."""
         net = channels_last(net)
         if not self.opt["dist"]:
             wrapped: nn.Module = super().model_to_device(net)
             return wrapped
-        net = net.to(self.device)
-        if not self.sharded:
-            net = replicate(net, self.device, bool(self.opt.get("find_unused_parameters", False)))
-            self.trained_nets.append(net)
-        return self.sharded_net(net)
+        net = replicate(net.to(self.device), self.device, bool(self.opt.get("find_unused_parameters", False)))
+        self.trained_nets.append(net)
+        return net
 
     def denoiser(self, net: nn.Module) -> Denoiser:
         """``net`` as an estimator of x0."""
@@ -207,7 +188,7 @@ class RestorationModel(TrainingStep, SRModel):
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
         """Restored images (B, 3, sH, sW), clamped to [0, 1], with the EMA network if there is one."""
-        net: Any = self.evaluated or self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
+        net: Any = self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
         was_training = net.training
         net.eval()
         rows, columns = lq.shape[2:]
@@ -246,24 +227,9 @@ class RestorationModel(TrainingStep, SRModel):
         return F.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
     def dist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
-        """Validation by the first process, with the whole network where it is spread over all."""
-        whole_net = self.whole_net() if self.sharded else None
+        """Validation by the first process."""
         if process_rank() == 0:
-            self.evaluated = whole_net
             self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
-            self.evaluated = None
-
-    evaluated: nn.Module | None = None  # what restores in place of net_g and its average
-
-    def whole_net(self) -> nn.Module | None:
-        """The network that restores, in the first process in one piece."""
-        net: Any = getattr(self, "net_g_ema", self.net_g)
-        state = whole(net.state_dict())
-        if process_rank() != 0:
-            return None
-        copy: nn.Module = channels_last(build_network(self.opt["network_g"])).to(self.device).eval()
-        copy.load_state_dict(state)
-        return copy
 
     def nondist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
         """Metrics at every number of steps in ``val.num_steps``, best values, sample panels."""
@@ -316,16 +282,15 @@ class RestorationModel(TrainingStep, SRModel):
 
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
         """BasicSR's ``net_X_ITER.pth``, atomically, and loudly when it fails."""
-        if process_rank() != 0 and not self.sharded:
+        if process_rank() != 0:
             return
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         label = "latest" if current_iter == -1 else current_iter
-        state = {k: whole(self.get_bare_model(n).state_dict()) for n, k in zip(nets, keys, strict=True)}
+        state = {k: self.get_bare_model(n).state_dict() for n, k in zip(nets, keys, strict=True)}
         base = bases(self.get_bare_model(nets[0]), self.codec).get("network")
         if base:
             state[BASE_KEY] = base
-        if process_rank() == 0:
-            torch_save(state, Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth")
+        torch_save(state, Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth")
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Optimizers, schedulers and whatever :meth:`extra_state` adds; atomic."""
@@ -334,9 +299,9 @@ class RestorationModel(TrainingStep, SRModel):
         state = {
             "epoch": epoch,
             "iter": current_iter,
-            "optimizers": [whole(o.state_dict()) for o in self.optimizers],
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "schedulers": [s.state_dict() for s in self.schedulers],
-            "extra": whole(self.extra_state()),
+            "extra": self.extra_state(),
             "diagnostics": self.diagnostics.state_dict(),
             "batch": {"processes": process_count(), "images": images_of_process(self.opt)},
         }
@@ -372,23 +337,19 @@ class RestorationModel(TrainingStep, SRModel):
             nets["params_ema"] = self.net_g_ema
         self.save_network(list(nets.values()), "net_g", current_iter, list(nets))
         net = self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
-        best = whole(net.state_dict())
-        if process_rank() == 0:
-            if self.run.export == "merged" and bases(net, self.codec).get("network"):
-                net = net.merged()
-                best = net.state_dict()
-            if self.encoder:
-                best = {**best, **{f"{ENCODER_PREFIX}{key}": value for key, value in self.encoder.average.items()}}
-            label = "latest" if current_iter == -1 else current_iter
-            save_checkpoint(Path(self.opt["path"]["models"]) / f"net_g_{label}.safetensors", best, self.header(net))
+        if process_rank() != 0:
+            return
+        if self.run.export == "merged" and bases(net, self.codec).get("network"):
+            net = net.merged()
+        best = net.state_dict()
+        if self.encoder:
+            best = {**best, **{f"{ENCODER_PREFIX}{key}": value for key, value in self.encoder.average.items()}}
+        label = "latest" if current_iter == -1 else current_iter
+        save_checkpoint(Path(self.opt["path"]["models"]) / f"net_g_{label}.safetensors", best, self.header(net))
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Optimizers, schedulers, extra state; networks were loaded by BasicSR's ``check_resume`` paths."""
-        pairs = zip(resume_state["optimizers"], self.optimizers, strict=True)
-        optimizers = [spread_optimizer(state, optimizer) for state, optimizer in pairs]
-        super().resume_training(
-            {**resume_state, "optimizers": optimizers, "schedulers": self.schedules_of(resume_state)}
-        )
+        super().resume_training({**resume_state, "schedulers": self.schedules_of(resume_state)})
         if "time" in resume_state:
             self.time_limit.load_state_dict(resume_state["time"])
         self.load_extra_state(resume_state.get("extra", {}))

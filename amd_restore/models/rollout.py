@@ -56,14 +56,12 @@ class Rollout(Rows):
         noise: standard normal, from which the student starts, (B, C, h, w).
         steps, stops: length of each sample's schedule, and the index of its step that is trained, (B,) on the CPU.
         fresh: noise of the later steps, (B, calls, C, h, w); None for deterministic steps.
-        calls: greatest number of steps before one that is trained, in the batch of all processes.
         windows: where losses and rewards look; None is everywhere.
         x_t, t: state and time of the student's last call, (B, C, h, w) and (B,).
         x0: the student's samples, (B, C, h, w).
         image: what they show, in the windows, (B, 3, ., .).
         advantage: of each sample, (B,) or (B, 1, h, w); None is plain DMD.
         direction, norm: H of eq. 10 and what divides it, (B, C, h, w) and (B, 1, 1, 1).
-        gan_noise, gan_t: of the critic of DMD2, (B, C, h, w) and (B,).
     """
 
     lq: Tensor
@@ -73,7 +71,6 @@ class Rollout(Rows):
     steps: Tensor
     stops: Tensor
     fresh: Tensor | None = None
-    calls: int = 0
     windows: Windows | None = None
     x_t: Tensor = None  # type: ignore[assignment]  # until it is there, as the next three
     t: Tensor = None  # type: ignore[assignment]
@@ -82,8 +79,6 @@ class Rollout(Rows):
     advantage: Tensor | None = None
     direction: Tensor | None = None
     norm: Tensor | None = None
-    gan_noise: Tensor | None = None
-    gan_t: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,6 @@ class Denoising(Rows):
         cond: condition, (B, K, h, w).
         keep: whether the condition is kept, bool (B,); None keeps all.
         weight: of each sample or location in the loss, (B,) or (B, 1, h, w); None is ones.
-        real_x0, real_noise: latents of photographs and their noise, for the critic of DMD2.
     """
 
     x0: Tensor
@@ -106,5 +100,3 @@ class Denoising(Rows):
     cond: Tensor
     keep: Tensor | None = None
     weight: Tensor | None = None
-    real_x0: Tensor | None = None
-    real_noise: Tensor | None = None

@@ -46,7 +46,6 @@ class StudentModel(RestorationModel):
             steps=steps,
             stops=stops,
             fresh=torch.stack(fresh, dim=1) if fresh else None,
-            calls=calls,
             windows=self.draw_windows(),
         )
 
@@ -61,10 +60,9 @@ class StudentModel(RestorationModel):
         denoiser, schedule = self.denoiser(self.net_g), (rollout.steps, rollout.stops)
         drawn = rollout.fresh
         fresh = None if drawn is None else lambda step: drawn[:, step - 1]
-        calls = rollout.calls if self.sharded else 0
         with self.autocast():
             cond, start = self.first_call(rollout)
-            state = approach(denoiser, rollout.noise, cond, *schedule, fresh, self.time_shift, start, calls)
+            state = approach(denoiser, rollout.noise, cond, *schedule, fresh, self.time_shift, start)
         return rollout.having(x_t=state)
 
     def last_step(self, rollout: Rollout) -> Rollout:

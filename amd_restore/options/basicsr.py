@@ -123,9 +123,6 @@ class TrainOptions:
     )
     grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
     accumulate: int = option(1, "parts in which a process takes its images, to save memory; a divisor of them", low=1)
-    parallel: Literal["ddp", "fsdp"] = option(
-        "ddp", "several processes: a copy of the networks in each, or (fsdp) the networks spread over all of them"
-    )
 
     def __post_init__(self) -> None:
         periods = self.scheduler.periods if self.scheduler else None

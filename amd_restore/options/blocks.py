@@ -182,7 +182,7 @@ _DEFAULT_DEGRADATION = DegradationOptions(type="second_order")
 class DiffusionOptions:
     """``diffusion``: forward process, and how the teacher's training draws times."""
 
-    process: Literal["rectified_flow", "residual_shift", "variance_preserving", "flow_matching", "pretrained"] = option(
+    process: Literal["rectified_flow", "variance_preserving", "flow_matching", "pretrained"] = option(
         "rectified_flow",
         "forward process; pretrained: process and prediction type of a checkpoint's own scheduler config",
     )
@@ -201,7 +201,6 @@ class DiffusionOptions:
     )
     rescale_betas_zero_snr: bool = option(False, "variance_preserving: the last state is pure noise (2305.08891)")
     shift: float = option(1.0, "flow_matching: shift of the times; Stable Diffusion 3 has 3", above=0)
-    kappa: float = option(2.0, "noise of residual_shift at t = 1, in deviations of the residual", above=0)
     logit_mean: float = option(0.5, "mean of logit(t) in training; positive leans to noise")
     logit_std: float = option(1.0, "deviation of logit(t) in training", above=0)
     share_t1: float = option(0.15, "share of the batch at pure noise, t = 1", low=0, high=1)
@@ -224,8 +223,8 @@ class DistillOptions:
     )
     group_size: int = option(4, "samples per low-quality image, which the advantage compares", low=1)
     fake_updates_per_student: int = option(4, "updates of the fake score per update of the student", low=1)
-    objective: Literal["dmd", "dmd2", "vsd", "regression"] = option(
-        "dmd", "what moves the student: DMD; with a GAN head; without normaliser; only the losses to the ground truth"
+    objective: Literal["dmd", "regression"] = option(
+        "dmd", "what moves the student: DMD, or only the losses to the ground truth"
     )
     fake_sees_step: bool = option(
         False, "tell the fake score at which of the student's steps a sample was made; needed for several steps"
@@ -242,7 +241,6 @@ class DistillOptions:
     guidance_scale: float = option(1.0, "guidance of the real score; 1 is none", low=0)
     adaptation_strength: float = option(0.5, "score adaptation (eq. 13); 0 is DMD", low=0, below=1)
     sharpening_strength: float = option(0.5, "sharpening of the fake score; 0 is DMD", low=0)
-    sharpening_form: Literal["exp", "linear"] = option("exp", "how sharpening weights fall with the advantage")
     spatial: bool = option(False, "an advantage for each location, from rewards that have a map")
     map_sigma: float = option(1.0, "blur of the reward maps, in cells of the latent grid", low=0)
     std_floor: float = option(0.0, "least group deviation, relative to its running mean", low=0)
@@ -260,9 +258,7 @@ class DistillOptions:
     weight_pooled: float = option(0.0, "weight of L1 on means over 4, 8 and 16 pixels: colours without detail", low=0)
     weight_l2: float = option(0.0, "weight of the squared error to the ground truth, pixel units", low=0)
     weight_percep: float = option(0.0, "weight of LPIPS to the ground truth", low=0)
-    weight_gan: float = option(1e-2, "weight of the student's adversarial loss; objective dmd2 only", low=0)
     weight_adversarial: float = option(0.1, "weight of the adversarial loss of network_d, where there is one", low=0)
-    weight_gan_fake: float = option(1e-2, "weight of the critic's loss; objective dmd2 only", low=0)
     percep_net: Literal["squeeze", "alex", "vgg"] = option("squeeze", "backbone of that LPIPS")
     percep_augment: bool = option(True, "show networks that are losses random views; so they are harder to deceive")
     standardize_rewards: bool = option(True, "divide each reward by its running deviation inside groups")
@@ -287,8 +283,6 @@ class DistillOptions:
             raise ValueError("start_noise needs start: lq; start: noise is all noise")
         if self.decode_crop is not None and self.spatial:
             raise ValueError("spatial: maps need the whole image; leave decode_crop out")
-        if self.sharpening_form == "linear" and self.sharpening_strength >= 1:
-            raise ValueError("sharpening_strength must be below 1 with sharpening_form linear")
 
 
 @dataclass(frozen=True, kw_only=True)

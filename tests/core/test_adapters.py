@@ -284,15 +284,6 @@ def test_two_threads_do_not_see_each_others_adapters(models: Path) -> None:
     assert not wrong
 
 
-def test_features_of_a_shared_base_can_be_tapped(models: Path) -> None:
-    fake = network(models, "sd", lora=RANK_4)
-    seen: list[Tensor] = []
-    handle = fake.get_submodule(str(fake.feature_layer)).register_forward_hook(lambda m, i, out: seen.append(out))
-    fake(*batch(fake))
-    handle.remove()
-    assert [tuple(out.shape) for out in seen] == [(2, fake.feature_channels, 4, 4)]
-
-
 def test_targets_choose_the_layers(models: Path) -> None:
     net = network(models, "sd", condition="start", lora={"rank": 2, "alpha": 8, "target_modules": ["to_q", "conv_in"]})
     owners = {name.removesuffix(".weight").rsplit(".", 2)[-2] for name in net.state_dict()}

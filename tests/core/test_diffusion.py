@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from amd_restore.diffusion import (
     PREDICTION_TYPES,
     Denoiser,
+    FlowMatching,
     Process,
     RectifiedFlow,
     ResidualCodec,
-    ResidualShift,
     build_codec,
     build_process,
     rollout,
@@ -22,7 +22,7 @@ from amd_restore.diffusion import (
 )
 from amd_restore.errors import AMDRestoreError
 
-PROCESSES = [RectifiedFlow(), ResidualShift(2.0)]
+PROCESSES = [RectifiedFlow(), FlowMatching(3.0)]
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: p.name)
@@ -89,7 +89,7 @@ def test_loss_weight_is_that_of_v() -> None:
 def test_wrong_options_are_named() -> None:
     for call in (
         lambda: build_process({"type": "brownian"}),
-        lambda: ResidualShift(0.0),
+        lambda: FlowMatching(0.0),
         lambda: build_codec({"type": "vae", "scale": 4}),
         lambda: ResidualCodec(scale=3, patch=4),
         lambda: RectifiedFlow().times(0),
@@ -97,7 +97,7 @@ def test_wrong_options_are_named() -> None:
     ):
         with pytest.raises(AMDRestoreError):
             call()
-    assert build_process(ResidualShift(1.5).config()).config() == {"type": "residual_shift", "kappa": 1.5}
+    assert build_process(FlowMatching(1.5).config()).config() == {"type": "flow_matching", "shift": 1.5}
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
@@ -194,7 +194,6 @@ def test_guidance_extrapolates_from_the_unconditional_estimate() -> None:
 
 SMALL: dict[str, dict[str, Any]] = {
     "FlatDenoiser": {"num_feat": 8, "num_block": 1},
-    "HourglassDenoiser": {"channels": (8, 12, 16), "num_block": (1, 1, 2)},
     "CondUNet": {"channels": (32, 32)},
 }
 

@@ -44,9 +44,8 @@ def test_strength_zero_is_dmd_bit_for_bit(states: dict[str, Tensor], guidance: f
 
     weight_t = torch.rand(8) + 0.1
     plain = denoising_loss(states["x0_fake"], states["x0"], weight_t)
-    for form in ("exp", "linear"):
-        weighted = denoising_loss(states["x0_fake"], states["x0"], weight_t, sharpening_weight(advantage, 0.0, form))
-        assert torch.equal(plain, weighted)
+    weighted = denoising_loss(states["x0_fake"], states["x0"], weight_t, sharpening_weight(advantage, 0.0))
+    assert torch.equal(plain, weighted)
 
 
 def test_direction_is_equation_10(states: dict[str, Tensor]) -> None:
@@ -180,27 +179,22 @@ def test_adaptation_errors(strength: float) -> None:
         score_adaptation(torch.zeros(2), strength)
 
 
-@pytest.mark.parametrize("form", ["exp", "linear"])
 @pytest.mark.parametrize("shape", [(16,), (16, 1, 4, 4)])
-def test_sharpening_is_positive_with_mean_one_and_falls(form: str, shape: tuple[int, ...]) -> None:
+def test_sharpening_is_positive_with_mean_one_and_falls(shape: tuple[int, ...]) -> None:
     torch.manual_seed(3)
     advantage = torch.rand(shape) * 2 - 1
-    weight = sharpening_weight(advantage, 0.8, form)
+    weight = sharpening_weight(advantage, 0.8)
     assert weight.shape == shape and (weight > 0).all()
     assert weight.mean().item() == pytest.approx(1.0, abs=1e-6)
     order = advantage.flatten().argsort()
     assert (weight.flatten()[order].diff() <= 0).all()
-    assert torch.equal(sharpening_weight(advantage, 0.0, form), torch.ones(shape))
+    assert torch.equal(sharpening_weight(advantage, 0.0), torch.ones(shape))
 
 
 def test_sharpening_errors() -> None:
-    zeros = torch.zeros(4)
-    with pytest.raises(AMDRestoreError, match="form 'square'"):
-        sharpening_weight(zeros, 0.5, "square")
-    with pytest.raises(AMDRestoreError, match="tau"):
-        sharpening_weight(zeros, -0.5)
-    with pytest.raises(AMDRestoreError, match="linear"):
-        sharpening_weight(zeros, 1.0, "linear")
+    for tau in (-0.5, float("nan")):
+        with pytest.raises(AMDRestoreError, match="tau"):
+            sharpening_weight(torch.zeros(4), tau)
 
 
 def test_pooled_l1_sees_colours_and_no_texture() -> None:

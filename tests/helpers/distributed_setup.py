@@ -71,7 +71,7 @@ def train(options: dict[str, Any], folder: Path, iterations: int = ITERATIONS) -
     from basicsr.models import build_model
     from basicsr.utils import get_root_logger
 
-    from amd_restore.models.distributed import process_count, process_rank, whole
+    from amd_restore.models.distributed import process_count, process_rank
     from amd_restore.training.loaders import create_dataloaders, prepare_options
 
     file = folder / f"{options['name']}_{process_count()}_{process_rank()}.yml"
@@ -91,9 +91,9 @@ def train(options: dict[str, Any], folder: Path, iterations: int = ITERATIONS) -
             logs.append({key: value for key, value in log.items() if key not in UNSTEADY})
     nets = {key: getattr(model, key) for key in ("net_g", "net_g_ema", "net_fake") if hasattr(model, key)}
     return {
-        "weights": {key: whole(model.get_bare_model(net).state_dict()) for key, net in nets.items()},
-        "moments": [whole(optimizer.state_dict())["state"] for optimizer in model.optimizers],
-        "extra": whole(model.extra_state()),
+        "weights": {key: model.get_bare_model(net).state_dict() for key, net in nets.items()},
+        "moments": [optimizer.state_dict()["state"] for optimizer in model.optimizers],
+        "extra": model.extra_state(),
         "logs": logs,
     }
 

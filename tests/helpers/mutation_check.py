@@ -82,8 +82,8 @@ MUTATIONS = (
     ),
     Mutation(
         "time_shift ignored in the approach",
-        "fresh, self.time_shift, start, calls)",
-        "fresh, 1.0, start, calls)",
+        "fresh, self.time_shift, start)",
+        "fresh, 1.0, start)",
         f"{MEANING}::shifted_times",
     ),
     Mutation(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.archs.flat_arch import FlatDenoiser
-from amd_restore.archs.hourglass_arch import HourglassDenoiser
 from amd_restore.checkpoint import Header, save_checkpoint
 
 NUM_FEAT, NUM_BLOCK = 8, 1
@@ -56,21 +55,6 @@ def randomised(build: Callable[[], nn.Module]) -> nn.Module:
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
     return net
-
-
-HOURGLASS: dict[str, Any] = {"type": "HourglassDenoiser", "channels": [8, 12, 16], "num_block": [1, 1, 1]}
-
-
-def hourglass_state() -> dict[str, Tensor]:
-    """As :func:`tiny_state`, of a network with three grids."""
-    channels, num_block = HOURGLASS["channels"], HOURGLASS["num_block"]
-    return randomised(lambda: HourglassDenoiser(48, 3, channels, num_block)).state_dict()
-
-
-def save_hourglass(path: Path) -> Path:
-    """Write that student to ``path`` and return it."""
-    save_checkpoint(path, hourglass_state(), tiny_header(network=HOURGLASS))
-    return path
 
 
 def save_tiny(path: Path, **changes: Any) -> Path:

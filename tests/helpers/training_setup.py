@@ -30,7 +30,6 @@ from amd_restore.training.pipeline import prepare_options, run_pipeline
 TINY_NETWORK = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "time_feat": 8}
 TINY_NETWORKS: dict[str, dict[str, Any]] = {
     "FlatDenoiser": TINY_NETWORK,
-    "HourglassDenoiser": {"type": "HourglassDenoiser", "channels": [8, 8], "num_block": [1, 1], "time_feat": 8},
     "CondUNet": {"type": "CondUNet", "channels": [32, 32], "layers_per_block": 1},
 }
 NIQE_SIDE = 96  # pixels that NIQE needs

@@ -56,7 +56,7 @@ def test_coarse_latents_and_another_process(tmp_path: Path) -> None:
         "scale": 2,
         "codec": {"type": "residual", "scale": 2, "patch": 4, "std": 0.07},
         "network": {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "in_channels": 48, "cond_channels": 12},
-        "process": {"type": "residual_shift", "kappa": 1.5},
+        "process": {"type": "flow_matching", "shift": 1.5},
         "prediction_type": "flow",
     }
     weights = save_tiny(tmp_path / "tiny.safetensors", **changes)
@@ -222,7 +222,7 @@ def test_bad_arguments(pipe: Any, image: Any, options: dict[str, Any], message: 
 
 
 @pytest.mark.parametrize("sampler", ["ode", "renoise"])
-@pytest.mark.parametrize("process", [{"type": "rectified_flow"}, {"type": "residual_shift", "kappa": 2.0}])
+@pytest.mark.parametrize("process", [{"type": "rectified_flow"}, {"type": "flow_matching", "shift": 2.0}])
 def test_scheduler_alone_walks_the_path_of_the_sampler(tmp_path: Path, sampler: str, process: dict[str, Any]) -> None:
     saved = AMDRestoreScheduler(process=process, prediction_type="x0", sampler=sampler, time_shift=0.3)
     saved.save_pretrained(tmp_path)
@@ -241,7 +241,7 @@ def test_scheduler_alone_walks_the_path_of_the_sampler(tmp_path: Path, sampler: 
     scheduler.set_timesteps(3)
     state = noise[0] * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
-        output = Half()(scheduler.scale_model_input(state, t), t.expand(2), None, None)
+        output = Half()(scheduler.scale_model_input(state, t), scheduler.process.network_time(t.expand(2)), None, None)
         state = scheduler.step(output, t, state, variance_noise=noise[min(i + 1, 2)]).prev_sample
     assert torch.allclose(state, expected, atol=1e-5)
 

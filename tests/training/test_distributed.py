@@ -24,14 +24,12 @@ TOLERANCE = 1e-6
 QUOTIENT_TOLERANCE = 1e-4  # logs and gradients hold quotients of differences of nearly equal numbers
 HALF: dict[str, Any] = {"datasets__train__batch_size_per_gpu": IMAGES // 2}
 PARTS: dict[str, Any] = {"train__accumulate": 2}
-FSDP: dict[str, Any] = {"train__parallel": "fsdp"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "teacher": ("teacher_x4_classical", {}),
-    "dmd2": ("dmd_x4_classical", {"distill__objective": "dmd2"}),
     "amd": ("amd_x4_classical", {"train__grad_clip": 0.5}),
     "spatial": ("amd_x4_real", {"distill__spatial": True}),
 }
-IN_TWO = {"teacher": HALF, "dmd2": HALF | FSDP, "amd": HALF, "spatial": HALF | PARTS}
+IN_TWO = {"teacher": HALF, "amd": HALF, "spatial": HALF | PARTS}
 
 
 class Results:
@@ -78,7 +76,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Any:
         made.running.wait()
 
 
-@pytest.mark.parametrize("name", ["teacher", "dmd2", "spatial"])
+@pytest.mark.parametrize("name", ["teacher", "spatial"])
 def test_parts_give_the_result_of_the_whole(results: Results, name: str) -> None:
     in_parts = train(results.options(name, PARTS), results.folder)
     assert_equal(in_parts, results.alone(name))
@@ -141,19 +139,10 @@ def test_a_degradation_can_start_within_a_batch() -> None:
     assert torch.equal(degradation(images[3:]), whole[3:])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            PARTS | {"train__accumulate": 3},
-            "train.accumulate: must divide datasets.train.batch_size_per_gpu (4), got 3",
-        ),
-        (FSDP, "train.parallel: fsdp needs several processes"),
-    ],
-)
-def test_what_cannot_be_is_one_line(results: Results, changes: dict[str, Any], message: str) -> None:
+def test_parts_that_do_not_divide_the_batch_are_refused(results: Results) -> None:
+    message = "train.accumulate: must divide datasets.train.batch_size_per_gpu (4), got 3"
     with pytest.raises(AMDRestoreError, match=re.escape(message)):
-        train(results.options("teacher", changes), results.folder)
+        train(results.options("teacher", {"train__accumulate": 3}), results.folder)
 
 
 def test_processes_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,17 @@ def make_run(place: Path, recipe: str, name: str, total: int, **changes: Any) ->
     return options
 
 
-def go_on(options: dict[str, Any], place: Path, until: int, processes: int, *arguments: str) -> None:
+def go_on(options: dict[str, Any], place: Path, until: int, processes: int) -> None:
     """Train ``options`` up to an iteration with so many processes that share its images."""
     overrides = [f"train:total_iter={until}", f"datasets:train:batch_size_per_gpu={IMAGES // processes}"]
     if processes == 1:
-        result = run_training(options, place, "--auto_resume", "--force_yml", *overrides, *arguments)
+        result = run_training(options, place, "--auto_resume", "--force_yml", *overrides)
         assert result.returncode == 0, result.stderr[-3000:]
         return
     file = place / f"{options['name']}.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
     script = [str(REPOSITORY / "amd_restore" / "train.py"), "-opt", str(file), "--launcher", "pytorch"]
-    run = torchrun([*script, "--auto_resume", "--force_yml", *overrides, *arguments], place, processes)
+    run = torchrun([*script, "--auto_resume", "--force_yml", *overrides], place, processes)
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors[-3000:]
 
@@ -87,19 +86,12 @@ def test_two_then_one_then_two_processes_equal_the_straight_run(place: Path) -> 
     assert (place / "experiments/changing/models/net_g_latest.safetensors").is_file()
 
 
-def test_networks_spread_over_processes_are_saved_and_resumed_whole(place: Path) -> None:
-    straight = make_run(place, "teacher_x4_classical", "whole", 4)
-    go_on(straight, place, 4, 1)
-    experiments = place / "experiments"
-    shutil.copytree(experiments / "whole", experiments / "spread")
-    for later in (experiments / "spread").rglob("*4.*"):
-        later.unlink()
-    go_on(straight | {"name": "spread"}, place, 4, 2, "train:parallel=fsdp")
-    assert_equal(left_by(place, "spread", 4), left_by(place, "whole", 4))
-
+def test_a_resume_with_another_batch_is_refused(place: Path) -> None:
+    state = place / "4.state"
+    torch.save({"iter": 4, "batch": {"processes": 2, "images": 2}}, state)
     import_basicsr()
     options: dict[str, Any] = {"dist": True, "num_gpu": 0, "world_size": 3, "auto_resume": False}
-    options["path"] = {"resume_state": str(experiments / "spread/training_states/4.state"), "training_states": ""}
+    options["path"] = {"resume_state": str(state), "training_states": ""}
     options["datasets"] = {"train": {"batch_size_per_gpu": 1}}
     problem = r"4\.state: was trained with 4 images per iteration \(2 processes x 2\), this run has 3 \(3 x 1\); use a "
     with pytest.raises(AMDRestoreError, match=problem):

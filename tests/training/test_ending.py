@@ -360,9 +360,8 @@ def test_processes_that_are_told_to_stop(runs: Runs, processes: int) -> None:
     assert f"Resuming training from epoch: 0, iter: {last}" in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_several_processes_end_together_when_time_is_over(runs: Runs, parallel: str) -> None:
-    options = runs.timed("both", "0.001s", train__parallel=parallel)
+def test_several_processes_end_together_when_time_is_over(runs: Runs) -> None:
+    options = runs.timed("both", "0.001s")
     options["datasets"]["train"]["batch_size_per_gpu"] = 1
     file = runs.folder / "both.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")

@@ -103,8 +103,8 @@ def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, starts: StartWeight
     assert result.returncode == 0 and "psnr@1" in result.stderr + result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("name", ["amd_x4_classical_tiny", "direct_x4_classical_tiny"])
-def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, starts: StartWeights) -> None:
+def test_a_tiny_student_learns_from_a_larger_teacher(tmp_path: Path, starts: StartWeights) -> None:
+    name = "amd_x4_classical_tiny"
     whole = yaml.safe_load((REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8"))
 
     def parameters(block: dict[str, Any]) -> int:
@@ -120,8 +120,7 @@ def test_a_tiny_student_learns_from_a_larger_teacher(name: str, tmp_path: Path, 
     assert options["path"]["pretrain_network_g"] != options["path"]["pretrain_network_teacher"]
     assert run_training(options, tmp_path).returncode == 0
     first, last = (weights(tmp_path, options["name"], f"net_fake_{number}") for number in (2, 4))
-    moved = any(not torch.equal(first[key], last[key]) for key in first)
-    assert moved == (name == "amd_x4_classical_tiny")  # without the teacher nobody trains its fake
+    assert any(not torch.equal(first[key], last[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", ["teacher_x4_classical", "amd_x4_classical", "amd_x4_real"])

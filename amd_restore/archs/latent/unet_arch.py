@@ -36,7 +36,6 @@ class LatentUNet(LatentNetwork):
         "ff.net.2",
         "ff.net.0.proj",
     )
-    feature_layer = "net.mid_block"  # what a GAN head looks at
 
     def input_layer(self, module: Any) -> Any:
         """``conv_in``."""
@@ -45,7 +44,6 @@ class LatentUNet(LatentNetwork):
     def prompt_widths(self, module: Any) -> tuple[int, int | None]:
         """Cross attention's; pooled for the XL model."""
         config = module.config
-        self.feature_channels = config.block_out_channels[-1]
         if config.addition_embed_type is None:
             return config.cross_attention_dim, None
         self._check(config.addition_embed_type == "text_time", f"embeds {config.addition_embed_type}, not known here")
