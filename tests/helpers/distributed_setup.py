@@ -72,7 +72,8 @@ def train(options: dict[str, Any], folder: Path, iterations: int = ITERATIONS) -
     from basicsr.utils import get_root_logger
 
     from amd_restore.models.distributed import process_count, process_rank
-    from amd_restore.training.loaders import create_dataloaders, prepare_options
+    from amd_restore.training.loaders import create_dataloaders
+    from amd_restore.training.pipeline import prepare_options
 
     file = folder / f"{options['name']}_{process_count()}_{process_rank()}.yml"
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
