@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from amd_restore.archs.latent.codecs import build_codec
 from amd_restore.atomic import write_atomically
-from amd_restore.diffusion import PREDICTION_TYPES, Codec, Denoiser, build_process
+from amd_restore.diffusion import PREDICTION_TYPES, SAMPLERS, STARTS, Codec, Denoiser, Recipe, build_process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import ARCH_REGISTRY, import_plugins
 
@@ -30,8 +30,6 @@ METADATA_KEY = "amd_restore"  # key of the header among the safetensors metadata
 KINDS = ("student", "teacher")
 ENCODER_PREFIX = "encoder."  # of the tensors of an encoder that was trained with the network
 SOURCE_KEY = "pretrained_model_name_or_path"  # names a checkpoint of diffusers, in network and codec
-SAMPLERS = ("ode", "renoise")
-STARTS = ("noise", "lq")
 DEFAULT_MODEL = "x4-real"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -50,12 +48,7 @@ class Header:
         prediction_type: what the network predicts, see :meth:`~amd_restore.diffusion.Process.to_x0`.
         steps: numbers of steps it was trained for, or tried with.
         default_steps: number of steps when the user names none.
-        sampler: between steps, ``ode`` is deterministic, ``renoise`` draws fresh noise; see
-            :func:`~amd_restore.diffusion.sample`.
-        time_shift: spacing of the steps, 1 is even; see there.
-        start: ``noise``, or ``lq`` where the first state is the latent of the enlarged input; see
-            :func:`~amd_restore.diffusion.lq_start`.
-        start_noise: added to that latent, see there.
+        sampler, time_shift, start, start_noise: see :class:`~amd_restore.diffusion.Recipe`.
         mean: released name of weights whose one-step answer is the mean of what this network draws from; full fidelity
             is that. Empty: the network without noise.
         error_per_std: error to expect per deviation of samples, see
@@ -121,6 +114,11 @@ class Header:
         )
         _require(any(self.steps) and all(map(_positive, self.steps)), "steps", "must be whole numbers, at least 1")
         _require(_positive(self.default_steps), "default_steps", "must be a positive whole number")
+
+    def recipe(self, num_steps: int | None = None) -> Recipe:
+        """How latents are restored in ``num_steps`` steps; None takes the default."""
+        steps = self.default_steps if num_steps is None else num_steps
+        return Recipe(steps, self.sampler, self.time_shift, self.start, self.start_noise)
 
     def to_json(self) -> str:
         """One line of JSON, with the version of the format."""
@@ -228,9 +226,9 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     return net.eval()
 
 
-def build_denoiser(header: Header, net: nn.Module) -> Denoiser:
+def build_denoiser(header: Header, net: nn.Module, dtype: torch.dtype = torch.float32) -> Denoiser:
     """``net`` with the process and prediction type of ``header``: ``x0 = denoiser(x_t, t, cond)``."""
-    return Denoiser(net, build_process(header.process), header.prediction_type)
+    return Denoiser(net, build_process(header.process), header.prediction_type, dtype)
 
 
 def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> Codec:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.checkpoint import (
@@ -29,12 +28,12 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.diffusion import Codec, field_noise, lq_start, sample
+from amd_restore.diffusion import Codec, Draw, cell_side, cell_sized, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, is_streamed, write_image
 from amd_restore.inference import memory
 from amd_restore.inference.call_options import CallOptions, check_image, memory_errors
-from amd_restore.inference.fidelity import Draw, tempered
+from amd_restore.inference.fidelity import tempered
 from amd_restore.inference.planes import Planes
 from amd_restore.inference.tiling import blend_width, collect_bands, finish_bands, plan_axis, restore_bands, window_of
 from amd_restore.inference.tta import restore_oriented
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 DEFAULT_HALO = 16
 PROBE_SIDE = 160  # of the window with which memory is measured; smaller images are not tiled
 CPU = torch.device("cpu")
-_MIN_SIDE = 8  # smaller inputs are padded: a network has seen no 1x1 pictures
 
 
 class RestorationPipeline:
@@ -78,11 +76,10 @@ class RestorationPipeline:
     ) -> None:
         self.header = header
         self.device = resolve_device(device)
-        self.dtype = resolve_dtype(dtype, self.device)
         self.codec = (codec or build_header_codec(header)).to(self.device)
         net = net.eval().requires_grad_(False).to(self.device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self.denoiser = build_denoiser(header, net)
+        self.denoiser = build_denoiser(header, net, resolve_dtype(dtype, self.device))
         self._resident = max(memory.process_memory() + memory.KEPT, memory.RUNTIME)
         self._probed: tuple[nn.Module, float] | None = None
         self._loading: dict[str, Any] = {"device": self.device, "dtype": self.dtype}  # of header.mean
@@ -131,6 +128,11 @@ class RestorationPipeline:
         if pipeline.scale != self.scale:
             raise AMDRestoreError(f"{self.header.name}: its mean {self.header.mean} is not of scale {self.scale}")
         return pipeline
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of the network."""
+        return self.denoiser.dtype
 
     @property
     def scale(self) -> int:
@@ -195,7 +197,7 @@ class RestorationPipeline:
         """
         check_image(lq)
         count, _, height, width = lq.shape
-        padded = self._pad(lq.float())
+        padded = cell_sized(lq.float(), self.codec.lq_patch)
         options = CallOptions(num_steps, seed, tile, halo, max_memory, fidelity, tta, post, progress)
         kept = 12 * count * height * width * self.scale**2
         bands = self._bands(window_of(padded), count, height, width, options, kept, lq.device)
@@ -354,17 +356,10 @@ class RestorationPipeline:
                 return torch.zeros(len(seeds), height, width, channels, device=self.device).permute(0, 3, 1, 2)
             return field_noise(seeds, channels, y, x, height, width, step).to(self.device)
 
+        recipe = self.header.recipe(num_steps)
+
         def restore(lq: Tensor, draw: Draw) -> Tensor:
-            cond = self.codec.condition(lq, trained=True).to(memory_format=torch.channels_last)
-            fresh_noise = draw if self.header.sampler == "renoise" else None
-            # Only the network runs in low precision; the denoiser converts and the codec adds in float32.
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                noise = draw(0)
-                start = None
-                if self.header.start != "noise":
-                    start = lq_start(self.codec, self.denoiser.process, lq, cond, noise, self.header.start_noise)
-                x0 = sample(self.denoiser, noise, cond, num_steps, 1.0, fresh_noise, self.header.time_shift, start)
-            return self.codec.decode(x0.float(), lq)
+            return self.codec.decode(restore_latent(self.denoiser, self.codec, lq, draw, recipe), lq)
 
         faithful = tempered(draw, options.fidelity)
         if options.tta:
@@ -386,11 +381,4 @@ class RestorationPipeline:
         return sr if options.post is None else options.post(sr, *place)
 
     def _padded_side(self, side: int) -> int:
-        """The smallest size or a multiple of the codec's patch from ``side`` on."""
-        patch = self.codec.lq_patch
-        return -(-max(side, _MIN_SIDE) // patch) * patch
-
-    def _pad(self, lq: Tensor) -> Tensor:
-        """Repeat the right and lower border."""
-        height, width = (self._padded_side(side) for side in lq.shape[2:])
-        return F.pad(lq, (0, width - lq.shape[3], 0, height - lq.shape[2]), mode="replicate")
+        return cell_side(side, self.codec.lq_patch)

@@ -31,7 +31,7 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.diffusion import field_noise, lq_start, sample
+from amd_restore.diffusion import field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import SUFFIXES, read_image
 
@@ -77,12 +77,8 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
         lq = picture[:, :, :height, :width]
         _, channels, rows, columns = codec.latent_shape(lq)
         draw = partial(_noise, seed, channels, rows, columns)
-        fresh_noise = draw if header.sampler == "renoise" else None
         for steps in header.steps:
-            cond, start, noise = codec.condition(lq), None, draw(0)
-            if header.start == "lq":
-                start = lq_start(codec, denoiser.process, lq, cond, noise, header.start_noise)
-            sample(denoiser, noise, cond, steps, 1.0, fresh_noise, header.time_shift, start)
+            restore_latent(denoiser, codec, lq, draw, header.recipe(steps))
     if not ranges:
         raise AMDRestoreError("calibration: no picture to look at; name a folder of photographs")
     return ranges

@@ -16,27 +16,9 @@ from amd_restore.benchmark.images import Image, Pair, read_rgb, resize, to_uint8
 from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
 from amd_restore.benchmark.provenance import file_hash
 from amd_restore.checkpoint import read_header, released_models, resolve_weights
-from amd_restore.diffusion import Denoiser
+from amd_restore.diffusion import GuidedDenoiser
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline
-
-
-class GuidedDenoiser(Denoiser):
-    """A denoiser whose every estimate is guided, so that any sampler is, too.
-
-    Args:
-        denoiser: the plain one.
-        guidance_scale: w of ``uncond + w (cond - uncond)``.
-    """
-
-    def __init__(self, denoiser: Denoiser, guidance_scale: float) -> None:
-        super().__init__(denoiser.net, denoiser.process, denoiser.prediction_type)
-        self.plain, self.guidance_scale = denoiser, guidance_scale
-
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        if cond is None:
-            return self.plain(x_t, t, None)
-        return self.plain.guided(x_t, t, cond, self.guidance_scale)
 
 
 class Method:

@@ -1,9 +1,9 @@
-"""Forward processes, denoisers, codecs and samplers. Knows only torch."""
+"""Forward processes, denoisers, codecs and samplers. Imports nothing but torch."""
 
 from __future__ import annotations
 
-from amd_restore.diffusion.codec import Codec, PixelCodec, ResidualCodec, build_codec
-from amd_restore.diffusion.denoiser import Denoiser
+from amd_restore.diffusion.codec import Codec, PixelCodec, ResidualCodec, build_codec, cell_side, cell_sized
+from amd_restore.diffusion.denoiser import Denoiser, GuidedDenoiser
 from amd_restore.diffusion.noise import field_noise
 from amd_restore.diffusion.process import (
     PREDICTION_TYPES,
@@ -13,24 +13,47 @@ from amd_restore.diffusion.process import (
     VariancePreserving,
     build_process,
 )
-from amd_restore.diffusion.sampling import approach, last_call, lq_start, rollout, sample
+from amd_restore.diffusion.sampling import (
+    SAMPLERS,
+    STARTS,
+    Draw,
+    Recipe,
+    Sampler,
+    approach,
+    first_state,
+    last_call,
+    restore_latent,
+    row_times,
+    sample_ode,
+    sample_renoise,
+)
 
 __all__ = [
     "PREDICTION_TYPES",
+    "SAMPLERS",
+    "STARTS",
     "Codec",
     "Denoiser",
+    "Draw",
     "FlowMatching",
+    "GuidedDenoiser",
     "PixelCodec",
     "Process",
+    "Recipe",
     "RectifiedFlow",
     "ResidualCodec",
+    "Sampler",
     "VariancePreserving",
     "approach",
     "build_codec",
     "build_process",
+    "cell_side",
+    "cell_sized",
     "field_noise",
+    "first_state",
     "last_call",
-    "lq_start",
-    "rollout",
-    "sample",
+    "restore_latent",
+    "row_times",
+    "sample_ode",
+    "sample_renoise",
 ]

@@ -14,6 +14,7 @@ from amd_restore.errors import AMDRestoreError
 
 # Natural images fill [0, 1] with roughly this mean and deviation; the condition is brought to unit scale by them.
 LQ_MEAN, LQ_STD = 0.45, 0.25
+MIN_SIDE = 8  # Smaller inputs are padded, because networks were not trained on them.
 
 
 def upsample(lq: Tensor, scale: int) -> Tensor:
@@ -36,6 +37,17 @@ def _upsampling(side: int, scale: int) -> Tensor:
     """The matrix (scale side, side) that upsamples a column."""
     size = (scale * side, side)
     return F.interpolate(torch.eye(side)[None, None], size=size, mode="bicubic", antialias=True)[0, 0]
+
+
+def cell_side(side: int, lq_patch: int) -> int:
+    """The smallest multiple of ``lq_patch`` that is at least ``side`` and ``MIN_SIDE``."""
+    return -(-max(side, MIN_SIDE) // lq_patch) * lq_patch
+
+
+def cell_sized(lq: Tensor, lq_patch: int) -> Tensor:
+    """``lq`` (B, 3, H, W) with its last rows and columns repeated up to :func:`cell_side`."""
+    below, right = (cell_side(side, lq_patch) - side for side in lq.shape[2:])
+    return F.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
 
 @runtime_checkable

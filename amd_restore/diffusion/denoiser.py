@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from amd_restore.diffusion.process import Process
 
 
 def given_condition(cond: Tensor | None, null_cond: Tensor, keep: Tensor | None, x_t: Tensor) -> Tensor:
-    """The condition that a network sees.
+    """Condition with the null condition where there is none.
 
     Args:
         cond: (B, K, h, w); None is the null condition everywhere.
@@ -27,16 +29,19 @@ def given_condition(cond: Tensor | None, null_cond: Tensor, keep: Tensor | None,
 
 
 class Denoiser:
-    """A network seen as an estimator of the clean image.
+    """A network as an estimator of the clean latent.
 
     Args:
-        net: module called as ``net(x_t, t, cond, keep)``; answers with the shape of ``x_t``.
+        net: module called as ``net(x_t, t, cond, keep)``; returns the shape of ``x_t``.
         process: forward process it was trained on.
         prediction_type: what it predicts, see :meth:`Process.to_x0`.
+        dtype: arithmetic of the network; another than float32 runs under autocast. All else is float32.
     """
 
-    def __init__(self, net: nn.Module, process: Process, prediction_type: str = "v") -> None:
-        self.net, self.process, self.prediction_type = net, process, prediction_type
+    def __init__(
+        self, net: nn.Module, process: Process, prediction_type: str = "v", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.net, self.process, self.prediction_type, self.dtype = net, process, prediction_type, dtype
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
         """Estimate x0.
@@ -51,13 +56,27 @@ class Denoiser:
             (B, C, h, w), float32 (the conversion runs in full precision under autocast too).
         """
         scale = self.process.input_scale(t).reshape(-1, 1, 1, 1)
-        output = self.net(x_t * scale, self.process.network_time(t), cond, keep)
+        # Float32 enters no context: a disabled autocast would switch that of a caller off.
+        low = self.dtype != torch.float32
+        with torch.autocast(x_t.device.type, self.dtype) if low else contextlib.nullcontext():
+            output = self.net(x_t * scale, self.process.network_time(t), cond, keep)
         return self.process.to_x0(output.float(), x_t.float(), t, self.prediction_type)
 
-    def guided(self, x_t: Tensor, t: Tensor, cond: Tensor, guidance_scale: float = 1.0) -> Tensor:
-        """Classifier-free guidance (2207.12598) in x0-space: ``uncond + w (cond - uncond)``; one call when w = 1."""
-        x0 = self(x_t, t, cond)
-        if guidance_scale == 1.0:
-            return x0
-        x0_uncond = self(x_t, t, None)
-        return x0_uncond + guidance_scale * (x0 - x0_uncond)
+
+class GuidedDenoiser(Denoiser):
+    """Classifier-free guidance (2207.12598) in x0-space: every estimate is ``uncond + w (cond - uncond)``.
+
+    Args:
+        denoiser: the plain one.
+        guidance_scale: w.
+    """
+
+    def __init__(self, denoiser: Denoiser, guidance_scale: float) -> None:
+        super().__init__(denoiser.net, denoiser.process, denoiser.prediction_type, denoiser.dtype)
+        self.plain, self.guidance_scale = denoiser, guidance_scale
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+        uncond = self.plain(x_t, t, None)
+        if cond is None:
+            return uncond
+        return uncond + self.guidance_scale * (self.plain(x_t, t, cond, keep) - uncond)

@@ -126,7 +126,7 @@ class Process:
         """
         if num_steps < 1:
             raise AMDRestoreError(f"the number of steps must be at least 1, got {num_steps}")
-        return shift_time(torch.linspace(1.0, 0.0, num_steps + 1, device=device), shift)
+        return shift_time(torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float32, device=device), shift)
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:

@@ -1,164 +1,188 @@
-"""From noise to image: the many-step sampler of the teacher and the few-step rollout of the student."""
+"""From noise to a clean latent: samplers, and the recipe by which the latent of an image is restored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from amd_restore.diffusion.codec import Codec, ResidualCodec
-from amd_restore.diffusion.denoiser import Denoiser
+from amd_restore.diffusion.denoiser import Denoiser, GuidedDenoiser
 from amd_restore.diffusion.process import Process, shift_time
 
+STARTS = ("noise", "lq")
+Draw = Callable[[int], Tensor]  # number of a step, 0 for the first -> standard normal noise (B, C, h, w)
 
-def lq_start(codec: Codec, process: Process, lq: Tensor, cond: Tensor, noise: Tensor, amount: float = 0.0) -> Tensor:
-    """State at t = 1 of a student that starts from the latent of the enlarged ``lq`` (OSEDiff, 2406.08177, eq. 2).
+
+class Sampler(Protocol):
+    """Follows a schedule from its first time to its last; 0 is the clean latent.
 
     Args:
-        codec: makes that latent; for all but the residual one it is the condition.
-        process: of the student.
-        lq: (B, 3, H, W) in [0, 1].
-        cond: its condition, as the student sees it.
-        noise: standard normal (B, C, h, w).
-        amount: noise added, in deviations of the process at t = 1; without any, samples of one image are equal.
+        denoiser: predicts x0.
+        x_t: state (B, C, h, w) at ``times[0]``.
+        cond: condition (B, K, h, w).
+        times: (num_steps + 1,), falling, in [0, 1].
+        draw: noise of the steps after the first, as ``draw(1)``, ``draw(2)`` ...
 
     Returns:
-        (B, C, h, w); zeros and noise for the residual codec, whose latent of ``lq`` is nothing.
+        The state (B, C, h, w) at ``times[-1]``.
     """
-    latent = codec.encode(codec.upsample(lq), lq) if codec.name == ResidualCodec.name else cond
-    if amount == 0:
-        return latent
-    return latent + amount * process.sigma(torch.ones((), device=noise.device)) * noise
 
-
-def _batch_time(t: Tensor, like: Tensor) -> Tensor:
-    return t.expand(like.shape[0]).to(like.device)
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor: ...
 
 
 @torch.no_grad()
-def sample(
-    denoiser: Denoiser,
-    noise: Tensor,
-    cond: Tensor,
-    num_steps: int,
-    guidance_scale: float = 1.0,
-    fresh_noise: Callable[[int], Tensor] | None = None,
-    time_shift: float = 1.0,
-    start: Tensor | None = None,
-) -> Tensor:
-    """Go from t = 1 to t = 0 in ``num_steps`` steps.
+def sample_ode(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw | None = None) -> Tensor:
+    """Deterministic :class:`Sampler`: DDIM (2010.02502, eq. 12 with eta = 0), Euler steps for flows."""
+    for t, s in pairwise(times.unsqueeze(1).expand(-1, len(x_t))):
+        x0 = denoiser(x_t, t, cond)
+        x_t = x0 if s[0] == 0 else denoiser.process.step(x_t, x0, t, s)
+    return x_t
 
-    Without ``fresh_noise`` the steps are deterministic: the ODE that a teacher was trained to follow. A few-step
-    student has no ODE; it answers with a sample whose errors depend on the noise it saw, so it is noised again with
-    *fresh* noise (as consistency models, 2303.01469, algorithm 1, and DMD2 do), or those errors would accumulate.
+
+@torch.no_grad()
+def sample_renoise(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor:
+    """:class:`Sampler` with fresh noise in every step (consistency models, 2303.01469, algorithm 1; DMD2).
+
+    A few-step student has no ODE: the errors of its prediction depend on the noise in ``x_t``. Fresh noise keeps them
+    from adding up over the steps.
+    """
+    for step, (t, s) in enumerate(pairwise(times.unsqueeze(1).expand(-1, len(x_t))), start=1):
+        x0 = denoiser(x_t, t, cond)
+        x_t = x0 if s[0] == 0 else denoiser.process.add_noise(x0, draw(step), s)
+    return x_t
+
+
+SAMPLERS: dict[str, Sampler] = {"ode": sample_ode, "renoise": sample_renoise}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a latent is restored.
+
+    Args:
+        num_steps: network evaluations, twice as many with guidance.
+        sampler: name in ``SAMPLERS``.
+        time_shift: 1 spaces the steps evenly; less moves those after the first towards the image, see
+            :func:`~amd_restore.diffusion.process.shift_time`.
+        start: ``noise``, or ``lq`` where the first state is the latent of the enlarged input.
+        start_noise: added to that latent, in standard deviations of the process at t = 1; with 0 all samples of one
+            image are equal.
+        guidance_scale: see :class:`~amd_restore.diffusion.denoiser.GuidedDenoiser`; 1 is no guidance.
+    """
+
+    num_steps: int
+    sampler: str = "ode"
+    time_shift: float = 1.0
+    start: str = "noise"
+    start_noise: float = 0.0
+    guidance_scale: float = 1.0
+
+
+def first_state(process: Process, codec: Codec, lq: Tensor, cond: Tensor, noise: Tensor, recipe: Recipe) -> Tensor:
+    """State (B, C, h, w) at t = 1: noise, or the latent of the enlarged ``lq`` (OSEDiff, 2406.08177, eq. 2).
+
+    Args:
+        process: of the denoiser.
+        codec: makes that latent, which is the condition for all codecs but the residual one.
+        lq: (B, 3, H, W) in [0, 1].
+        cond: its condition (B, K, h, w); a gradient may go back to the encoder that made it.
+        noise: standard normal (B, C, h, w).
+        recipe: says which.
+    """
+    sigma = process.sigma(torch.ones((), dtype=torch.float32, device=noise.device))
+    if recipe.start == "noise":
+        return noise * sigma
+    latent = codec.encode(codec.upsample(lq), lq) if codec.name == ResidualCodec.name else cond
+    return latent if recipe.start_noise == 0 else latent + recipe.start_noise * sigma * noise
+
+
+@torch.no_grad()
+def restore_latent(
+    denoiser: Denoiser, codec: Codec, lq: Tensor, draw: Draw, recipe: Recipe, sampler: Sampler | None = None
+) -> Tensor:
+    """Restore the latent of a batch; ``codec.decode`` makes it an image.
 
     Args:
         denoiser: teacher or student.
-        noise: standard normal (B, C, h, w).
-        cond: condition (B, K, h, w).
-        num_steps: network evaluations (twice as many with guidance).
-        guidance_scale: 1 is no guidance.
-        fresh_noise: called with 1, 2, ... for the noise, of the shape of ``noise``, of each step after the first.
-        time_shift: 1 spaces the steps evenly; less moves those after the first towards the image, see
-            :func:`~amd_restore.diffusion.process.shift_time`.
-        start: the state at t = 1, see :func:`lq_start`; None is ``noise`` times the process's deviation there.
+        codec: between the images and latents of ``denoiser``.
+        lq: (B, 3, H, W) in [0, 1], sides multiples of ``codec.lq_patch``.
+        draw: noise of each step, of shape ``codec.latent_shape(lq)``.
+        recipe: how.
+        sampler: takes the place of the recipe's.
 
     Returns:
         x0 (B, C, h, w).
 
     Raises:
-        AMDRestoreError: when ``num_steps`` is below 1.
+        AMDRestoreError: the recipe has less than one step.
     """
-    times = denoiser.process.times(num_steps, noise.device, time_shift)
-    x_t = noise * denoiser.process.sigma(times[0]) if start is None else start
-    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        x0 = denoiser.guided(x_t, _batch_time(t, x_t), cond, guidance_scale)
-        if s == 0:
-            x_t = x0
-        elif fresh_noise is None:
-            x_t = denoiser.process.step(x_t, x0, _batch_time(t, x_t), _batch_time(s, x_t))
-        else:
-            x_t = denoiser.process.add_noise(x0, fresh_noise(i + 1), _batch_time(s, x_t))
-    return x_t
+    times = denoiser.process.times(recipe.num_steps, lq.device, recipe.time_shift)
+    cond = codec.condition(lq, trained=True).to(memory_format=torch.channels_last)
+    x_t = first_state(denoiser.process, codec, lq, cond, draw(0), recipe)
+    if recipe.guidance_scale != 1.0:
+        denoiser = GuidedDenoiser(denoiser, recipe.guidance_scale)
+    return (sampler or SAMPLERS[recipe.sampler])(denoiser, x_t, cond, times, draw)
 
 
-def rollout(
-    denoiser: Denoiser,
-    noise: Tensor,
-    cond: Tensor,
-    num_steps: int | Tensor,
-    stop_step: int | Tensor | None = None,
-    fresh_noise: Callable[[int], Tensor] | None = None,
-    time_shift: float = 1.0,
-    start: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Backward simulation (DMD2, 2405.14867, section 4.5): the student meets its own intermediate states.
-
-    All calls but the last run without gradient, each only on the samples that need it; the last one, on the whole
-    batch, carries the gradient (if enabled outside).
+def row_times(steps: Tensor, calls: int, shift: float) -> Tensor:
+    """Schedules of a batch that mixes them: the times (B, calls + 1) of each row's first ``calls`` steps.
 
     Args:
-        denoiser: the student.
-        noise: standard normal (B, C, h, w).
-        cond: condition (B, K, h, w).
-        num_steps: length of each sample's schedule, a number or (B,).
-        stop_step: index in [0, num_steps) of the call whose estimate is returned, a number or (B,); None is the last.
-        fresh_noise: as in :func:`sample`, for the whole batch.
-        time_shift: as in :func:`sample`.
-        start: as in :func:`sample`; its gradient reaches whoever made it from the samples asked at their first step.
-
-    Returns:
-        The student's sample x0 (B, C, h, w) and the time (B,) at which it was asked.
+        steps: number of steps of each row's schedule, (B,).
+        calls: columns beyond the end of a schedule are 0.
+        shift: see :func:`~amd_restore.diffusion.process.shift_time`.
     """
-    count = noise.shape[0]
-    steps = torch.as_tensor(num_steps, device=noise.device).expand(count)
-    stop = steps - 1 if stop_step is None else torch.as_tensor(stop_step, device=noise.device).expand(count)
-    x_t = approach(denoiser, noise, cond, steps, stop, fresh_noise, time_shift, start)
-    return last_call(denoiser, x_t, cond, steps, stop, time_shift, start)
+    numbers = torch.arange(calls + 1, dtype=torch.float32, device=steps.device)
+    return shift_time((1.0 - numbers / steps[:, None]).clamp_min(0.0), shift)
 
 
 @torch.no_grad()
 def approach(
-    denoiser: Denoiser,
-    noise: Tensor,
-    cond: Tensor,
-    steps: Tensor,
-    stop: Tensor,
-    fresh_noise: Callable[[int], Tensor] | None = None,
-    time_shift: float = 1.0,
-    start: Tensor | None = None,
+    denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, stops: Tensor, draw: Draw | None = None
 ) -> Tensor:
-    """All of a :func:`rollout` but its last call: the states (B, C, h, w) in which the student is asked last.
+    """Backward simulation (DMD2, 2405.14867, section 4.5): the student's own states before the step that is trained.
 
     Args:
-        denoiser, noise, cond, fresh_noise, time_shift, start: as in :func:`rollout`.
-        steps, stop: as ``num_steps`` and ``stop_step`` there, (B,); on the CPU they save waiting for a GPU.
+        denoiser: the student; called without gradient, each time only on the rows that go on.
+        x_t: first states (B, C, h, w).
+        cond: condition (B, K, h, w).
+        times: schedules, (B, at least the greatest of ``stops`` + 1), see :func:`row_times`.
+        stops: number of each row's step that is trained, (B,); on the CPU it saves waiting for a GPU.
+        draw: fresh noise of the steps, for the whole batch; None takes deterministic steps.
+
+    Returns:
+        States (B, C, h, w) at ``times[:, stops]``.
     """
-    first = noise * denoiser.process.sigma(torch.ones((), device=noise.device)) if start is None else start
-    x_t = first.clone() if start is not None else first
-    for i in range(int(stop.max())):
-        rows = (stop > i).nonzero().squeeze(1)
-        t, s = (shift_time(1.0 - k / steps[rows], time_shift).to(x_t.device) for k in (i, i + 1))
+    x_t = x_t.clone()
+    for i in range(int(stops.max())):
+        rows = (stops > i).nonzero().squeeze(1)
+        t, s = (times[rows, k].to(x_t.device) for k in (i, i + 1))
         x0 = denoiser(x_t[rows], t, cond[rows])
-        if fresh_noise is None:
+        if draw is None:
             x_t[rows] = denoiser.process.step(x_t[rows], x0, t, s)
         else:
-            x_t[rows] = denoiser.process.add_noise(x0, fresh_noise(i + 1)[rows], s)
+            x_t[rows] = denoiser.process.add_noise(x0, draw(i + 1)[rows], s)
     return x_t
 
 
 def last_call(
-    denoiser: Denoiser,
-    x_t: Tensor,
-    cond: Tensor,
-    steps: Tensor,
-    stop: Tensor,
-    time_shift: float = 1.0,
-    start: Tensor | None = None,
+    denoiser: Denoiser, first: Tensor, x_t: Tensor, cond: Tensor, times: Tensor, stops: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The call of a :func:`rollout` that carries the gradient, given the states ``x_t`` of :func:`approach`."""
-    if start is not None:
-        x_t = torch.where((stop == 0).to(x_t.device).reshape(-1, 1, 1, 1), start, x_t)
-    t = shift_time(1.0 - stop / steps, time_shift).to(x_t.device)
+    """The step that is trained, with gradient, after :func:`approach`.
+
+    Args:
+        first: first states, as given to :func:`approach`; rows that stop at once pass their gradient on to them.
+        x_t: states of :func:`approach`.
+        denoiser, cond, times, stops: as there.
+
+    Returns:
+        Samples x0 (B, C, h, w), and their times (B,).
+    """
+    x_t = torch.where((stops == 0).to(x_t.device).reshape(-1, 1, 1, 1), first, x_t)
+    t = times.gather(1, stops[:, None]).squeeze(1).to(x_t.device)
     return denoiser(x_t, t, cond), t

@@ -17,13 +17,8 @@ did not bring the noise back (+.13 dB between none and all of it).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
+from amd_restore.diffusion import Draw
 from amd_restore.errors import AMDRestoreError
-
-Draw = Callable[[int], Tensor]  # step -> its noise, of the shape of the latent
 
 
 def noise_level(fidelity: float) -> float:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amd_restore.diffusion import Draw
 from amd_restore.errors import AMDRestoreError
-from amd_restore.inference.fidelity import Draw
 
 TTA_MODES = ("mean", "medoid")
 ORIENTATIONS = 8

@@ -17,7 +17,6 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from torch.nn import functional as F
 
 from amd_restore.checkpoint import (
     DEFAULT_MODEL,
@@ -27,14 +26,13 @@ from amd_restore.checkpoint import (
     resolve_weights,
     save_checkpoint,
 )
-from amd_restore.diffusion import field_noise
+from amd_restore.diffusion import Denoiser, Draw, cell_sized, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.integrations.diffusers_images import ImageInput, to_batch
 from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
 from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-_MIN_SIDE = 8  # as RestorationPipeline: smaller inputs are padded
 Generators = torch.Generator | list[torch.Generator] | None
 StepCallback = Callable[["AMDRestorePipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
@@ -58,8 +56,8 @@ class AMDRestorePipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
         header = network.header
-        if header.start != "noise" or header.bases:
-            raise AMDRestoreError(f"{header.name}: latents and starts from lq need amd_restore.RestorationPipeline")
+        if header.bases:
+            raise AMDRestoreError(f"{header.name}: latents of an autoencoder need amd_restore.RestorationPipeline")
         self.codec = build_header_codec(header)
 
     @classmethod
@@ -147,35 +145,38 @@ class AMDRestorePipeline(DiffusionPipeline):
         lq = to_batch(image)
         self._check(lq, output_type, generator, latents, seed, callback_on_step_end_tensor_inputs)
         device = self._execution_device
-        padded = self._pad(lq.to(device))
+        padded = cell_sized(lq.to(device), self.codec.lq_patch)
         shape = self.codec.latent_shape(padded)
+        if latents is not None and tuple(latents.shape) != shape:
+            raise AMDRestoreError(f"latents: shape {shape} is needed, not {tuple(latents.shape)}")
 
         def draw(step: int) -> Tensor:
+            if step == 0 and latents is not None:
+                return latents.to(device, torch.float32)
             if seed is None:
                 return randn_tensor(shape, generator, device, torch.float32)
             return field_noise(range(seed, seed + shape[0]), shape[1], 0, 0, *shape[2:], step).to(device)
 
-        if latents is not None and tuple(latents.shape) != shape:
-            raise AMDRestoreError(f"latents: shape {shape} is needed, not {tuple(latents.shape)}")
-        latents = draw(0) if latents is None else latents.to(device, torch.float32)
-        condition = self.codec.condition(padded)
-        steps = self.network.header.default_steps if num_inference_steps is None else num_inference_steps
-        self.scheduler.set_timesteps(steps, device)
-        latents = latents * self.scheduler.init_noise_sigma
-        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            scaled = self.scheduler.scale_model_input(latents, t)
-            output = self.network(scaled, self.scheduler.process.network_time(t), condition).sample
-            fresh = draw(i + 1) if i + 1 < steps and self.scheduler.config["sampler"] == "renoise" else None
-            latents, _ = self.scheduler.step(output, t, latents, variance_noise=fresh, return_dict=False)
-            if callback_on_step_end is not None:
-                wanted = {name: latents for name in callback_on_step_end_tensor_inputs}
-                answer = callback_on_step_end(self, i, t, wanted) or {}
-                latents = answer.get("latents", latents)
+        def sample(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor:
+            # In place of the recipe's sampler: hooks of the network, other schedulers and callbacks have their say.
+            self.scheduler.set_timesteps(len(times) - 1, device)
+            for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+                scaled = self.scheduler.scale_model_input(x_t, t)
+                output = self.network(scaled, self.scheduler.process.network_time(t), cond).sample
+                fresh = draw(i + 1) if i + 2 < len(times) and self.scheduler.config["sampler"] == "renoise" else None
+                x_t, _ = self.scheduler.step(output, t, x_t, variance_noise=fresh, return_dict=False)
+                if callback_on_step_end is not None:
+                    wanted = {name: x_t for name in callback_on_step_end_tensor_inputs}
+                    x_t = (callback_on_step_end(self, i, t, wanted) or {}).get("latents", x_t)
+            return x_t
 
+        denoiser = Denoiser(self.network, self.scheduler.process, self.scheduler.config["prediction_type"])
+        recipe = self.network.header.recipe(num_inference_steps)
+        clean = restore_latent(denoiser, self.codec, padded, draw, recipe, sample)
         if output_type == "latent":
-            images: Any = latents
+            images: Any = clean
         else:
-            images = self._decode(latents, padded, lq, output_type)
+            images = self._decode(clean, padded, lq, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
@@ -189,12 +190,6 @@ class AMDRestorePipeline(DiffusionPipeline):
             return sr
         array = sr.permute(0, 2, 3, 1).cpu().numpy()
         return array if output_type == "np" else self.numpy_to_pil(array)
-
-    def _pad(self, lq: Tensor) -> Tensor:
-        """Repeat the right and lower border, as RestorationPipeline does."""
-        patch = self.codec.lq_patch
-        height, width = (-(-max(side, _MIN_SIDE) // patch) * patch for side in lq.shape[2:])
-        return F.pad(lq, (0, width - lq.shape[3], 0, height - lq.shape[2]), mode="replicate")
 
     def _check(
         self,

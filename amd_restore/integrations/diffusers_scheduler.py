@@ -13,9 +13,11 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from amd_restore.checkpoint import SAMPLERS, Header
+from amd_restore.checkpoint import Header
 from amd_restore.diffusion import PREDICTION_TYPES, build_process
 from amd_restore.errors import AMDRestoreError
+
+_SAMPLERS = ("ode", "renoise")  # One call of the network in each step is all that a scheduler can have.
 
 
 @dataclass
@@ -58,7 +60,7 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
     ) -> None:
         for name, value, known in (
             ("prediction_type", prediction_type, PREDICTION_TYPES),
-            ("sampler", sampler, SAMPLERS),
+            ("sampler", sampler, _SAMPLERS),
         ):
             if value not in known:
                 raise AMDRestoreError(f"scheduler: {name} must be one of {', '.join(known)}, not {value!r}")

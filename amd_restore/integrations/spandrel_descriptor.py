@@ -72,7 +72,7 @@ class FewStepRestorer(nn.Module):
         weight = next(self.net.parameters())
         if self._pipeline is None or self._pipeline.device != weight.device:  # kept, for it measures memory once
             self._pipeline = RestorationPipeline(self.header, self.net, weight.device, torch.float32)
-        self._pipeline.dtype = weight.dtype  # half precision included, which the constructor does not offer
+        self._pipeline.denoiser.dtype = weight.dtype  # half precision included, which the constructor does not offer
         return self._pipeline(image.float().clamp(0, 1), seed=SEED).to(image.dtype)
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from amd_restore.checkpoint import ENCODER_PREFIX, Header, load_checkpoint, save_checkpoint
 from amd_restore.data.degradations import build_degradation
-from amd_restore.diffusion import Denoiser, field_noise, lq_start, sample
+from amd_restore.diffusion import Denoiser, Recipe, cell_sized, field_noise, restore_latent
 from amd_restore.models.diagnostics import FILE_NAME, Diagnostics, DiagnosticsFile
 from amd_restore.models.distributed import (
     images_of_process,
@@ -175,15 +174,9 @@ class RestorationModel(TrainingStep, SRModel):
 
     # ---- test and validation ----------------------------------------------------------------------------------
 
-    @property
-    def sampler(self) -> str:
-        """How validation and released weights go from step to step, see :func:`~amd_restore.diffusion.sample`."""
-        return "renoise" if self.kind == "student" and self.run.distill.renoise else "ode"
-
-    @property
-    def time_shift(self) -> float:
-        """Spacing of the steps in validation and released weights, see there."""
-        return self.run.distill.time_shift if self.kind == "student" else 1.0
+    def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
+        """How validation restores, and released weights do."""
+        return Recipe(num_steps, guidance_scale=guidance_scale)
 
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
@@ -192,39 +185,19 @@ class RestorationModel(TrainingStep, SRModel):
         was_training = net.training
         net.eval()
         rows, columns = lq.shape[2:]
-        lq = self.codec_sized(lq)
+        lq = cell_sized(lq, self.codec.lq_patch)
         n, channels, height, width = self.codec.latent_shape(lq)
 
         def draw(step: int) -> Tensor:
             return field_noise(range(seed, seed + n), channels, 0, 0, height, width, step).to(self.device)
 
-        fresh_noise = draw if self.sampler == "renoise" else None
         averaged = self.encoder.averaged() if self.encoder else contextlib.nullcontext()
         with self.autocast(), averaged:
-            cond = self.student_condition(lq)
-            noise = draw(0)
-            start = self.first_state(lq, cond, noise)
-            schedule = (num_steps, guidance_scale, fresh_noise, self.time_shift, start)
-            x0 = sample(self.denoiser(net), noise, cond, *schedule)
+            recipe = self.recipe(num_steps, guidance_scale)
+            x0 = restore_latent(self.denoiser(net), self.codec, lq, draw, recipe)
         net.train(was_training)
         scale = self.codec.scale
         return self.codec.decode(x0, lq)[:, :, : rows * scale, : columns * scale].clamp(0, 1)
-
-    def student_condition(self, lq: Tensor) -> Tensor:
-        """The condition as ``net_g`` sees it: through its own encoder where that is trained."""
-        return self.codec.condition(lq, trained=True) if self.encoder else self.codec.condition(lq)
-
-    def first_state(self, lq: Tensor, cond: Tensor, noise: Tensor) -> Tensor | None:
-        """State at t = 1 of a student that starts from ``lq``, given its condition; None is noise alone."""
-        options = self.run.distill
-        if self.kind != "student" or options.start == "noise":
-            return None
-        return lq_start(self.codec, self.process, lq, cond, noise, options.start_noise)
-
-    def codec_sized(self, lq: Tensor) -> Tensor:
-        """``lq`` with its last rows and columns repeated until the codec can cut it into cells (scales below patch)."""
-        below, right = (-side % self.codec.lq_patch for side in lq.shape[2:])
-        return F.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
 
     def dist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
         """Validation by the first process."""
@@ -254,6 +227,7 @@ class RestorationModel(TrainingStep, SRModel):
         """Description that travels with exported weights, those of ``net`` if they are not ``net_g``'s."""
         net = net or self.get_bare_model(self.net_g)
         steps = tuple(self.run.distill.num_steps) if self.kind == "student" else (1, 4, 10, 20)
+        recipe = self.recipe()
         return Header(
             name=self.opt["name"],
             kind=self.kind,
@@ -264,10 +238,10 @@ class RestorationModel(TrainingStep, SRModel):
             prediction_type=self.prediction_type,
             steps=steps,
             default_steps=min(steps) if self.kind == "student" else 10,
-            sampler=self.sampler,
-            time_shift=self.time_shift,
-            start=self.run.distill.start if self.kind == "student" else "noise",
-            start_noise=self.run.distill.start_noise if self.kind == "student" else 0.0,
+            sampler=recipe.sampler,
+            time_shift=recipe.time_shift,
+            start=recipe.start,
+            start_noise=recipe.start_noise,
             bases=bases(net, self.codec),
             degradation=(self.opt.get("degradation") or {}).get("type", "bicubic"),
             training_data=self.opt["datasets"].get("train", {}).get("name", ""),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.diffusion import approach, last_call
+from amd_restore.diffusion import Recipe, approach, first_state, last_call, row_times
 from amd_restore.losses.perceptual import pooled_l1, random_view
 from amd_restore.models.distributed import own_place, process_count
 from amd_restore.models.image_critic import ImageCritic
@@ -37,7 +37,7 @@ class StudentModel(RestorationModel):
         """What is random about this step's samples, drawn in advance for the whole batch."""
         noise = self.start_noise()
         steps, stops, calls = self.draw_schedules()
-        fresh = [self.fresh_noise(i + 1) for i in range(calls)] if self.sampler == "renoise" else []
+        fresh = [self.fresh_noise(i + 1) for i in range(calls)] if self.run.distill.renoise else []
         return Rollout(
             lq=self.lq,
             gt=self.gt,
@@ -57,26 +57,35 @@ class StudentModel(RestorationModel):
 
     def approach_last_step(self, rollout: Rollout) -> Rollout:
         """The rollout with the states of the student's last call, without gradient."""
-        denoiser, schedule = self.denoiser(self.net_g), (rollout.steps, rollout.stops)
         drawn = rollout.fresh
-        fresh = None if drawn is None else lambda step: drawn[:, step - 1]
+        draw = None if drawn is None else lambda step: drawn[:, step - 1]
         with self.autocast():
-            cond, start = self.first_call(rollout)
-            state = approach(denoiser, rollout.noise, cond, *schedule, fresh, self.time_shift, start)
-        return rollout.having(x_t=state)
+            cond, first = self.first_call(rollout)
+            x_t = approach(self.denoiser(self.net_g), first, cond, self.times(rollout), rollout.stops, draw)
+        return rollout.having(x_t=x_t)
 
     def last_step(self, rollout: Rollout) -> Rollout:
         """The rollout with the student's samples, which carry the gradient of its last call."""
-        denoiser, schedule = self.denoiser(self.net_g), (rollout.steps, rollout.stops)
+        stops, x_t = rollout.stops, rollout.x_t
         with self.autocast():  # anew: older PyTorch would reuse casts made without gradient (its issue 112583)
-            cond, start = self.first_call(rollout)
-            x0, t = last_call(denoiser, rollout.x_t, cond, *schedule, self.time_shift, start)
+            cond, first = self.first_call(rollout)
+            x0, t = last_call(self.denoiser(self.net_g), first, x_t, cond, self.times(rollout), stops)
         return rollout.having(x0=x0, t=t, image=decode_windows(self.codec, x0, rollout.lq, rollout.windows))
 
-    def first_call(self, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
-        """The student's condition, and its state at t = 1 if that is not noise alone."""
-        cond = self.student_condition(rollout.lq) if self.encoder else rollout.cond
-        return cond, self.first_state(rollout.lq, cond, rollout.noise)
+    def first_call(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """The student's condition, and its state at t = 1."""
+        cond = self.codec.condition(rollout.lq, trained=True) if self.encoder else rollout.cond
+        return cond, first_state(self.process, self.codec, rollout.lq, cond, rollout.noise, self.recipe())
+
+    def times(self, rollout: Rollout) -> Tensor:
+        """Schedule of each sample, as far as the batch goes."""
+        return row_times(rollout.steps, int(rollout.stops.max()), self.run.distill.time_shift)
+
+    def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
+        """As ``distill`` trains it."""
+        options = self.run.distill
+        sampler = "renoise" if options.renoise else "ode"
+        return Recipe(num_steps, sampler, options.time_shift, options.start, options.start_noise, guidance_scale)
 
     def fresh_noise(self, step: int) -> Tensor:
         """Noise for a step of the rollout after the first; successive draws of the step's generator."""

@@ -29,8 +29,7 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.diffusion import field_noise, sample
-from amd_restore.inference.fidelity import Draw
+from amd_restore.diffusion import Draw, field_noise, restore_latent
 from amd_restore.inference.tta import medoid, orient, restore_oriented, unorient
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import (
@@ -67,9 +66,7 @@ class Restorer:
 
     @torch.no_grad()
     def restore(self, lq: Tensor, draw: Draw, steps: int) -> Tensor:
-        fresh = draw if self.header.sampler == "renoise" else None
-        shift = self.header.time_shift
-        x0 = sample(self.denoiser, draw(0), self.codec.condition(lq), steps, 1.0, fresh, shift)
+        x0 = restore_latent(self.denoiser, self.codec, lq, draw, self.header.recipe(steps))
         return self.codec.decode(x0, lq).clamp(0, 1)
 
     def __call__(self, lq: Tensor, steps: int = 1, seed: int = 0, fidelity: float = 0.0) -> Tensor:

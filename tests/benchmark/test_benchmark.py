@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,9 @@ from tiny_model import save_tiny
 from amd_restore.benchmark import __main__ as command
 from amd_restore.benchmark import panel
 from amd_restore.benchmark.images import TestSet, read_rgb, resize, to_uint8
-from amd_restore.benchmark.methods import GuidedDenoiser
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import DatasetOptions, load_benchmark_options
-from amd_restore.diffusion import sample
+from amd_restore.diffusion import GuidedDenoiser, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, write_image
 from amd_restore.pipeline import RestorationPipeline
@@ -284,12 +284,19 @@ def test_images_are_saved_and_serve_as_a_folder_method(gt_folder: Path, tmp_path
     assert command.main(["-opt", str(file), "--out", str(out)]) == 2
 
 
-def test_guidance_is_that_of_the_sampler(tmp_path: Path) -> None:
+def test_guidance_is_that_of_the_recipe(tmp_path: Path) -> None:
     pipeline = RestorationPipeline.from_pretrained(save_tiny(tmp_path / "tiny.safetensors"), "cpu", torch.float32)
-    noise, cond = torch.randn(2, 48, 6, 6), torch.randn(2, 3, 6, 6)
-    expected = sample(pipeline.denoiser, noise, cond, 3, guidance_scale=1.7)
-    assert torch.equal(sample(GuidedDenoiser(pipeline.denoiser, 1.7), noise, cond, 3), expected)
-    assert not torch.allclose(sample(pipeline.denoiser, noise, cond, 3), expected)
+    lq, plain = torch.rand(1, 3, 9, 9), pipeline.denoiser
+
+    def draw(step: int) -> torch.Tensor:
+        return field_noise(0, 48, 0, 0, 9, 9, step)
+
+    recipe = replace(pipeline.header.recipe(3), guidance_scale=1.7)
+    expected = pipeline.codec.decode(restore_latent(plain, pipeline.codec, lq, draw, recipe), lq).clamp(0, 1)
+    pipeline.denoiser = GuidedDenoiser(plain, 1.7)
+    torch.testing.assert_close(pipeline(lq, num_steps=3), expected, atol=1e-6, rtol=0)
+    pipeline.denoiser = plain
+    assert not torch.allclose(pipeline(lq, num_steps=3), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

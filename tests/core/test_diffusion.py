@@ -11,14 +11,19 @@ from torch import Tensor, nn
 from amd_restore.diffusion import (
     PREDICTION_TYPES,
     Denoiser,
+    Draw,
     FlowMatching,
+    GuidedDenoiser,
     Process,
     RectifiedFlow,
     ResidualCodec,
+    approach,
     build_codec,
     build_process,
-    rollout,
-    sample,
+    last_call,
+    row_times,
+    sample_ode,
+    sample_renoise,
 )
 from amd_restore.errors import AMDRestoreError
 
@@ -132,10 +137,10 @@ def test_the_sampler_follows_the_ode_to_the_data() -> None:
     denoiser = Denoiser(Shrink(0.5, 0.3), RectifiedFlow(), "x0")
     noise = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     cond = torch.zeros_like(noise)
-    x0 = sample(denoiser, noise, cond, 100)
+    x0 = sample_ode(denoiser, noise, cond, denoiser.process.times(100))
     assert x0.mean() == pytest.approx(0.5, abs=0.01) and x0.std() == pytest.approx(0.3, rel=0.03)
     # One step of a teacher is the posterior mean.
-    assert sample(denoiser, noise, cond, 1).std() < 1e-6
+    assert sample_ode(denoiser, noise, cond, denoiser.process.times(1)).std() < 1e-6
 
 
 def test_fresh_noise_is_used_between_steps_only() -> None:
@@ -147,14 +152,24 @@ def test_fresh_noise_is_used_between_steps_only() -> None:
         asked.append(step)
         return torch.full_like(noise, float(step))
 
-    found = sample(denoiser, noise, cond, 3, fresh_noise=fresh)
+    found = sample_renoise(denoiser, noise, cond, denoiser.process.times(3), fresh)
     assert asked == [1, 2]
     x_t, process = noise, RectifiedFlow()
     for step, (t, s) in enumerate([(1.0, 2 / 3), (2 / 3, 1 / 3)], start=1):
         x0 = denoiser(x_t, torch.full((2,), t), cond)
         x_t = process.add_noise(x0, torch.full_like(noise, float(step)), torch.full((2,), s))
     torch.testing.assert_close(found, denoiser(x_t, torch.full((2,), 1 / 3), cond), rtol=1e-4, atol=1e-5)
-    assert torch.equal(sample(denoiser, noise, cond, 1, fresh_noise=fresh), sample(denoiser, noise, cond, 1))
+    times = process.times(1)
+    assert torch.equal(sample_renoise(denoiser, noise, cond, times, fresh), sample_ode(denoiser, noise, cond, times))
+
+
+def rollout(
+    denoiser: Denoiser, noise: Tensor, cond: Tensor, steps: Tensor, stops: Tensor, draw: Draw | None = None
+) -> tuple[Tensor, Tensor]:
+    """A student's samples and their times, as training makes them."""
+    times = row_times(steps, int(stops.max()), 1.0)
+    x_t = approach(denoiser, noise, cond, times, stops, draw)
+    return last_call(denoiser, noise, x_t, cond, times, stops)
 
 
 @pytest.mark.parametrize("renoise", [False, True])
@@ -170,14 +185,15 @@ def test_rollout_with_mixed_schedules_is_that_of_each_sample_alone(renoise: bool
     for i in range(4):
         one = slice(i, i + 1)
         draw = (lambda step, one=one: layers[step][one]) if renoise else None
-        alone, _ = rollout(denoiser, noise[one], cond[one], int(steps[i]), int(stops[i]), draw)
+        alone, _ = rollout(denoiser, noise[one], cond[one], steps[one], stops[one], draw)
         torch.testing.assert_close(mixed[one], alone)
 
 
 def test_only_the_last_call_of_a_rollout_carries_gradient() -> None:
     net = Shrink(0.2, 0.7)
     noise, cond = torch.randn(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
-    x0, _ = rollout(Denoiser(net, RectifiedFlow(), "x0"), noise, cond, 4)
+    steps = torch.tensor([4, 4])
+    x0, _ = rollout(Denoiser(net, RectifiedFlow(), "x0"), noise, cond, steps, steps - 1)
     (gradient,) = torch.autograd.grad(x0.sum(), net.gain)
     torch.testing.assert_close(gradient, x0.sum())  # d(gain * y) = y; earlier calls would add to it
 
@@ -189,7 +205,9 @@ def test_guidance_extrapolates_from_the_unconditional_estimate() -> None:
 
     denoiser = Denoiser(Conditional(), RectifiedFlow(), "x0")
     x_t, t, cond = torch.randn(1, 1, 2, 2), torch.ones(1), torch.full((1, 1, 2, 2), 2.0)
-    torch.testing.assert_close(denoiser.guided(x_t, t, cond, 3.0), torch.full_like(x_t, 6.0))
+    guided = GuidedDenoiser(denoiser, 3.0)
+    torch.testing.assert_close(guided(x_t, t, cond), torch.full_like(x_t, 6.0))
+    torch.testing.assert_close(guided(x_t, t, None), torch.zeros_like(x_t))
 
 
 SMALL: dict[str, dict[str, Any]] = {

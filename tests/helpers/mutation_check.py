@@ -82,14 +82,14 @@ MUTATIONS = (
     ),
     Mutation(
         "time_shift ignored in the approach",
-        "fresh, self.time_shift, start)",
-        "fresh, 1.0, start)",
+        "first, cond, self.times(rollout), rollout.stops, draw)",
+        "first, cond, row_times(rollout.steps, int(rollout.stops.max()), 1.0), rollout.stops, draw)",
         f"{MEANING}::shifted_times",
     ),
     Mutation(
         "time_shift ignored in the last call",
-        "cond, *schedule, self.time_shift, start)",
-        "cond, *schedule, 1.0, start)",
+        "first, x_t, cond, self.times(rollout), stops)",
+        "first, x_t, cond, row_times(rollout.steps, int(stops.max()), 1.0), stops)",
         f"{MEANING}::shifted_times",
     ),
     Mutation(

@@ -20,10 +20,10 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.diffusion import field_noise, sample
+from amd_restore.diffusion import Draw, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import read_image
-from amd_restore.inference.fidelity import Draw, tempered
+from amd_restore.inference.fidelity import tempered
 from amd_restore.inference.tta import medoid, orient, orient_latent, restore_oriented, unorient
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import SampleStatistics, downscale, expected_error
@@ -43,9 +43,7 @@ class Restorer:
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, draw: Draw) -> Tensor:
-        fresh = draw if self.header.sampler == "renoise" else None
-        cond = self.codec.condition(lq)
-        x0 = sample(self.denoiser, draw(0), cond, self.steps, 1.0, fresh, self.header.time_shift)
+        x0 = restore_latent(self.denoiser, self.codec, lq, draw, self.header.recipe(self.steps))
         return self.codec.decode(x0, lq).clamp(0, 1)
 
 

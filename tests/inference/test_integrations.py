@@ -16,7 +16,7 @@ from places import REPOSITORY
 from tiny_model import save_tiny, tiny_header
 
 from amd_restore.checkpoint import build_network, read_header, released_models, save_checkpoint
-from amd_restore.diffusion import Denoiser, build_process, field_noise, sample
+from amd_restore.diffusion import SAMPLERS, Denoiser, build_process, field_noise
 from amd_restore.errors import AMDRestoreError
 from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
 from amd_restore.integrations.diffusers_pipeline import AMDRestorePipeline
@@ -49,6 +49,18 @@ def test_same_seed_same_pixels(tmp_path: Path, sampler: str, num_steps: int | No
     expected = RestorationPipeline.from_pretrained(weights, "cpu", "float32")(lq, num_steps=num_steps, seed=4, tile=0)
     pipe = AMDRestorePipeline.from_amd_restore(weights)
     assert torch.allclose(restore(pipe, lq, num_inference_steps=num_steps, seed=4), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", ["residual", "pixel"])
+def test_a_student_that_starts_from_lq(tmp_path: Path, codec: str) -> None:
+    network = {"type": "FlatDenoiser", "num_feat": 8, "num_block": 1, "cond_channels": 48 if codec == "pixel" else 3}
+    options = {"type": codec, "scale": 4, "patch": 4, "std": 0.1}
+    start = {"start": "lq", "start_noise": 0.3, "sampler": "renoise"}
+    weights = save_tiny(tmp_path / "tiny.safetensors", network=network, codec=options, **start)
+    lq = torch.rand(1, 3, 9, 9)
+    expected = RestorationPipeline.from_pretrained(weights, "cpu", "float32")(lq, num_steps=2, seed=4)
+    pipe = AMDRestorePipeline.from_amd_restore(weights)
+    assert torch.allclose(restore(pipe, lq, num_inference_steps=2, seed=4), expected, atol=1e-5)
 
 
 def test_coarse_latents_and_another_process(tmp_path: Path) -> None:
@@ -234,9 +246,9 @@ def test_scheduler_alone_walks_the_path_of_the_sampler(tmp_path: Path, sampler: 
         def forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Any, keep: Any) -> torch.Tensor:
             return 0.5 * x_t + t[:, None, None, None]
 
-    fresh = None if sampler == "ode" else noise.__getitem__
-    denoiser = Denoiser(Half(), build_process(process), "x0")
-    expected = sample(denoiser, noise[0], noise[0], 3, fresh_noise=fresh, time_shift=0.3)
+    denoiser, times = Denoiser(Half(), build_process(process), "x0"), build_process(process).times(3, shift=0.3)
+    first = noise[0] * scheduler.init_noise_sigma
+    expected = SAMPLERS[sampler](denoiser, first, noise[0], times, noise.__getitem__)
 
     scheduler.set_timesteps(3)
     state = noise[0] * scheduler.init_noise_sigma

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from amd_restore.checkpoint import build_network, load_checkpoint, released_models
-from amd_restore.diffusion import field_noise, sample
+from amd_restore.diffusion import field_noise, sample_ode
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline, resolve_device, resolve_dtype
 
@@ -45,7 +45,7 @@ def test_odd_sizes(pipeline: RestorationPipeline, side: int) -> None:
 def test_is_the_sampler_and_nothing_else(pipeline: RestorationPipeline) -> None:
     lq = torch.rand(1, 3, 12, 10)
     noise = field_noise(5, 48, 0, 0, 12, 10)
-    x0 = sample(pipeline.denoiser, noise, pipeline.codec.condition(lq), 2)
+    x0 = sample_ode(pipeline.denoiser, noise, pipeline.codec.condition(lq), torch.tensor([1.0, 0.5, 0.0]))
     expected = pipeline.codec.decode(x0, lq).clamp(0, 1)
     assert torch.allclose(pipeline(lq, num_steps=2, seed=5), expected, atol=1e-6)
 

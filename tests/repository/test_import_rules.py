@@ -48,7 +48,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
     "inference": {
         "__init__": {"pipeline"},  # when the name is first used
         "image_io": {"registry"},
-        "inference": {"precision", "image_io"},
+        "inference": {"precision", "image_io", "diffusion"},
         "postprocess": {"image_io"},
         "backends": {"precision", "checkpoint", "diffusion", "image_io"},
         "pipeline": {"precision", "checkpoint", "diffusion", "archs", "image_io", "inference", "backends"},

@@ -17,9 +17,13 @@ import numpy as np
 import pytest
 import torch
 from places import REPOSITORY
+from tiny_model import save_tiny
 
 from amd_restore import __version__
+from amd_restore.diffusion import SAMPLERS
+from amd_restore.errors import AMDRestoreError
 from amd_restore.options import load_options, read_yaml
+from amd_restore.pipeline import RestorationPipeline
 from amd_restore.registry import ARCH_REGISTRY, register_all
 from amd_restore.rewards import build_rewards
 
@@ -194,6 +198,20 @@ def test_recipe_reward() -> None:
     flat, noisy = torch.full((1, 3, 8, 8), 0.5), torch.rand(1, 3, 8, 8)
     total, values = reward(torch.cat([flat, noisy]))
     assert total.shape == (2,) and values["smoothness"][0] == 0 and total[1] < 0
+
+
+def test_recipe_sampler(tmp_path: Path) -> None:
+    run_recipe("A sampler")
+    lq, restored = torch.rand(1, 3, 8, 8), {}
+    try:
+        for sampler in ("ode", "renoise", "half_fresh"):
+            weights = save_tiny(tmp_path / f"{sampler}.safetensors", sampler=sampler)
+            restored[sampler] = RestorationPipeline.from_pretrained(weights, "cpu", "float32")(lq, num_steps=3)
+    finally:
+        del SAMPLERS["half_fresh"]
+    assert all((restored["half_fresh"] - restored[other]).abs().max() > 1e-4 for other in ("ode", "renoise"))
+    with pytest.raises(AMDRestoreError, match="'sampler' must be one of ode, renoise"):
+        RestorationPipeline.from_pretrained(tmp_path / "half_fresh.safetensors")
 
 
 def test_recipe_dataset(tmp_path: Path, tiny_image: np.ndarray) -> None:

@@ -14,9 +14,8 @@ from training_setup import load_miniature, make_data, run_training, write_option
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.__main__ import main as measure
-from amd_restore.diffusion import Denoiser, build_process
+from amd_restore.diffusion import Denoiser, approach, build_process, last_call, row_times
 from amd_restore.diffusion.codec import upsample, upsample_by_matrices
-from amd_restore.diffusion.sampling import approach, last_call
 from amd_restore.errors import AMDRestoreError
 from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import images_of_process
@@ -98,8 +97,9 @@ def test_rollouts_and_views_do_not_wait_for_a_gpu() -> None:
     def samples(device: str) -> torch.Tensor:
         denoiser = Denoiser(net.to(device), process, "v")
         there, fresh = noise.to(device), (lambda step: there * step)
-        states = approach(denoiser, there, cond.to(device), steps, stops, fresh, 0.2)
-        x0, made_at = last_call(denoiser, states, cond.to(device), steps, stops, 0.2)
+        times = row_times(steps, 3, 0.2)
+        states = approach(denoiser, there, cond.to(device), times, stops, fresh)
+        x0, made_at = last_call(denoiser, there, states, cond.to(device), times, stops)
         view, _ = random_view(x0[:, :3].repeat(1, 1, 16, 16), x0[:, :3].repeat(1, 1, 16, 16), generator)
         assert made_at.device == view.device == x0.device
         return x0.detach().cpu()

@@ -12,7 +12,7 @@ import yaml
 from training_setup import load_miniature, make_data, run_training
 
 from amd_restore.checkpoint import ENCODER_PREFIX, load_checkpoint
-from amd_restore.diffusion import lq_start
+from amd_restore.diffusion import Recipe, first_state
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.latent import Windows, cut_images, decode_windows
 from amd_restore.options import load_options
@@ -93,13 +93,13 @@ def test_the_encoder_decides_through_the_start_alone(workshop: Path) -> None:
     model = build(workshop, options_of(workshop, distill__start_noise=0.0))
     model.optimize_parameters(1)
     model.optimize_parameters(2)
-    seen, plain = model.student_condition(model.lq), model.codec.condition(model.lq)
-    assert not torch.equal(seen, plain)
-    noise = torch.randn_like(seen)
-    assert torch.equal(model.first_state(model.lq, seen, noise), seen)
+    trained, plain = model.codec.condition(model.lq, trained=True), model.codec.condition(model.lq)
+    assert not torch.equal(trained, plain)
+    cond, first = model.first_call(model.draw_rollout())
+    assert torch.equal(cond, trained) and torch.equal(first, trained)
     with model.encoder.averaged():
-        averaged = model.student_condition(model.lq)
-    assert not torch.equal(averaged, seen) and torch.equal(model.student_condition(model.lq), seen)
+        averaged = model.codec.condition(model.lq, trained=True)
+    assert not torch.equal(averaged, trained) and torch.equal(model.codec.condition(model.lq, trained=True), trained)
 
 
 @pytest.mark.parametrize("codec", ["residual", "pixel"])
@@ -110,9 +110,9 @@ def test_start_of_codecs_without_weights(codec: str) -> None:
     built, lq = build_codec({"type": codec, "scale": 4, "patch": 4}), torch.rand(2, 3, 8, 8)
     cond = built.condition(lq)
     noise = torch.randn(built.latent_shape(lq))
-    start = lq_start(built, RectifiedFlow(), lq, cond, noise)
+    start = first_state(RectifiedFlow(), built, lq, cond, noise, Recipe(1, start="lq"))
     torch.testing.assert_close(built.decode(start, lq), built.upsample(lq), atol=1e-6, rtol=0)
-    noisy = lq_start(built, RectifiedFlow(), lq, cond, noise, 0.25)
+    noisy = first_state(RectifiedFlow(), built, lq, cond, noise, Recipe(1, start="lq", start_noise=0.25))
     torch.testing.assert_close(noisy - start, 0.25 * noise, atol=1e-6, rtol=0)
 
 
