@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options.fields import Limits, PathText
 from amd_restore.registry import DATASET_REGISTRY
 
 
@@ -19,7 +20,10 @@ class CropsDataset(Dataset[dict[str, Any]]):
     """Random crops, flips and transposes of an (N, S, S, 3) uint8 RGB array made by ``datasets/pack_crops.py``.
 
     Args:
-        opt: ``crops_file`` (path of the .npy file), ``gt_size`` (pixels), ``use_hflip``, ``use_rot``.
+        crops_file: path of the .npy file.
+        gt_size: side of a crop that is cut out of one of them, in output pixels.
+        use_hflip: mirror half of them.
+        use_rot: rotate them by multiples of 90 degrees.
 
     Attributes:
         only_places: give :meth:`place` instead of pixels, for :class:`~amd_restore.data.device_crops.DeviceCrops`.
@@ -30,10 +34,15 @@ class CropsDataset(Dataset[dict[str, Any]]):
 
     only_places = False
 
-    def __init__(self, opt: dict[str, Any]) -> None:
-        self.opt = opt
-        self.path = Path(opt["crops_file"]).expanduser()
-        self.size = int(opt["gt_size"])
+    def __init__(
+        self,
+        crops_file: PathText,
+        gt_size: Annotated[int, Limits(low=1)],
+        use_hflip: bool = True,
+        use_rot: bool = True,
+    ) -> None:
+        self.path, self.size = Path(crops_file).expanduser(), gt_size
+        self.use_hflip, self.use_rot = use_hflip, use_rot
         self.crops = self._open()
 
     def _open(self) -> np.ndarray:
@@ -46,6 +55,8 @@ class CropsDataset(Dataset[dict[str, Any]]):
             raise AMDRestoreError(
                 f"{path}: not a NumPy array ({error}); make it with datasets/pack_crops.py"
             ) from error
+        if not len(crops):
+            raise AMDRestoreError(f"{path}: holds no crops; make it with datasets/pack_crops.py")
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
             raise AMDRestoreError(f"{path}: expected uint8 crops (N, S, S, 3), found {crops.dtype} {crops.shape}")
         if self.size > min(crops.shape[1:3]):
@@ -67,9 +78,9 @@ class CropsDataset(Dataset[dict[str, Any]]):
         """Draw what is cut out of crop ``index``: it, top, left, whether to mirror rows, columns, and to transpose."""
         height, width = self.crops.shape[1:3]
         top, left = random.randint(0, height - self.size), random.randint(0, width - self.size)
-        mirrored = bool(self.opt.get("use_hflip", True)) and random.random() < 0.5
+        mirrored = self.use_hflip and random.random() < 0.5
         flipped, transposed = False, False
-        if self.opt.get("use_rot", True):
+        if self.use_rot:
             flipped, transposed = random.random() < 0.5, random.random() < 0.5
         return index, top, left, mirrored, flipped, transposed
 

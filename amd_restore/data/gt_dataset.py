@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from amd_restore.data.degradations import build_degradation
+from amd_restore.data.degradations import BicubicDegradation, build_degradation
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options.blocks import DegradationOptions
+from amd_restore.options.fields import Limits, PathText
 from amd_restore.registry import DATASET_REGISTRY  # mends and imports BasicSR: stands before it
 
 from basicsr.utils.matlab_functions import imresize  # isort: skip
@@ -62,25 +65,37 @@ class GTDataset(Dataset[dict[str, Any]]):
     ``degradation_seed`` and the image's file name.
 
     Args:
-        opt: ``dataroot_gt``; optional ``dataroot_lq`` (same order of names), ``scale``, ``limit`` (use the first
-            so many), ``gt_size`` (centre crop, 0 for the whole image), ``degradation``, ``degradation_seed``.
+        dataroot_gt: folder of clean images.
+        scale: upscaling factor of the run.
+        dataroot_lq: folder of low-quality images.
+        filename_tmpl: name of the low-quality file without its suffix, from the clean one's: ``{}x4``.
+        limit: use only the first so many images.
+        gt_size: side of a centre crop in output pixels; 0 is the whole image.
+        degradation: how low-quality images are made without ``dataroot_lq``; null: as the file's ``degradation``.
+        degradation_seed: seed of that, together with the image's name.
 
     Raises:
         AMDRestoreError: missing or empty folders, or different numbers of files on the two sides.
     """
 
-    def __init__(self, opt: dict[str, Any]) -> None:
-        self.opt, self.scale = opt, int(opt["scale"])
-        limit = opt.get("limit") or None
-        self.gt_files = list_images(opt["dataroot_gt"])[:limit]
-        block = opt.get("degradation") or {}
-        bicubic = block.get("type", "bicubic") == "bicubic"
-        self.degradation = None if bicubic else build_degradation(block, self.scale)
-        self.lq_files = list_images(opt["dataroot_lq"])[:limit] if opt.get("dataroot_lq") else None
+    def __init__(
+        self,
+        dataroot_gt: PathText,
+        scale: int,
+        dataroot_lq: PathText | None = None,
+        filename_tmpl: str = "{}",
+        limit: Annotated[int, Limits(low=1)] | None = None,
+        gt_size: Annotated[int, Limits(low=0)] = 0,
+        degradation: DegradationOptions | Mapping[str, Any] | None = None,
+        degradation_seed: Annotated[int, Limits(low=0)] = 0,
+    ) -> None:
+        self.scale, self.size, self.seed = scale, gt_size, degradation_seed
+        self.gt_files = list_images(dataroot_gt)[:limit]
+        made = build_degradation(degradation or {}, scale)
+        self.degradation = None if isinstance(made, BicubicDegradation) else made
+        self.lq_files = list_images(dataroot_lq)[:limit] if dataroot_lq else None
         if self.lq_files is not None and len(self.lq_files) != len(self.gt_files):
-            raise AMDRestoreError(
-                f"{opt['dataroot_gt']} has {len(self.gt_files)} images, {opt['dataroot_lq']} {len(self.lq_files)}"
-            )
+            raise AMDRestoreError(f"{dataroot_gt} has {len(self.gt_files)} images, {dataroot_lq} {len(self.lq_files)}")
 
     def __len__(self) -> int:
         return len(self.gt_files)
@@ -88,7 +103,7 @@ class GTDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``gt`` (3, sH, sW) and ``lq`` (3, H, W) in [0, 1], with their paths."""
         gt = read_rgb(self.gt_files[index])
-        size, multiple = int(self.opt.get("gt_size") or 0), self.scale
+        size, multiple = self.size, self.scale
         if self.lq_files is not None:
             lq = read_rgb(self.lq_files[index])
             gt = gt[: lq.shape[0] * multiple, : lq.shape[1] * multiple]
@@ -105,7 +120,7 @@ class GTDataset(Dataset[dict[str, Any]]):
     def _degrade(self, gt: np.ndarray, name: str) -> np.ndarray:
         if self.degradation is not None:
             # By name, so that more or fewer images in the folder change nothing.
-            self.degradation.reseed((int(self.opt.get("degradation_seed") or 0) << 32) + zlib.crc32(name.encode()))
+            self.degradation.reseed((self.seed << 32) + zlib.crc32(name.encode()))
             lq = self.degradation(_tensor(gt)[None])[0]
             return np.asarray(lq.permute(1, 2, 0).numpy())
         lq = np.clip(imresize(gt, 1 / self.scale), 0, 1) if self.scale > 1 else gt

@@ -26,7 +26,6 @@ class PositionDataset(Dataset[Any]):
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
-        self.opt = getattr(dataset, "opt", {})
         self._pass, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:

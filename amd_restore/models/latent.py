@@ -86,10 +86,10 @@ def build_space(opt: Mapping[str, Any], run: RunOptions, device: torch.device) -
     codec = build_codec({"scale": opt["scale"], **(opt.get("codec") or {})}).to(device)
     cell = codec.lq_patch * codec.scale
     for phase, dataset in run.datasets.items():
-        if dataset.gt_size and dataset.gt_size % cell:
+        size = dataset.arguments.get("gt_size")
+        if size and size % cell:
             raise AMDRestoreError(
-                f"datasets.{phase}.gt_size: must be a multiple of {cell}, the least that the codec can cut, "
-                f"got {dataset.gt_size}"
+                f"datasets.{phase}.gt_size: must be a multiple of {cell}, the least that the codec can cut, got {size}"
             )
     config, prediction_type = _process_options(opt, run)
     return codec, build_process(config), prediction_type

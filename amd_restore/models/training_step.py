@@ -24,6 +24,7 @@ from amd_restore.models.ending import StopRequest, TimeLimit
 from amd_restore.models.rollout import Rows
 
 RowsT = TypeVar("RowsT", bound=Rows)
+FUSED = ("Adam", "AdamW", "SGD")  # what PyTorch has in one kernel on GPUs
 
 
 class TrainingStep:
@@ -118,10 +119,10 @@ class TrainingStep:
         optimizer.step()
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
-        """BasicSR's; on a GPU in one kernel for all parameters instead of several for each."""
-        if self.device.type == "cuda":
-            options["fused"] = True
-        optimizer: torch.optim.Optimizer = super().get_optimizer(optim_type, params, lr, **options)  # type: ignore[misc]
+        """An optimizer of ``torch.optim``; where a GPU can, in one kernel for all parameters, not several for each."""
+        if self.device.type == "cuda" and optim_type in FUSED and not options.get("foreach"):
+            options.setdefault("fused", True)
+        optimizer: torch.optim.Optimizer = getattr(torch.optim, optim_type)(params, lr=lr, **options)
         return optimizer
 
     # ---- learning rates and the end of a run -----------------------------------------------------------------

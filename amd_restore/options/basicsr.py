@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from amd_restore.options.blocks import DegradationOptions
-from amd_restore.options.fields import Duration, PathText, option
+from amd_restore.errors import AMDRestoreError
+from amd_restore.options.fields import Duration, Limits, PathText, Plugin, option
+from amd_restore.registry import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,27 +19,10 @@ class IoBackendOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """``datasets.X``: keys of BasicSR's ``PairedImageDataset`` and of our datasets."""
+    """``datasets.X``; the other keys are arguments of its class."""
 
     name: str = option(doc="name in logs, folders and weight headers")
     type: str = option(doc="registered dataset class")
-    dataroot_gt: PathText | None = option(None, "folder (or .lmdb) of clean images")
-    dataroot_lq: PathText | None = option(None, "folder (or .lmdb) of low-quality images")
-    io_backend: IoBackendOptions | None = option(None, "how images are read")
-    meta_info_file: PathText | None = option(None, "list of image names")
-    crops_file: PathText | None = option(None, "array of crops made by the preparation scripts")
-    filename_tmpl: str = option("{}", "name of the low-quality file, from the clean one's")
-    gt_size: int | None = option(None, "side of a training crop in output pixels", low=0)
-    limit: int | None = option(None, "use only the first so many images", low=1)
-    degradation: DegradationOptions | None = option(
-        None, "how GTDataset makes low-quality images without dataroot_lq; null: as the file's degradation block"
-    )
-    degradation_seed: int = option(0, "seed of that, together with the image's name", low=0)
-    use_hflip: bool = option(True, "flip training crops")
-    use_rot: bool = option(True, "rotate training crops by multiples of 90 degrees")
-    color: Literal["y"] | None = option(None, "'y' to train on luminance only")
-    mean: list[float] | None = option(None, "subtracted from the images, per channel")
-    std: list[float] | None = option(None, "divides the images, per channel", above=0)
     num_worker_per_gpu: int = option(
         0, "processes that load data, and degrade it where degradation.type is second_order", low=0
     )
@@ -49,25 +33,67 @@ class DatasetOptions:
         "workers degrade them",
     )
     pin_memory: bool = option(False, "page-locked memory, for GPUs")
-    scale: int | None = option(None, "set by the program: the file's scale", low=1)
-    phase: str | None = option(None, "set by the program: train, val or test")
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedImageOptions:
+    """What ``datasets.X`` of type ``PairedImageDataset`` takes besides: BasicSR's pairs from two folders."""
+
+    dataroot_gt: PathText = option(doc="folder (or .lmdb) of clean images")
+    dataroot_lq: PathText = option(doc="folder (or .lmdb) of low-quality images")
+    io_backend: IoBackendOptions = option(IoBackendOptions(), "how images are read")
+    meta_info_file: PathText | None = option(None, "list of image names")
+    filename_tmpl: str = option("{}", "name of the low-quality file, from the clean one's")
+    gt_size: Annotated[int, Limits(low=1)] | None = option(None, "side of a training crop in output pixels")
+    use_hflip: bool = option(True, "flip training crops")
+    use_rot: bool = option(True, "rotate training crops by multiples of 90 degrees")
+    color: Literal["y"] | None = option(None, "'y' to train on luminance only")
+    mean: list[float] | None = option(None, "subtracted from the images, per channel")
+    std: list[float] | None = option(None, "divides the images, per channel")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """``train.optim_X``."""
+    """``train.optim_X``: an optimizer of ``torch.optim``; the other keys are its arguments.
 
-    type: Literal["Adam"] = option(doc="optimizer")
+    Raises:
+        ValueError: the optimizer refuses its arguments, or is none for networks like ours.
+    """
+
+    type: str = option(doc="Adam, AdamW, SGD ...")
     lr: float = option(doc="learning rate", above=0)
-    weight_decay: float = option(0.0, "weight decay", low=0)
-    betas: list[float] = option([0.9, 0.999], "decay of the two moments", low=0, below=1)
-    eps: float = option(1e-8, "added to the denominator", above=0)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.betas) != 2:
-            raise ValueError(f"betas needs two numbers, got {len(self.betas)}")
+        import torch
+
+        # Convolutions and biases, as all our networks have; some optimizers take matrices or sparse gradients only.
+        weights = [torch.ones(shape, requires_grad=True) for shape in ((1, 1, 1, 1), (1,))]
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        try:
+            find_optimizer(self.type)(weights, lr=self.lr, **self.arguments).step()
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{self.type} cannot be used so: {str(error).splitlines()[0]}") from error
 
 
+def find_optimizer(name: str) -> type:
+    """Optimizer of ``torch.optim`` by name.
+
+    Raises:
+        AMDRestoreError: there is none; names the nearest.
+    """
+    from torch import optim
+
+    known = {n: c for n, c in vars(optim).items() if isinstance(c, type) and issubclass(c, optim.Optimizer)}
+    del known["Optimizer"]
+    if name not in known:
+        raise AMDRestoreError(f"unknown optimizer {name!r}; {did_you_mean(name, known)}")
+    return known[name]
+
+
+Optimizer = Annotated[OptimizerOptions, Plugin(find_optimizer, given=("params",), common=OptimizerOptions)]
 _SCHEDULER_KEYS = {
     "MultiStepLR": ("milestones", "gamma", "restarts", "restart_weights"),
     "MultiStepRestartLR": ("milestones", "gamma", "restarts", "restart_weights"),
@@ -109,9 +135,9 @@ class TrainOptions:
     time_limit: Duration | None = option(
         None, "time of the whole run, its sessions together: seconds, or 540s, 30m, 8h; see docs/training.md", above=0
     )
-    optim_g: OptimizerOptions = option(doc="optimizer of network_g")
-    optim_fake: OptimizerOptions | None = option(None, "optimizer of network_fake")
-    optim_d: OptimizerOptions | None = option(None, "optimizer of network_d")
+    optim_g: Optimizer = option(doc="optimizer of network_g")
+    optim_fake: Optimizer | None = option(None, "optimizer of network_fake")
+    optim_d: Optimizer | None = option(None, "optimizer of network_d")
     scheduler: SchedulerOptions | None = option(
         None, "learning rate over iterations; needed without time_limit, not used with it"
     )

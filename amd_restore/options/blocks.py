@@ -287,23 +287,11 @@ class DistillOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions:
-    """One entry of ``rewards``.
+    """One entry of ``rewards``; the other keys are arguments of its class."""
 
-    Attributes:
-        type: registered class.
-        weight: factor in the weighted sum; any sign, but rewards are already "higher is better".
-        loss_weight: factor of the reward as a loss of the student; 0 keeps it what AMD makes of it, a diagnosis.
-        arguments: the other keys, arguments of that class.
-    """
-
-    type: str
-    weight: float = 1.0
-    loss_weight: float = 0.0
+    type: str = option(doc="registered class")
+    weight: float = option(1.0, "factor in the weighted sum; rewards are already: higher is better")
+    loss_weight: float = option(
+        0.0, "factor as a loss of the student; 0 leaves the reward what AMD makes of it, a diagnosis"
+    )
     arguments: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_block(cls, block: dict[str, Any]) -> RewardOptions:
-        """From a checked ``{type, weight, ...}``."""
-        own = ("type", "weight", "loss_weight")
-        arguments = {key: value for key, value in block.items() if key not in own}
-        return cls(arguments=arguments, **{key: block[key] for key in own if key in block})

@@ -37,16 +37,29 @@ class Plugin:
     """Annotation of a block ``{type: NAME, ...}`` whose other keys are arguments of a registered class.
 
     Attributes:
-        find: class by name, raising :class:`AMDRestoreError` for an unknown one.
+        find: class by name, or a function with the same arguments; raises :class:`AMDRestoreError` for an unknown name.
         given: arguments that the program supplies, hence neither expected nor allowed in a file.
-        extra: keys of the block that are not arguments of the class, with their annotations.
-        wrap: turns a checked block into what :func:`build` returns; None leaves it as it is.
+        common: option dataclass of the keys that every such block has, whatever its class; its field ``arguments``
+            takes the others. With None, :func:`build` leaves the block as it is.
     """
 
-    find: Callable[[str], type]
+    find: Callable[[str], Callable[..., Any]]
     given: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    wrap: Callable[[dict[str, Any]], Any] | None = None
+    common: type | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Annotation of a constructor's argument: bounds as in :func:`option`."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def given(self) -> dict[str, float]:
+        """The bounds that there are."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class _ExpandedPath:
@@ -83,8 +96,7 @@ def option(
         above: the value must be greater than this.
         below: the value must be less than this.
     """
-    limits = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"doc": doc, "limits": {name: value for name, value in limits.items() if value is not None}}
+    metadata = {"doc": doc, "limits": Limits(low, high, above, below).given()}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -96,8 +108,8 @@ def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] |
     Args:
         value: what the yml parser gave.
         annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list[X]``, ``dict[str, X]``,
-            :data:`PathText`, :data:`Duration`, ``Annotated[..., Plugin]`` or an option dataclass. Anything else lets
-            the value pass.
+            :data:`PathText`, :data:`Duration`, ``Annotated[..., Plugin or Limits]`` or an option dataclass. Anything
+            else lets the value pass.
         where: dotted key, for messages.
         limits: bounds on numbers, as in :func:`option`.
 
@@ -113,16 +125,22 @@ def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] |
             return _check_plugin(value, args[1], where)
         if isinstance(args[1], _Duration):
             return _seconds(value, where, limits)
+        if isinstance(args[1], Limits):
+            return check(value, args[0], where, args[1].given())
         text = check(value, args[0], where, limits)
         return _expand(text, where) if isinstance(args[1], _ExpandedPath) else text
     if origin in (Union, types.UnionType):
         return _check_union(value, annotation, args, where, limits)
     if origin is Literal:
         return _check_choice(value, args, where)
-    if origin in (list, tuple, Sequence) and (origin is not tuple or args[1:] in ((), (...,))):
+    if origin in (list, tuple, Sequence):
         if not isinstance(value, (list, tuple)):
             raise OptionError(where, f"expected a list, got {_show(value)}")
-        return [check(item, args[0], f"{where}.{index}", limits) for index, item in enumerate(value)]
+        kinds = args if origin is tuple and args[1:] != (...,) else args[:1] * len(value)
+        if len(value) != len(kinds):
+            raise OptionError(where, f"expected {len(kinds)} values, got {len(value)}")
+        pairs = zip(value, kinds, strict=True)
+        return [check(item, kind, f"{where}.{index}", limits) for index, (item, kind) in enumerate(pairs)]
     if origin is dict:
         return {key: check(item, args[1], f"{where}.{key}", limits) for key, item in _mapping(value, where).items()}
     if annotation in _NAMES:
@@ -140,14 +158,11 @@ def build(value: Any, annotation: Any, where: str = "") -> Any:
     if value is None:
         return None
     if origin is Annotated:
-        return args[1].wrap(value) if isinstance(args[1], Plugin) and args[1].wrap else value
+        return _build_plugin(value, args[1], where) if isinstance(args[1], Plugin) else value
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         hints = typing.get_type_hints(annotation, include_extras=True)
         fields = {key: build(item, hints[key], _join(where, key)) for key, item in value.items()}
-        try:
-            return annotation(**fields)
-        except ValueError as error:
-            raise OptionError(where, str(error)) from error
+        return _construct(annotation, fields, where)
     if origin in (Union, types.UnionType):
         blocks = [arg for arg in args if arg is not type(None)]
         return build(value, blocks[0], where) if len(blocks) == 1 else value
@@ -158,10 +173,30 @@ def build(value: Any, annotation: Any, where: str = "") -> Any:
     return value
 
 
+def _build_plugin(value: dict[str, Any], plugin: Plugin, where: str) -> Any:
+    if plugin.common is None:
+        return value
+    own = {key: value[key] for key in _fields(plugin.common) if key in value}
+    arguments = {key: item for key, item in value.items() if key not in own}
+    return _construct(plugin.common, {**own, "arguments": arguments}, where)
+
+
+def _construct(block: Any, fields: Mapping[str, Any], where: str) -> Any:
+    try:
+        return block(**fields)
+    except ValueError as error:
+        raise OptionError(where, str(error)) from error
+
+
+def _fields(block: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The keys of an option dataclass."""
+    return {field.name: field for field in dataclasses.fields(block) if "doc" in field.metadata}
+
+
 def defaults(block: type) -> dict[str, Any]:
     """Default values of an option dataclass, required keys left out."""
     found = {}
-    for field in dataclasses.fields(block):
+    for field in _fields(block).values():
         if field.default is not dataclasses.MISSING:
             found[field.name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
@@ -189,17 +224,23 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 def _check_block(value: Any, block: Any, where: str) -> dict[str, Any]:
     """A mapping against an option dataclass."""
-    fields = {field.name: field for field in dataclasses.fields(block)}
-    hints = typing.get_type_hints(block, include_extras=True)
-    checked = {}
-    for key, item in _mapping(value, where).items():
+    fields = _fields(block)
+    for key in _mapping(value, where):
         if key not in fields:
             raise OptionError(_join(where, key), f"unknown key; {did_you_mean(key, fields)}")
-        checked[key] = check(item, hints[key], _join(where, key), fields[key].metadata.get("limits"))
-    given_by_default = defaults(block)
-    for key in fields:
-        if key not in checked and key not in given_by_default:
-            raise OptionError(_join(where, key), "missing")
+    return _check_fields(value, block, where)
+
+
+def _check_fields(value: Mapping[str, Any], block: Any, where: str) -> dict[str, Any]:
+    """Those keys of a mapping that are fields of an option dataclass."""
+    fields, hints = _fields(block), typing.get_type_hints(block, include_extras=True)
+    checked = {
+        key: check(item, hints[key], _join(where, key), fields[key].metadata["limits"])
+        for key, item in value.items()
+        if key in fields
+    }
+    for key in set(fields) - set(checked) - set(defaults(block)):
+        raise OptionError(_join(where, key), "missing")
     return checked
 
 
@@ -212,31 +253,30 @@ def _check_plugin(value: Any, plugin: Plugin, where: str) -> dict[str, Any]:
         cls = plugin.find(value["type"])
     except AMDRestoreError as error:
         raise OptionError(_join(where, "type"), str(error)) from error
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if name not in plugin.given and name not in plugin.extra
-    }
+    common = {"type"} if plugin.common is None else {"type", *_fields(plugin.common)}
+    parameters = {n: p for n, p in inspect.signature(cls).parameters.items() if n not in {*plugin.given, *common}}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    hints = {**_init_hints(cls), **plugin.extra}
+    hints = _argument_hints(cls)
     checked = {"type": value["type"]}
     for key, item in value.items():
-        if key == "type":
+        if key in common:
             continue
-        if key not in named and key not in plugin.extra and not takes_any:
-            known = [*named, *plugin.extra, "type"]
-            raise OptionError(_join(where, key), f"{value['type']} has no such argument; {did_you_mean(key, known)}")
+        if key not in named and not takes_any:
+            hint = did_you_mean(key, {*named, *common})
+            raise OptionError(_join(where, key), f"{value['type']} has no such argument; {hint}")
         checked[key] = check(item, hints.get(key, Any), _join(where, key))
+    if plugin.common is not None:
+        checked |= _check_fields(value, plugin.common, where)
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in checked:
             raise OptionError(_join(where, name), f"missing; {value['type']} needs it")
-    return checked
+    return {key: checked[key] for key in value}
 
 
-def _init_hints(cls: type) -> dict[str, Any]:
+def _argument_hints(cls: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+        return typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls, include_extras=True)
     except NameError:
         return {}  # annotations that exist for type checkers only: names are checked, types are not
 
@@ -245,6 +285,7 @@ def _check_union(value: Any, annotation: Any, args: tuple[Any, ...], where: str,
     if value is None and type(None) in args:
         return None
     choices = [arg for arg in args if arg is not type(None)]
+    choices = [arg for arg in choices if _is_in_yaml(arg)] or choices
     if len(choices) == 1:
         return check(value, choices[0], where, limits)
     for choice in choices:
@@ -256,6 +297,12 @@ def _check_union(value: Any, annotation: Any, args: tuple[Any, ...], where: str,
                 raise
     expected = " or ".join(_describe(choice) for choice in choices)
     raise OptionError(where, f"expected {expected}, got {_show(value)}")
+
+
+def _is_in_yaml(annotation: Any) -> bool:
+    """Whether a yml file can hold such a value: no tensor, no device."""
+    plain = (*_NAMES, Any, object, dict, list, tuple)
+    return not inspect.isclass(annotation) or dataclasses.is_dataclass(annotation) or annotation in plain
 
 
 def _describe(annotation: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from amd_restore.options.basicsr import (
     DatasetOptions,
     DistOptions,
     LoggerOptions,
+    PairedImageOptions,
     PathOptions,
     TrainOptions,
     ValOptions,
@@ -46,18 +48,41 @@ def _find_network(name: str) -> type:
     return ARCH_REGISTRY.get(name)
 
 
+def dataset_arguments(name: str) -> Callable[..., Any]:
+    """What takes the same arguments as the dataset class of that name.
+
+    BasicSR's classes take one dictionary: those of ``PairedImageDataset`` are declared here, others are not checked.
+
+    Raises:
+        AMDRestoreError: no such class; names the nearest.
+    """
+    register_all(training=True)
+    registry = import_basicsr().DATASET_REGISTRY
+    if name not in registry:
+        raise AMDRestoreError(f"unknown dataset {name!r}; {did_you_mean(name, registry.keys())}")
+    if name == "PairedImageDataset":
+        return PairedImageOptions
+    found: Callable[..., Any] = registry.get(name)
+    return _any_arguments if takes_dictionary(found) else found
+
+
+def _any_arguments(**options: Any) -> None:
+    """Take what nobody declares."""
+
+
+def takes_dictionary(cls: Callable[..., Any]) -> bool:
+    """Whether a dataset class is in BasicSR's manner: all its options in one dictionary, ``opt``."""
+    return [*inspect.signature(cls).parameters] == ["opt"]
+
+
 def _find_reward(name: str) -> type:
     register_all()
     return REWARD_REGISTRY.get(name)
 
 
 Network = Annotated[dict[str, Any], Plugin(_find_network)]
-Reward = Annotated[
-    RewardOptions,
-    Plugin(
-        _find_reward, given=("device",), extra={"weight": float, "loss_weight": float}, wrap=RewardOptions.from_block
-    ),
-]
+Reward = Annotated[RewardOptions, Plugin(_find_reward, given=("device",), common=RewardOptions)]
+Dataset = Annotated[DatasetOptions, Plugin(dataset_arguments, given=("scale",), common=DatasetOptions)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +109,7 @@ class RunOptions:
         "adapter", "exported weights of a network with LoRA: the adapter, which needs its base, or one whole network"
     )
     find_unused_parameters: bool = option(False, "for distributed training")
-    datasets: dict[str, DatasetOptions] = option({}, "by phase: train, val, val_2, test_set5, ...")
+    datasets: dict[str, Dataset] = option({}, "by phase: train, val, val_2, test_set5, ...")
     codec: CodecOptions = option(CodecOptions(), "space in which diffusion runs")
     degradation: DegradationOptions = option(DegradationOptions(), "how low-quality images are made")
     diffusion: DiffusionOptions = option(DiffusionOptions(), "forward process and times")
@@ -107,10 +132,10 @@ class RunOptions:
         for phase, dataset in self.datasets.items():
             if phase.split("_")[0] not in PHASES:
                 raise ValueError(f"datasets.{phase}: unknown phase; {did_you_mean(phase, PHASES)}")
-            if in_pixels and dataset.gt_size and dataset.gt_size % self.codec.patch:
+            size = dataset.arguments.get("gt_size")
+            if in_pixels and isinstance(size, int) and size % self.codec.patch:
                 raise ValueError(
-                    f"datasets.{phase}.gt_size: must be a multiple of codec.patch ({self.codec.patch}), "
-                    f"got {dataset.gt_size}"
+                    f"datasets.{phase}.gt_size: must be a multiple of codec.patch ({self.codec.patch}), got {size}"
                 )
             parts = self.train.accumulate if self.train else 1
             if phase == "train" and dataset.batch_size_per_gpu % parts:
@@ -136,7 +161,8 @@ class RunOptions:
     def check(cls, opt: Mapping[str, Any], file: str | Path | OptionFile) -> dict[str, Any]:
         """The options as plain values, each of its declared type.
 
-        Keys that were not given stay absent, except in ``logger`` and ``val``: BasicSR reads those without defaults.
+        Keys that were not given stay absent, except in ``logger``, ``val`` and what all datasets have: those are read
+        without defaults.
 
         Args:
             opt: options as parsed from yml.
@@ -148,11 +174,13 @@ class RunOptions:
         try:
             checked: dict[str, Any] = check(opt, cls, "")
             build(checked, cls)
-            _check_plugin_names(checked)
+            _check_model_type(checked["model_type"])
         except OptionError as error:
             place = file.place(str(error).partition(": ")[0]) if isinstance(file, OptionFile) else file
             raise AMDRestoreError(f"{place}: {error}") from error
         checked["logger"] = {**defaults(LoggerOptions), **checked.get("logger", {})}
+        for phase, block in checked.get("datasets", {}).items():
+            checked["datasets"][phase] = {**defaults(DatasetOptions), **block}
         if checked.get("val") is not None:
             checked["val"] = {**defaults(ValOptions), **checked["val"]}
         return checked
@@ -175,13 +203,9 @@ class RunOptions:
         return run
 
 
-def _check_plugin_names(opt: Mapping[str, Any]) -> None:
-    """``model_type`` and dataset types against BasicSR's registries, whose own message is a traceback."""
+def _check_model_type(name: str) -> None:
+    """``model_type`` against BasicSR's registry, whose own message is a traceback."""
     register_all(training=True)
-    registries = import_basicsr()
-    wanted = [("model_type", opt["model_type"], registries.MODEL_REGISTRY)]
-    for phase, dataset in opt.get("datasets", {}).items():
-        wanted.append((f"datasets.{phase}.type", dataset["type"], registries.DATASET_REGISTRY))
-    for where, name, registry in wanted:
-        if name not in registry:
-            raise OptionError(where, f"unknown {registry._name} {name!r}; {did_you_mean(name, registry.keys())}")
+    registry = import_basicsr().MODEL_REGISTRY
+    if name not in registry:
+        raise OptionError("model_type", f"unknown model {name!r}; {did_you_mean(name, registry.keys())}")

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options.basicsr import DatasetOptions, PairedImageOptions
+from amd_restore.options.fields import build, defaults
+from amd_restore.options.run import dataset_arguments, takes_dictionary
+from amd_restore.registry import import_basicsr
+
+
+def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
+    """The dataset of ``datasets.PHASE``, with its block as ``opt``.
+
+    Args:
+        opt: checked options of the run.
+        phase: train, val, val_2, test ...
+
+    Raises:
+        AMDRestoreError: it cannot be made: missing files, wrong sizes ...; names the phase.
+    """
+    block = opt["datasets"][phase]
+    cls = import_basicsr().DATASET_REGISTRY.get(block["type"])
+    arguments = {key: value for key, value in block.items() if key not in defaults(DatasetOptions)}
+    del arguments["type"], arguments["name"]
+    expected = inspect.signature(dataset_arguments(block["type"])).parameters
+    if phase != "train" and "degradation" in expected and opt.get("degradation"):
+        arguments.setdefault("degradation", opt["degradation"])
+    try:
+        if takes_dictionary(cls):
+            if block["type"] == "PairedImageDataset":
+                arguments = dataclasses.asdict(build(arguments, PairedImageOptions))
+            names = {"name": block["name"], "phase": phase.split("_")[0], "scale": opt["scale"]}
+            dataset = cls({**arguments, **names})
+        else:
+            dataset = cls(**arguments, **({"scale": opt["scale"]} if "scale" in expected else {}))
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"datasets.{phase}: {error}") from error
+    dataset.opt = block
+    return dataset
 
 
 def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
@@ -18,8 +56,6 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     Raises:
         AMDRestoreError: when no training data is given.
     """
-    from basicsr.data import build_dataset
-
     from amd_restore.data.degradations import build_degradation
     from amd_restore.data.device_crops import DeviceCrops, lies_on_device
     from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
@@ -29,17 +65,17 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     sampler, val_loaders = None, []
     total_iters = int(opt["train"]["total_iter"])
     for phase, options in opt["datasets"].items():
-        dataset = build_dataset(options)
-        if options["phase"] != "train":
+        dataset = build_dataset(opt, phase)
+        if phase != "train":
             val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
             continue
         batch = images_of_process(opt)
         start, total = opt.get("resume_iter", 0) * batch, total_iters * batch
         sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
         device = torch.device("cuda" if opt["num_gpu"] else "cpu")
-        workers, degradation = int(options.get("num_worker_per_gpu") or 0), opt.get("degradation") or {}
+        workers, degradation = options["num_worker_per_gpu"], opt.get("degradation") or {}
         is_random = degradation.get("type") == "second_order"  # too much for a GPU: small sizes, image by image
-        wish = options.get("on_device", "auto")
+        wish = options["on_device"]
         on_device = lies_on_device(dataset, "never" if workers and is_random and wish == "auto" else wish, device)
         positions: Any = PositionDataset(dataset, opt["manual_seed"])
         if on_device:
@@ -52,7 +88,7 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
             batch_size=batch,
             sampler=sampler,
             num_workers=workers,
-            pin_memory=bool(options.get("pin_memory")),
+            pin_memory=options["pin_memory"],
             drop_last=True,
         )
         if on_device:

@@ -24,7 +24,7 @@ import torch
 from amd_restore.errors import AMDRestoreError, run_command
 from amd_restore.options import OptionFile, check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
-from amd_restore.training.loaders import create_dataloaders
+from amd_restore.training.loaders import build_dataset, create_dataloaders
 from amd_restore.training.resume import load_resume_state
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
             f"{args.opt}: num_gpu: {opt['num_gpu']} needs a process for each GPU: "
             f"torchrun --nproc_per_node={opt['num_gpu']} amd_restore/train.py ... --launcher pytorch"
         )
-    for phase, dataset in (opt.get("datasets") or {}).items():
-        dataset["phase"], dataset["scale"] = phase.split("_")[0], opt["scale"]
-        if dataset["phase"] != "train" and opt.get("degradation"):
-            dataset.setdefault("degradation", dict(opt["degradation"]))
+    if not is_train:
+        opt["datasets"].pop("train", None)
+        if not opt["datasets"]:
+            raise AMDRestoreError(f"{args.opt}: datasets: only 'train'; a test needs one named val or test")
     paths = opt.setdefault("path", {})
     for key, value in paths.items():
         if isinstance(value, str):
@@ -253,9 +253,11 @@ def _patched_pipeline(
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     module = basicsr.train if is_train else basicsr.test
     batches: list[Batches] = []
+    options: list[dict[str, Any]] = []
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         opt = prepare_options(args, Path(root_path), is_train)
+        options.append(opt)
         if progress is not None:
             progress.rank = opt["rank"]
             progress.states = Path(opt["path"]["training_states"]) if is_train else None
@@ -275,12 +277,20 @@ def _patched_pipeline(
             model.time_limit.started, model.stop_request, batches[-1].model = started, request, model
         return model
 
+    def tested_dataset(block: dict[str, Any]) -> Any:
+        (phase,) = (name for name, other in options[0]["datasets"].items() if other is block)
+        return build_dataset(options[0], phase)
+
+    def tested_loader(dataset: Any, *_: Any, **__: Any) -> Any:
+        return torch.utils.data.DataLoader(dataset, batch_size=1)
+
     def message_logger(*arguments: Any) -> Any:
         batches[-1].messages = basicsr.utils.MessageLogger(*arguments)
         return batches[-1].messages
 
     module.parse_options, module.build_model = parse_options, build_model
     if not is_train:
+        module.build_dataset, module.build_dataloader = tested_dataset, tested_loader
         module.test_pipeline(str(Path.cwd()))
         return
     module.load_resume_state, module.create_train_val_dataloader = load_resume_state, loaders

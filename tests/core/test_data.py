@@ -20,7 +20,9 @@ from amd_restore.data.device_crops import DeviceCrops, lies_on_device
 from amd_restore.data.gt_dataset import GTDataset, imresize
 from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options.basicsr import DatasetOptions
 from amd_restore.options.blocks import DegradationOptions
+from amd_restore.options.fields import defaults
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -56,12 +58,12 @@ def write_crops(folder: Path, count: int = 5, size: int = 32) -> Path:
 def test_crops_are_cut_from_the_array(tmp_path: Path) -> None:
     file = write_crops(tmp_path)
     source = np.load(file)
-    dataset = CropsDataset({"crops_file": str(file), "gt_size": 32, "use_hflip": False, "use_rot": False})
+    dataset = CropsDataset(str(file), 32, use_hflip=False, use_rot=False)
     assert len(dataset) == 5
     item = dataset[3]["gt"]
     assert item.dtype == torch.float32
     torch.testing.assert_close(item.permute(1, 2, 0) * 255, torch.from_numpy(source[3]).float())
-    turned = CropsDataset({"crops_file": str(file), "gt_size": 16})
+    turned = CropsDataset(str(file), 16)
     shapes = {tuple(turned[index % 5]["gt"].shape) for index in range(20)}
     assert shapes == {(3, 16, 16)}
 
@@ -71,14 +73,14 @@ def test_wrong_crops_files_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.zeros((4, 4)))
     for name, problem in (("none.npy", "no such"), ("text.npy", "not a NumPy array"), ("flat.npy", "expected uint8")):
         with pytest.raises(AMDRestoreError, match=f"{name}.*{problem}"):
-            CropsDataset({"crops_file": str(tmp_path / name), "gt_size": 16})
+            CropsDataset(str(tmp_path / name), 16)
     with pytest.raises(AMDRestoreError, match="smaller than gt_size"):
-        CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 64})
+        CropsDataset(str(write_crops(tmp_path)), 64)
 
 
 def test_a_pickled_dataset_holds_no_crops(tmp_path: Path) -> None:
     """Where workers are spawned, as under BasicSR's ``init_dist``, each unpickles the dataset."""
-    dataset = CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 32, "use_hflip": False})
+    dataset = CropsDataset(str(write_crops(tmp_path)), 32, use_hflip=False)
     packed = pickle.dumps(PositionDataset(dataset, seed=1))
     assert len(packed) < dataset.crops.nbytes / 4
     again = pickle.loads(packed)
@@ -90,15 +92,15 @@ def test_a_pickled_dataset_holds_no_crops(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turned", [{}, {"use_hflip": False}, {"use_rot": False}])
 def test_crops_on_the_device_are_those_of_the_file(tmp_path: Path, turned: dict[str, bool]) -> None:
-    opt = {"crops_file": str(write_crops(tmp_path)), "gt_size": 20, **turned}
+    opt: dict[str, Any] = {"crops_file": str(write_crops(tmp_path)), "gt_size": 20, **turned}
 
     def loader(dataset: CropsDataset) -> DataLoader[Any]:
         return DataLoader(PositionDataset(dataset, seed=2), batch_size=4, sampler=PositionSampler(8, 72))
 
-    places = CropsDataset(opt)
+    places = CropsDataset(**opt)
     places.only_places = True
     found = list(DeviceCrops(loader(places), places, torch.device("cpu")))
-    expected = list(loader(CropsDataset(opt)))
+    expected = list(loader(CropsDataset(**opt)))
     assert len(found) == len(expected) == 16
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.keys() == theirs.keys() and ours["gt_path"] == theirs["gt_path"]
@@ -109,8 +111,8 @@ def run_options(
     folder: Path, start: int, size: int = 16, rank: int = 0, world: int = 1, **train: Any
 ) -> dict[str, Any]:
     """What the loaders of a run of 6 iterations of 4 images look at; it goes on after ``start``."""
-    block = {"type": "CropsDataset", "name": "crops", "phase": "train", "crops_file": str(write_crops(folder)),
-             "gt_size": size, "batch_size_per_gpu": 4 // world, **train}  # fmt: skip
+    block = {"type": "CropsDataset", "name": "crops", "crops_file": str(write_crops(folder)), "gt_size": size,
+             **defaults(DatasetOptions), "batch_size_per_gpu": 4 // world, **train}  # fmt: skip
     return {"datasets": {"train": block}, "train": {"total_iter": 6}, "num_gpu": 0, "rank": rank, "world_size": world,
             "manual_seed": 5, "resume_iter": start, "opt_path": "options.yml", "scale": 4}  # fmt: skip
 
@@ -161,7 +163,7 @@ def test_workers_degrade_as_the_model_does(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_which_crops_lie_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = CropsDataset({"crops_file": str(write_crops(tmp_path)), "gt_size": 16})
+    dataset = CropsDataset(str(write_crops(tmp_path)), 16)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert lies_on_device(dataset, "always", cpu) and not lies_on_device(dataset, "auto", cpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -183,26 +185,26 @@ def write_pictures(folder: Path, sizes: list[tuple[int, int]]) -> Path:
 
 def test_gt_alone_gets_matlabs_low_quality_side(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "gt", [(70, 90), (64, 64)])
-    dataset = GTDataset({"dataroot_gt": str(folder), "scale": 4})
+    dataset = GTDataset(str(folder), 4)
     item = dataset[0]
     assert item["gt"].shape == (3, 64, 80) and item["lq"].shape == (3, 16, 20)
     expected = np.clip(imresize(item["gt"].permute(1, 2, 0).numpy(), 0.25), 0, 1)
     torch.testing.assert_close(
         item["lq"].permute(1, 2, 0), torch.from_numpy((expected * 255).round() / 255).float(), rtol=0, atol=1e-6
     )
-    assert len(GTDataset({"dataroot_gt": str(folder), "scale": 4, "limit": 1})) == 1
+    assert len(GTDataset(str(folder), 4, limit=1)) == 1
 
 
 def test_pairs_must_match(tmp_path: Path) -> None:
     gt, lq = write_pictures(tmp_path / "gt", [(64, 64)] * 2), write_pictures(tmp_path / "lq", [(16, 16)] * 2)
-    item = GTDataset({"dataroot_gt": str(gt), "dataroot_lq": str(lq), "scale": 4})[1]
+    item = GTDataset(str(gt), 4, str(lq))[1]
     assert item["gt"].shape == (3, 64, 64) and item["lq"].shape == (3, 16, 16)
     (lq / "1.png").unlink()
     with pytest.raises(AMDRestoreError, match="has 2 images, .* 1"):
-        GTDataset({"dataroot_gt": str(gt), "dataroot_lq": str(lq), "scale": 4})
+        GTDataset(str(gt), 4, str(lq))
     for bad in (tmp_path / "none", tmp_path):
         with pytest.raises(AMDRestoreError, match="no "):
-            GTDataset({"dataroot_gt": str(bad), "scale": 4})
+            GTDataset(str(bad), 4)
 
 
 class Noisy(Dataset[Any]):
@@ -272,15 +274,15 @@ def test_everything_can_be_switched_off() -> None:
 def test_validation_images_are_degraded_by_name_and_seed(tmp_path: Path) -> None:
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), (picture(48, 64, ord(name)) * 255).round().astype(np.uint8))
-    opt = {"dataroot_gt": str(tmp_path), "scale": 4, "degradation": {"type": "second_order"}}
-    dataset = GTDataset(opt)
+    opt: dict[str, Any] = {"dataroot_gt": str(tmp_path), "scale": 4, "degradation": {"type": "second_order"}}
+    dataset = GTDataset(**opt)
     first = [dataset[i]["lq"] for i in range(3)]
     assert first[0].shape == (3, 12, 16) and first[0].dtype == torch.float32
     assert torch.equal(dataset[2]["lq"], first[2])
     (tmp_path / "a.png").unlink()
-    assert torch.equal(GTDataset(opt)[0]["lq"], first[1])
-    assert not torch.equal(GTDataset({**opt, "degradation_seed": 1})[0]["lq"], first[1])
-    assert not torch.equal(GTDataset({**opt, "degradation": {"type": "bicubic"}})[0]["lq"], first[1])
+    assert torch.equal(GTDataset(**opt)[0]["lq"], first[1])
+    assert not torch.equal(GTDataset(**opt | {"degradation_seed": 1})[0]["lq"], first[1])
+    assert not torch.equal(GTDataset(**opt | {"degradation": {"type": "bicubic"}})[0]["lq"], first[1])
 
 
 def test_training_batches_are_a_function_of_the_iteration() -> None:

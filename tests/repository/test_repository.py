@@ -218,7 +218,5 @@ def test_recipe_dataset(tmp_path: Path, tiny_image: np.ndarray) -> None:
     register_all(training=True)
     names = run_recipe("A dataset")
     cv2.imwrite(str(tmp_path / "a.png"), tiny_image)
-    opt = {"name": "toy", "type": "MirroredDataset", "dataroot_gt": str(tmp_path), "scale": 4}
-    mirrored = names["MirroredDataset"](opt)[0]
-    plain = names["GTDataset"](opt)[0]
+    mirrored, plain = (names[name](str(tmp_path), scale=4)[0] for name in ("MirroredDataset", "GTDataset"))
     assert mirrored["lq"].shape == (3, 12, 16) and torch.equal(mirrored["gt"], plain["gt"].flip(-1))

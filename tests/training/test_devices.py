@@ -70,6 +70,8 @@ def test_optimizers_are_fused_on_a_gpu_only() -> None:
         model.device = torch.device(device)
         optimizer = model.get_optimizer("Adam", parameters, lr=1e-3, betas=[0.0, 0.99])
         assert optimizer.defaults["fused"] is expected and optimizer.defaults["lr"] == 1e-3
+        assert model.get_optimizer("SGD", parameters, lr=1e-3, foreach=True).defaults["fused"] is None
+        assert "fused" not in model.get_optimizer("RMSprop", parameters, lr=1e-3, alpha=0.9).defaults
 
 
 def test_the_benchmark_does_not_round_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
