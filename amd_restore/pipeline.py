@@ -324,7 +324,7 @@ class RestorationPipeline:
         if options.max_memory is None and count * size[0] * size[1] <= PROBE_SIDE**2:
             return size  # a few megabytes: not worth looking at
         with memory_errors():
-            job = memory.Job(*size, count, self.scale, halo, self._bytes_per_pixel(), kept)
+            job = memory.Workload(*size, count, self.scale, halo, self._bytes_per_pixel(), kept)
         sides = memory.plan_tile(job, self.device, options.max_memory, self._resident)
         return min(sides[0], size[0]), min(sides[1], size[1])
 

@@ -75,7 +75,7 @@ def read_rgb(path: Path) -> Image:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def resize(image: Image, height: int) -> NDArray[np.float32]:
+def resize_to_height(image: Image, height: int) -> NDArray[np.float32]:
     """BasicSR's MATLAB-like ``imresize`` to ``height`` at the same aspect, antialiased; [0, 1], not clipped."""
     if height == image.shape[0]:
         return (image / 255.0).astype(np.float32)
@@ -141,7 +141,7 @@ class TestSet:
             if lq_path is None:
                 height, width = (side // self.scale * self.scale for side in gt.shape[:2])
                 gt = self._crop(gt[:height, :width], 1)
-                lq = to_uint8(resize(gt, gt.shape[0] // self.scale))
+                lq = to_uint8(resize_to_height(gt, gt.shape[0] // self.scale))
             else:
                 lq = read_rgb(lq_path)
                 if gt.shape[:2] != tuple(self.scale * side for side in lq.shape[:2]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from amd_restore.benchmark.images import Image, Pair, read_rgb, resize, to_uint8
+from amd_restore.benchmark.images import Image, Pair, read_rgb, resize_to_height, to_uint8
 from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
 from amd_restore.benchmark.provenance import file_hash
 from amd_restore.checkpoint import read_header, released_models, resolve_weights
@@ -90,7 +90,7 @@ class Bicubic(Method):
     """BasicSR's MATLAB-like enlargement."""
 
     def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
-        return to_uint8(resize(pair.lq, pair.output_size[0]))
+        return to_uint8(resize_to_height(pair.lq, pair.output_size[0]))
 
 
 class Missing(Method):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amd_restore.benchmark.images import Image, Pair, resize
+from amd_restore.benchmark.images import Image, Pair, resize_to_height
 from amd_restore.registry import import_basicsr
 from amd_restore.rewards import build_lpips
 from amd_restore.rewards.brisque import MIN_SIZE as BRISQUE_MIN_SIZE
@@ -186,6 +186,6 @@ class Measure:
 
 def consistency(sr: Image, lq: Image) -> float:
     """PSNR in dB between the input and the output scaled down to it, at most 100."""
-    small = np.clip(resize(sr, lq.shape[0]), 0.0, 1.0)
+    small = np.clip(resize_to_height(sr, lq.shape[0]), 0.0, 1.0)
     mse = float(np.mean((small - lq / 255.0) ** 2))
     return -10.0 * float(np.log10(max(mse, 1e-10)))

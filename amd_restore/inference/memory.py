@@ -38,7 +38,7 @@ _CGROUP_LIMITS = (  # version 2, then 1: limit and use
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """What a restoration is about to do, as far as memory is concerned.
 
     Args:
@@ -84,7 +84,7 @@ def share_memory(processes: int) -> None:
     _processes = max(1, processes)
 
 
-def plan_tile(job: Job, device: torch.device, max_memory: float | None, resident: int) -> tuple[int, int]:
+def plan_tile(job: Workload, device: torch.device, max_memory: float | None, resident: int) -> tuple[int, int]:
     """Tiles for ``job`` within a limit.
 
     Args:
@@ -116,7 +116,7 @@ def plan_tile(job: Job, device: torch.device, max_memory: float | None, resident
     return choose_tile(job, max_memory - resident)
 
 
-def choose_tile(job: Job, budget: float) -> tuple[int, int]:
+def choose_tile(job: Workload, budget: float) -> tuple[int, int]:
     """The tile that wastes least computation among those that take at most ``budget`` bytes; the smallest if none."""
     fitting = [sides for sides in product(_SIDES, _SIDES) if job.peak(*sides) <= budget]
     return min(fitting, key=lambda sides: (job.waste(*sides), -min(sides), -sides[1]), default=(_SIDES[-1],) * 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from amd_restore.report.curves import COLORS, DARK_COLORS, Arms, draw_svg, last_values
 from amd_restore.report.markup import table, to_html
-from amd_restore.report.pictures import FORBIDDEN, GOOD, Picture, compare_panels, zone_pictures
+from amd_restore.report.pictures import FORBIDDEN, GOOD, CaptionedImage, compare_panels, zone_pictures
 from amd_restore.report.quantities import Group, Quantity, layout
 from amd_restore.report.runs import ReportRun, arms_of
 
@@ -120,7 +120,7 @@ def _curve_section(group: Group, quantities: Sequence[Quantity], curves: Arms) -
     return f'<p class="soft">{html.escape(group.hint)}</p><div class="grid">{"".join(figures)}</div>'
 
 
-def _row(pictures: Sequence[Picture]) -> str:
+def _row(pictures: Sequence[CaptionedImage]) -> str:
     cells = [
         f'<figure><img src="{picture.uri}" alt="{html.escape(picture.caption)}" loading="lazy">'
         f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"

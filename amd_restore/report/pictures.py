@@ -23,7 +23,7 @@ _OPACITY = 0.55
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """An image with what it shows."""
 
     uri: str
@@ -37,7 +37,7 @@ def jpeg_uri(image: Image, quality: int = 88) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def compare_panels(runs: Sequence[ReportRun]) -> dict[str, list[list[Picture]]]:
+def compare_panels(runs: Sequence[ReportRun]) -> dict[str, list[list[CaptionedImage]]]:
     """Newest validation panels of several runs, cut up and put side by side.
 
     Args:
@@ -62,17 +62,17 @@ def compare_panels(runs: Sequence[ReportRun]) -> dict[str, list[list[Picture]]]:
         first = panels[0][1]
         rows = []
         for index in range(count):
-            row = [Picture(jpeg_uri(first[index, 0]), "input, bicubic")]
+            row = [CaptionedImage(jpeg_uri(first[index, 0]), "input, bicubic")]
             for run, cells in panels:
                 for column, steps in enumerate(run.validation_steps, 1):
                     caption = f"{run.arm}, {steps} step{'s' if steps > 1 else ''}"
-                    row.append(Picture(jpeg_uri(cells[index, column]), caption))
-            rows.append([*row, Picture(jpeg_uri(first[index, -1]), "ground truth")])
+                    row.append(CaptionedImage(jpeg_uri(cells[index, column]), caption))
+            rows.append([*row, CaptionedImage(jpeg_uri(first[index, -1]), "ground truth")])
         result[name] = rows
     return result
 
 
-def zone_pictures(run: ReportRun, limit: int = 4) -> list[list[Picture]]:
+def zone_pictures(run: ReportRun, limit: int = 4) -> list[list[CaptionedImage]]:
     """Newest zone maps of a run drawn over its samples.
 
     Args:
@@ -98,12 +98,12 @@ def zone_pictures(run: ReportRun, limit: int = 4) -> list[list[Picture]]:
     for index in range(min(len(lq), limit if spatial else 1)):
         height, width = gt[index].shape[:2]
         factor = (height // lq[index].shape[0], width // lq[index].shape[1])
-        row = [Picture(jpeg_uri(lq[index].repeat(factor[0], axis=0).repeat(factor[1], axis=1)), "input")]
+        row = [CaptionedImage(jpeg_uri(lq[index].repeat(factor[0], axis=0).repeat(factor[1], axis=1)), "input")]
         for sample, (image, scores) in enumerate(zip(sr[index], advantage[index], strict=True), 1):
             share = float((scores < 0).mean())
             text = f"{share:.0%} in the zone" if spatial else f"advantage {scores.flat[0]:+.2f}"
-            row.append(Picture(jpeg_uri(overlay(image, scores)), f"sample {sample}: {text}"))
-        rows.append([*row, Picture(jpeg_uri(gt[index]), "ground truth")])
+            row.append(CaptionedImage(jpeg_uri(overlay(image, scores)), f"sample {sample}: {text}"))
+        rows.append([*row, CaptionedImage(jpeg_uri(gt[index]), "ground truth")])
     return rows
 
 

@@ -32,7 +32,7 @@ def measure(row: dict[str, Any]) -> dict[str, Any]:
     from amd_restore.apps.files.settings import Settings
     from amd_restore.apps.ray.connection import Cluster
     from amd_restore.apps.ray.engine import RayEngine
-    from amd_restore.apps.ray.plan import plan_items
+    from amd_restore.apps.ray.plan import plan_cluster_jobs
 
     settings = Settings(model=row["weights"], device="cpu", threads=row["threads"])
     start = time.perf_counter()
@@ -40,7 +40,7 @@ def measure(row: dict[str, Any]) -> dict[str, Any]:
     engine = None
     if row["workers"]:
         engine = RayEngine(settings, Cluster(workers=row["workers"]))
-        outcomes = engine.run(plan_items(row["input"], row["output"]))
+        outcomes = engine.run(plan_cluster_jobs(row["input"], row["output"]))
     else:
         outcomes = Engine(Restorer(settings)).run(plan_jobs(Path(row["input"]), Path(row["output"])))
     for outcome in outcomes:

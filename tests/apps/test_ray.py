@@ -23,8 +23,8 @@ from amd_restore.apps.cli import main
 from amd_restore.apps.files.plan import plan_jobs
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.ray.connection import Cluster, lay_out
-from amd_restore.apps.ray.plan import Item, plan_items, present
-from amd_restore.apps.ray.shares import Share, Shares
+from amd_restore.apps.ray.packets import Packet, Packets
+from amd_restore.apps.ray.plan import ClusterJob, plan_cluster_jobs, present
 from amd_restore.apps.ray.storage import StorageError, check_url_writable, fetch, list_folder, may_pass, put
 from amd_restore.apps.ray.worker import Loaded, Order, Worker
 from amd_restore.errors import AMDRestoreError
@@ -39,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Temporary files of its own, and nobody left to share memory with."""
+    """Temporary files of its own, and nobody left to packet memory with."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     yield
@@ -86,7 +86,7 @@ def test_names_in_stores_are_those_in_folders(tmp_path: Path, store: fsspec.Abst
                 if below and "://" not in source + target:
                     continue
                 mixed = ("://" in source) != ("://" in target)
-                items = plan_items(source, target, "_x4", "webp", recursive)
+                items = plan_cluster_jobs(source, target, "_x4", "webp", recursive)
                 found = {
                     tuple(
                         name.removeprefix("memory://bucket/").removeprefix(f"{tmp_path.as_posix()}/")
@@ -100,19 +100,25 @@ def test_names_in_stores_are_those_in_folders(tmp_path: Path, store: fsspec.Abst
 
 def test_one_picture(tmp_path: Path, store: fsspec.AbstractFileSystem) -> None:
     store.pipe_file("/in/a.png", b"")
-    assert plan_items("memory://in/a.png", "memory://out") == [Item("memory://in/a.png", "memory://out/a.png")]
-    assert plan_items("memory://in/a.png", "memory://out/b.jpg") == [Item("memory://in/a.png", "memory://out/b.jpg")]
-    assert plan_items("memory://in/a.png", "memory://in/A.png") == [
-        Item("memory://in/a.png", "memory://in/A_restored.png")
+    assert plan_cluster_jobs("memory://in/a.png", "memory://out") == [
+        ClusterJob("memory://in/a.png", "memory://out/a.png")
+    ]
+    assert plan_cluster_jobs("memory://in/a.png", "memory://out/b.jpg") == [
+        ClusterJob("memory://in/a.png", "memory://out/b.jpg")
+    ]
+    assert plan_cluster_jobs("memory://in/a.png", "memory://in/A.png") == [
+        ClusterJob("memory://in/a.png", "memory://in/A_restored.png")
     ]
     path = tmp_path / "a.png"
     path.touch()
-    assert plan_items(path, "memory://out", suffix="_x4") == [Item(str(path), "memory://out/a_x4.png")]
-    assert plan_items("memory://in/a.png", tmp_path) == [Item("memory://in/a.png", str(tmp_path / "a.png"))]
+    assert plan_cluster_jobs(path, "memory://out", suffix="_x4") == [ClusterJob(str(path), "memory://out/a_x4.png")]
+    assert plan_cluster_jobs("memory://in/a.png", tmp_path) == [
+        ClusterJob("memory://in/a.png", str(tmp_path / "a.png"))
+    ]
 
 
 def test_what_is_there_is_known_from_one_listing(store: fsspec.AbstractFileSystem) -> None:
-    items = [Item(f"memory://in/{i}.png", f"memory://out/{'deep/' if i % 2 else ''}{i}.png") for i in range(6)]
+    items = [ClusterJob(f"memory://in/{i}.png", f"memory://out/{'deep/' if i % 2 else ''}{i}.png") for i in range(6)]
     assert present(items, "memory://out/") == set()
     for item in items[:3]:
         store.pipe_file(item.target.removeprefix("memory:/"), b"x")
@@ -130,7 +136,7 @@ def test_what_is_there_is_known_from_one_listing(store: fsspec.AbstractFileSyste
 )
 def test_urls_that_lead_nowhere(source: str, message: str, store: fsspec.AbstractFileSystem) -> None:
     with pytest.raises(AMDRestoreError, match=message) as caught:
-        plan_items(source, "memory://out")
+        plan_cluster_jobs(source, "memory://out")
     assert str(caught.value).startswith(source) and "\n" not in str(caught.value)
 
 
@@ -200,7 +206,7 @@ def test_a_worker_reads_and_writes_stores(tmp_path: Path, weights: Path, store: 
     worker = Worker()
     loaded = load(worker, weights, n_samples=2, compare=True)
     assert loaded is not None and (loaded.process, loaded.advice) == (os.getpid(), None)
-    items = plan_items("memory://in", "memory://out")
+    items = plan_cluster_jobs("memory://in", "memory://out")
     orders = [Order(number, item, wanted=number != 2) for number, item in enumerate(items)]
     answers = {answer.number: answer for answer in worker.restore(orders)}
     assert {number: answer.status for number, answer in answers.items()} == {
@@ -227,7 +233,7 @@ def test_a_large_picture_is_streamed_into_a_store(
         ("memory://in/a.png", "memory://out/a.png"),
         (str(tmp_path / "a.png"), str(tmp_path / "b.png")),
     ):
-        assert [answer.restored_size for answer in worker.restore([Order(0, Item(source, target))])] == [(48, 40)]
+        assert [answer.restored_size for answer in worker.restore([Order(0, ClusterJob(source, target))])] == [(48, 40)]
     assert store.cat_file("/out/a.png") == (tmp_path / "b.png").read_bytes()
 
 
@@ -238,8 +244,8 @@ def test_weights_travel_to_machines_that_lack_them(tmp_path: Path, weights: Path
     content = (weights.name, weights.read_bytes())
     assert worker.load(elsewhere, 2, 1, 1, __version__, content) is not None
     write_image(tmp_path / "a.png", picture(0))
-    there = [Order(0, Item(str(tmp_path / "a.png"), str(tmp_path / "there.png")))]
-    here = [Order(0, Item(str(tmp_path / "a.png"), str(tmp_path / "here.png")))]
+    there = [Order(0, ClusterJob(str(tmp_path / "a.png"), str(tmp_path / "there.png")))]
+    here = [Order(0, ClusterJob(str(tmp_path / "a.png"), str(tmp_path / "here.png")))]
     assert [answer.status for answer in worker.restore(there)] == ["restored"]
     load(worker, weights)
     assert [answer.status for answer in worker.restore(here)] == ["restored"]
@@ -263,14 +269,14 @@ def test_workers_divide_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memory, "available_memory", lambda device: 8 * 2**30)
     budgets: list[float] = []
 
-    def choose(job: memory.Job, budget: float) -> tuple[int, int]:
+    def choose(job: memory.Workload, budget: float) -> tuple[int, int]:
         budgets.append(budget)
         return 8, 8
 
     monkeypatch.setattr(memory, "choose_tile", choose)
     for processes in (1, 4):
         memory.share_memory(processes)
-        memory.plan_tile(memory.Job(100, 100, 1, 4, 16, 2000.0), torch.device("cpu"), None, 0)
+        memory.plan_tile(memory.Workload(100, 100, 1, 4, 16, 2000.0), torch.device("cpu"), None, 0)
     assert budgets == [4 * 2**30, 2**30]
 
 
@@ -309,15 +315,15 @@ def test_layout(
 
 def test_shares_shrink_towards_the_end_and_keep_batches() -> None:
     batches = [tuple(range(i, min(i + 3, 200))) for i in range(0, 200, 3)]
-    shares = Shares(batches, set(range(200)) - {1}, retries=2)
+    packets = Packets(batches, set(range(200)) - {1}, retries=2)
     sizes, seen = [], []
-    while (share := shares.take(2, 0.0)) is not None:
-        sizes.append(len(share.batches))
-        seen += share.numbers
-        assert all(batch in batches for batch in share.batches)
-        for number in sorted(share.open):
-            assert shares.answered(share, number)
-    assert seen == list(range(200)) and not shares.open
+    while (packet := packets.take(2, 0.0)) is not None:
+        sizes.append(len(packet.batches))
+        seen += packet.numbers
+        assert all(batch in batches for batch in packet.batches)
+        for number in sorted(packet.open):
+            assert packets.answered(packet, number)
+    assert seen == list(range(200)) and not packets.open
     assert sizes[0] == 8 and sizes[-1] == 1 and sizes == sorted(sizes, reverse=True)
 
 
@@ -327,53 +333,53 @@ def test_shares_under_random_faults() -> None:
         count, batch, workers, retries = (generator.randint(1, high) for high in (40, 4, 3, 3))
         batches = [tuple(range(i, min(i + batch, count))) for i in range(0, count, batch)]
         wanted = {number for number in range(count) if generator.random() < 0.8}
-        shares, now = Shares(batches, wanted, retries), 0.0
-        queues: list[list[Share]] = [[] for _ in range(workers)]
+        packets, now = Packets(batches, wanted, retries), 0.0
+        queues: list[list[Packet]] = [[] for _ in range(workers)]
         final: Counter[int] = Counter()
         for _ in range(100_000):
-            if not shares.open:
+            if not packets.open:
                 break
             now += 1.0
             for queue in queues:
-                while len(queue) < 2 and (share := shares.take(workers, now)) is not None:
-                    queue.append(share)
+                while len(queue) < 2 and (packet := packets.take(workers, now)) is not None:
+                    queue.append(packet)
             queue = generator.choice(queues)
             if not queue:
                 continue
             if generator.random() < 0.05:
-                final.update(given_up := shares.lost(queue, now))
-                shares.open -= set(given_up)
+                final.update(given_up := packets.lost(queue, now))
+                packets.open -= set(given_up)
                 queue.clear()
             elif not queue[0].open:
                 queue.pop(0)
             else:
                 number = min(queue[0].open)
-                if generator.random() < 0.1 and shares.failed(queue[0], number, now):
+                if generator.random() < 0.1 and packets.failed(queue[0], number, now):
                     continue
-                assert shares.answered(queue[0], number)
+                assert packets.answered(queue[0], number)
                 final[number] += 1
         assert final == Counter(dict.fromkeys(wanted, 1)), f"round {round_}"
-        assert all(shares.tries(number) <= retries + 1 for number in wanted)
+        assert all(packets.tries(number) <= retries + 1 for number in wanted)
 
 
 def test_a_pause_before_the_second_try() -> None:
-    shares = Shares([(0,)], {0}, retries=2)
-    share = shares.take(1, 0.0)
-    assert share is not None and shares.failed(share, 0, 10.0)
-    assert shares.take(1, 10.5) is None and shares.pause(10.5) == 0.5
-    share = shares.take(1, 11.0)
-    assert share is not None and shares.failed(share, 0, 20.0)
-    assert shares.pause(20.0) == 2.0
-    share = shares.take(1, 22.0)
-    assert share is not None and not shares.failed(share, 0, 30.0)
-    assert (shares.given_again, shares.tries(0)) == (2, 3)
+    packets = Packets([(0,)], {0}, retries=2)
+    packet = packets.take(1, 0.0)
+    assert packet is not None and packets.failed(packet, 0, 10.0)
+    assert packets.take(1, 10.5) is None and packets.pause(10.5) == 0.5
+    packet = packets.take(1, 11.0)
+    assert packet is not None and packets.failed(packet, 0, 20.0)
+    assert packets.pause(20.0) == 2.0
+    packet = packets.take(1, 22.0)
+    assert packet is not None and not packets.failed(packet, 0, 30.0)
+    assert (packets.given_again, packets.tries(0)) == (2, 3)
 
 
 def test_only_the_share_at_work_counts_as_tried() -> None:
-    shares = Shares([(number,) for number in range(16)], set(range(16)), retries=0)
-    working, waiting = shares.take(1, 0.0), shares.take(1, 0.0)
+    packets = Packets([(number,) for number in range(16)], set(range(16)), retries=0)
+    working, waiting = packets.take(1, 0.0), packets.take(1, 0.0)
     assert working is not None and waiting is not None
-    shares.answered(working, 0)
-    assert shares.lost([working, waiting], 1.0) == working.numbers[1:]
-    again = shares.take(1, 1.0)
-    assert again is not None and again.numbers == waiting.numbers and shares.given_again == 0
+    packets.answered(working, 0)
+    assert packets.lost([working, waiting], 1.0) == working.numbers[1:]
+    again = packets.take(1, 1.0)
+    assert again is not None and again.numbers == waiting.numbers and packets.given_again == 0

@@ -20,7 +20,7 @@ from amd_restore.apps.files.outcome import Outcome
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.ray.connection import Cluster, connected
 from amd_restore.apps.ray.engine import RayEngine
-from amd_restore.apps.ray.plan import Item, plan_items, present
+from amd_restore.apps.ray.plan import ClusterJob, plan_cluster_jobs, present
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, write_image
 
@@ -92,7 +92,7 @@ def test_the_bytes_of_one_process(
     if batch > 1:
         expected = restore_here(folder, tmp_path / "here", settings, "--batch", str(batch))
     engine = RayEngine(settings, TWO, batch=batch)
-    items = plan_items(folder, tmp_path / "out", recursive=True)
+    items = plan_cluster_jobs(folder, tmp_path / "out", recursive=True)
     assert counts(list(engine.run(items))) == {"restored": PICTURES, "failed": 1}
     assert contents(tmp_path / "out") == expected
     assert (engine.retries, engine.lost_workers) == (0, 0)
@@ -104,7 +104,7 @@ def test_the_bytes_of_one_process(
     assert list(engine.run(items, items)) == [Outcome(item, "skipped") for item in items]
 
 
-def kill_one(engine: RayEngine, items: Sequence[Item], after: int) -> list[Outcome]:
+def kill_one(engine: RayEngine, items: Sequence[ClusterJob], after: int) -> list[Outcome]:
     """Run, and kill a worker at work once ``after`` outcomes are known."""
     outcomes = []
     for outcome in engine.run(items):
@@ -124,7 +124,7 @@ def test_a_worker_killed_in_the_middle(
 ) -> None:
     lines: list[str] = []
     engine = RayEngine(settings, TWO, notify=lines.append)
-    outcomes = kill_one(engine, plan_items(folder, tmp_path / "out", recursive=True), after=5)
+    outcomes = kill_one(engine, plan_cluster_jobs(folder, tmp_path / "out", recursive=True), after=5)
     assert counts(outcomes) == {"restored": PICTURES, "failed": 1}
     assert [str(outcome.job.source) for outcome in outcomes if outcome.status == "failed"] == [str(folder / "bad.png")]
     assert {name: data for name, data in contents(tmp_path / "out").items() if ".part" not in name} == expected
@@ -139,7 +139,7 @@ def test_without_retries_what_was_at_work_is_listed(
     ray: object, folder: Path, settings: Settings, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
     engine = RayEngine(settings, Cluster(workers=2, retries=0))
-    outcomes = kill_one(engine, plan_items(folder, tmp_path / "out", recursive=True), after=5)
+    outcomes = kill_one(engine, plan_cluster_jobs(folder, tmp_path / "out", recursive=True), after=5)
     failed = [
         outcome for outcome in outcomes if outcome.status == "failed" and "bad.png" not in str(outcome.job.source)
     ]
@@ -161,7 +161,7 @@ def test_an_object_store_with_faults(
     number = len(list((bucket / "in").iterdir()))
     lines: list[str] = []
     engine = RayEngine(settings, TWO, notify=lines.append)
-    outcomes = list(engine.run(plan_items("teststore://in", "teststore://out")))
+    outcomes = list(engine.run(plan_cluster_jobs("teststore://in", "teststore://out")))
     assert counts(outcomes) == {"restored": number - 1, "failed": 1}
     (failed,) = [outcome for outcome in outcomes if outcome.status == "failed"]
     assert failed.message.startswith("teststore://in/poison_02.png: tried 3 times; each time its worker was lost")
@@ -169,12 +169,12 @@ def test_an_object_store_with_faults(
     restored = {name.split("_")[1]: data for name, data in contents(bucket / "out").items()}
     assert restored == {name: expected[name] for name in restored} and len(restored) == number - 1
     assert (bucket / "faults.log").read_text().count("fault") == 2
-    assert engine.retries >= 2 + 2  # the flaky one twice, the poisonous one twice, and what shared its first share
+    assert engine.retries >= 2 + 2  # the flaky one twice, the poisonous one twice, and what shared its first packet
     assert {f"out/{name}" for name in contents(bucket / "out")} == set((bucket / "puts.log").read_text().split())
 
 
 def test_a_model_that_is_not_there(ray: object, folder: Path, tmp_path: Path) -> None:
-    items = plan_items(folder, tmp_path / "out")
+    items = plan_cluster_jobs(folder, tmp_path / "out")
     for wrong in (Settings(model=str(tmp_path / "no.safetensors")), Settings(consistency=True, device="nonsense")):
         with pytest.raises(AMDRestoreError) as caught:
             list(RayEngine(wrong, Cluster(workers=1)).run(items))

@@ -5,48 +5,29 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import save_tiny
+from ui_setup import MAX_PIXELS, noise
 
 from amd_restore.apps.cli import ui as ui_command
-from amd_restore.apps.ui.work import PREVIEW_SIDE, Stopped, Task, Wish, Workshop, preview
+from amd_restore.apps.ui.uploads import PREVIEW_SIDE, Controls, RestorationState, Stopped, UploadRestorer, preview
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import decode, encode
 from amd_restore.image_io.picture import Picture
-from amd_restore.pipeline import RestorationPipeline
-
-MAX_PIXELS = 2_000
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def workshop(weights: Path) -> Workshop:
-    return Workshop(RestorationPipeline.from_pretrained(weights, "cpu"), MAX_PIXELS)
-
-
-def noise(height: int = 9, width: int = 14, channels: int = 3, dtype: type = np.uint8) -> np.ndarray[Any, Any]:
-    rng = np.random.default_rng(height * width)
-    return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), endpoint=True).astype(dtype)
-
-
-def test_download_is_what_the_pipeline_gives_in_the_format_of_the_input(workshop: Workshop) -> None:
+def test_download_is_what_the_pipeline_gives_in_the_format_of_the_input(restorer: UploadRestorer) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a description"
     picture = Picture(noise(channels=4, dtype=np.uint16), exif=exif.tobytes(), dpi=(100.0, 100.0))
-    original = workshop.open(encode(picture, ".png"), "C:\\photos\\bild ä.jpeg")  # the content decides, not the name
-    result = workshop.restore(original, Wish(steps=2, seed=5), Task())
+    upload = restorer.open(encode(picture, ".png"), "C:\\photos\\bild ä.jpeg")  # the content decides, not the name
+    result = restorer.restore(upload, Controls(steps=2, seed=5), RestorationState())
     assert (result.name, result.size) == ("bild ä_x4.png", (36, 56))
     restored = decode(result.data)
-    expected = workshop.pipeline.restore_image(picture.pixels, num_steps=2, seed=5)
+    expected = restorer.pipeline.restore_image(picture.pixels, num_steps=2, seed=5)
     assert restored.pixels.dtype == np.uint16 and np.array_equal(restored.pixels, expected)
     assert restored.exif and b"a description" in restored.exif
     assert restored.dpi == pytest.approx((400, 400), rel=1e-3)
@@ -54,18 +35,18 @@ def test_download_is_what_the_pipeline_gives_in_the_format_of_the_input(workshop
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("JPEG", ".jpg"), ("WEBP", ".webp"), ("TIFF", ".tiff"), ("GIF", ".png")])
-def test_formats(workshop: Workshop, kind: str, suffix: str) -> None:
+def test_formats(restorer: UploadRestorer, kind: str, suffix: str) -> None:
     data = io.BytesIO()
     Image.fromarray(noise()).save(data, kind)
-    result = workshop.restore(workshop.open(data.getvalue(), f"a.{kind}"), Wish(), Task())
+    result = restorer.restore(restorer.open(data.getvalue(), f"a.{kind}"), Controls(), RestorationState())
     assert result.name == f"a_x4{suffix}" and decode(result.data).pixels.shape == (36, 56, 3)
 
 
 class Stub:
     """In the pipeline's place: enlarges by repeating pixels, in eight tiles."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self.header, self.scale = workshop.pipeline.header, 4
+    def __init__(self, restorer: UploadRestorer) -> None:
+        self.header, self.scale = restorer.pipeline.header, 4
         self.options: dict[str, Any] = {}
         self.tiles: list[int] = []
 
@@ -78,17 +59,17 @@ class Stub:
 
 
 @pytest.fixture
-def stub(workshop: Workshop) -> Any:
-    return Stub(workshop)
+def stub(restorer: UploadRestorer) -> Any:
+    return Stub(restorer)
 
 
 def test_a_format_too_small_for_the_output_becomes_png(stub: Any) -> None:
     data = io.BytesIO()
     Image.new("RGB", (8_000, 1)).save(data, "WEBP")
-    workshop = Workshop(stub, 8_000)
-    original = workshop.open(data.getvalue(), "strip.webp")
-    assert original.suffix == ".webp"
-    result = workshop.restore(original, Wish(), Task())  # WebP ends at 16,383 pixels
+    restorer = UploadRestorer(stub, 8_000)
+    upload = restorer.open(data.getvalue(), "strip.webp")
+    assert upload.suffix == ".webp"
+    result = restorer.restore(upload, Controls(), RestorationState())  # WebP ends at 16,383 pixels
     assert result.name == "strip_x4.png" and result.size == (4, 32_000)
     assert result.preview_size == (1, PREVIEW_SIDE) and decode(result.data).pixels.shape == (4, 32_000, 3)
 
@@ -109,49 +90,49 @@ def test_preview_has_8_bits_and_a_limit() -> None:
         (encode(Picture(noise()), ".png")[:200], "truncated"),
     ],
 )
-def test_bad_uploads_are_one_line(workshop: Workshop, data: bytes, words: str) -> None:
+def test_bad_uploads_are_one_line(restorer: UploadRestorer, data: bytes, words: str) -> None:
     with pytest.raises(AMDRestoreError, match=words) as caught:
-        workshop.open(data, "x.png")
+        restorer.open(data, "x.png")
     assert "\n" not in str(caught.value)
 
 
 def test_a_task_stops_between_tiles_and_the_next_one_works(stub: Any) -> None:
-    workshop = Workshop(stub, MAX_PIXELS)
-    original = workshop.open(encode(Picture(noise()), ".png"), "a.png")
+    restorer = UploadRestorer(stub, MAX_PIXELS)
+    upload = restorer.open(encode(Picture(noise()), ".png"), "a.png")
 
-    class StopsAtThree(Task):
+    class StopsAtThree(RestorationState):
         def advance(self, done: int, total: int) -> None:
             if done == 3:
                 self.stop()
             super().advance(done, total)
 
-    task = StopsAtThree()
+    state = StopsAtThree()
     with pytest.raises(Stopped):
-        workshop.restore(original, Wish(), task)
-    assert stub.tiles == [1, 2, 3] and task.fraction == 3 / 8
-    assert workshop.restore(original, Wish(), Task()).size == (36, 56)
+        restorer.restore(upload, Controls(), state)
+    assert stub.tiles == [1, 2, 3] and state.fraction == 3 / 8
+    assert restorer.restore(upload, Controls(), RestorationState()).size == (36, 56)
     assert stub.tiles == list(range(1, 9))
 
 
-def test_waiting_for_another_picture_can_be_stopped(workshop: Workshop) -> None:
-    original = workshop.open(encode(Picture(noise()), ".png"), "a.png")
+def test_waiting_for_another_picture_can_be_stopped(restorer: UploadRestorer) -> None:
+    upload = restorer.open(encode(Picture(noise()), ".png"), "a.png")
     started, finish = threading.Event(), threading.Event()
 
-    class Held(Task):
+    class Held(RestorationState):
         def advance(self, done: int, total: int) -> None:
             started.set()
             finish.wait(20)
             super().advance(done, total)
 
-    first = threading.Thread(target=workshop.restore, args=(original, Wish(), Held()))
+    first = threading.Thread(target=restorer.restore, args=(upload, Controls(), Held()))
     first.start()
     try:
         assert started.wait(20)
-        second = Task()
+        second = RestorationState()
         threading.Timer(0.3, second.stop).start()
         with pytest.raises(Stopped):
-            workshop.restore(original, Wish(), second)
-        assert second.stage == Task().stage
+            restorer.restore(upload, Controls(), second)
+        assert second.stage == RestorationState().stage
     finally:
         finish.set()
         first.join(20)
@@ -159,8 +140,10 @@ def test_waiting_for_another_picture_can_be_stopped(workshop: Workshop) -> None:
 
 
 def test_fidelity_is_passed_on(stub: Any) -> None:
-    workshop = Workshop(stub, MAX_PIXELS)
-    workshop.restore(workshop.open(encode(Picture(noise()), ".png"), "a.png"), Wish(fidelity=0.5), Task())
+    restorer = UploadRestorer(stub, MAX_PIXELS)
+    restorer.restore(
+        restorer.open(encode(Picture(noise()), ".png"), "a.png"), Controls(fidelity=0.5), RestorationState()
+    )
     assert stub.options["fidelity"] == 0.5 and stub.options["seed"] == 0
 
 

@@ -22,33 +22,16 @@ from typing import Any
 import numpy as np
 import pytest
 from places import REPOSITORY
-from tiny_model import save_tiny
+from ui_setup import MAX_PIXELS, noise
 
-from amd_restore.apps.ui.work import Workshop
+from amd_restore.apps.ui.uploads import UploadRestorer
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import decode, encode, read_image
 from amd_restore.image_io.picture import Picture
-from amd_restore.pipeline import RestorationPipeline
 
 pytest.importorskip("nicegui", reason="needs the extra 'ui'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MAX_UPLOAD = 30_000  # bytes
-MAX_PIXELS = 2_000
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
-def workshop(weights: Path) -> Workshop:
-    return Workshop(RestorationPipeline.from_pretrained(weights, "cpu"), MAX_PIXELS)
-
-
-def noise(height: int = 9, width: int = 14, channels: int = 3, dtype: type = np.uint8) -> np.ndarray[Any, Any]:
-    rng = np.random.default_rng(height * width)
-    return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), endpoint=True).astype(dtype)
 
 
 class Server:
@@ -203,7 +186,7 @@ def downloaded(page: Any) -> tuple[str, bytes]:
     return started.value.suggested_filename, Path(started.value.path()).read_bytes()
 
 
-def test_drop_compare_download(page: Any, workshop: Workshop, tmp_path: Path) -> None:
+def test_drop_compare_download(page: Any, restorer: UploadRestorer, tmp_path: Path) -> None:
     path = tmp_path / "größe & co.png"
     path.write_bytes(encode(Picture(noise(20, 30)), ".png"))
     upload(page, path)
@@ -211,7 +194,7 @@ def test_drop_compare_download(page: Any, workshop: Workshop, tmp_path: Path) ->
     name, data = downloaded(page)
     pixels = read_image(path).pixels
     assert name == "größe & co_x4.png"
-    assert np.array_equal(decode(data).pixels, workshop.pipeline.restore_image(pixels, seed=0))
+    assert np.array_equal(decode(data).pixels, restorer.pipeline.restore_image(pixels, seed=0))
     status = page.get_by_test_id("status")
     assert status.inner_text().startswith("30 x 20 to 120 x 80 in ")
 
@@ -228,7 +211,7 @@ def test_drop_compare_download(page: Any, workshop: Workshop, tmp_path: Path) ->
     page.get_by_label("Seed", exact=True).fill("7")
     page.get_by_role("button", name="Restore").click()
     page.wait_for_function("old => document.querySelector('img.compare-after')?.getAttribute('src') !== old", arg=old)
-    expected = workshop.pipeline.restore_image(pixels, num_steps=2, seed=7)
+    expected = restorer.pipeline.restore_image(pixels, num_steps=2, seed=7)
     assert np.array_equal(decode(downloaded(page)[1]).pixels, expected)
     assert page.request.get(page.url.rstrip("/") + old).status == 404, "old pictures are forgotten"
 

@@ -21,7 +21,7 @@ from amd_restore.apps.video import FFmpeg, restore_video
 from amd_restore.apps.video.clip import Clip, Frame, read_clip
 from amd_restore.apps.video.encoding import Segment, SegmentWriter
 from amd_restore.apps.video.restore import Encoding
-from amd_restore.apps.video.work import WorkFolder
+from amd_restore.apps.video.work_folder import WorkFolder
 from amd_restore.errors import AMDRestoreError
 
 # Uneven, as phones record, with a gap; ticks of 1/12800 s.
@@ -203,7 +203,7 @@ import os, signal, sys, time
 from pathlib import Path
 from amd_restore.apps.video import restore_video
 from amd_restore.apps.video.restore import Encoding
-from amd_restore.apps.video.work import WorkFolder
+from amd_restore.apps.video.work_folder import WorkFolder
 source, target, deadly, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 seen = 0
 def kill(*_):

@@ -21,8 +21,8 @@ from warm_python import warm_python
 
 from amd_restore.benchmark.ablation.__main__ import main
 from amd_restore.benchmark.ablation.evaluation import ArmResult
-from amd_restore.benchmark.ablation.jobs import Job, last_line, run_jobs
 from amd_restore.benchmark.ablation.options import EndpointOptions, load_ablation_options, slug
+from amd_restore.benchmark.ablation.processes import ChildProcess, last_line, run_processes
 from amd_restore.benchmark.ablation.runs import last_seconds, plan
 from amd_restore.benchmark.ablation.summary import compare_arms, split_metrics, summarise_arms
 from amd_restore.errors import AMDRestoreError
@@ -240,32 +240,32 @@ def test_foreign_experiment_of_the_same_name_is_left_alone(place: Path, capsys: 
 def test_jobs_run_together_and_follow_ups_come_first(tmp_path: Path) -> None:
     order: list[str] = []
 
-    def job(name: str, *after: Job, code: int = 0) -> Job:
-        def done(status: int, seconds: float) -> list[Job]:
+    def job(name: str, *after: ChildProcess, code: int = 0) -> ChildProcess:
+        def done(status: int, seconds: float) -> list[ChildProcess]:
             order.append(f"{name} {status}")
             return list(after)
 
         command = [sys.executable, "-c", f"print('{name}'); raise SystemExit({code})"]
-        return Job(name, command, tmp_path / f"{name}.log", 1, done)
+        return ChildProcess(name, command, tmp_path / f"{name}.log", 1, done)
 
-    run_jobs([job("a", job("a2")), job("b", code=3)], processes=1)
+    run_processes([job("a", job("a2")), job("b", code=3)], processes=1)
     assert order == ["a 0", "a2 0", "b 3"]
     assert last_line(tmp_path / "a2.log") == "a2" and last_line(tmp_path / "none.log") == "it wrote nothing"
 
 
 def test_running_jobs_are_stopped_by_an_exception(tmp_path: Path) -> None:
-    def fail(code: int, seconds: float) -> list[Job]:
+    def fail(code: int, seconds: float) -> list[ChildProcess]:
         raise KeyboardInterrupt
 
     log = tmp_path / "slow.log"
     slow = "import os, time; print(os.getpid()); time.sleep(600)"
     fast = f"import os, time\nwhile not os.path.getsize({str(log)!r}): time.sleep(0.01)"
     jobs = [
-        Job("slow", [sys.executable, "-c", slow], log, 1, lambda code, seconds: []),
-        Job("fast", [sys.executable, "-c", fast], tmp_path / "fast.log", 1, fail),
+        ChildProcess("slow", [sys.executable, "-c", slow], log, 1, lambda code, seconds: []),
+        ChildProcess("fast", [sys.executable, "-c", fast], tmp_path / "fast.log", 1, fail),
     ]
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(jobs, processes=2)
+        run_processes(jobs, processes=2)
     assert not psutil.pid_exists(int(last_line(log)))
 
 

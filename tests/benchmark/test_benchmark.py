@@ -19,7 +19,7 @@ from tiny_model import save_tiny
 
 from amd_restore.benchmark import __main__ as command
 from amd_restore.benchmark import panel
-from amd_restore.benchmark.images import TestSet, read_rgb, resize, to_uint8
+from amd_restore.benchmark.images import TestSet, read_rgb, resize_to_height, to_uint8
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import DatasetOptions, load_benchmark_options
 from amd_restore.diffusion import GuidedDenoiser, field_noise, restore_latent
@@ -72,7 +72,7 @@ def test_crop_keeps_pairs_aligned(gt_folder: Path, tmp_path: Path) -> None:
     lq_folder = tmp_path / "lq"
     for path in sorted(gt_folder.iterdir()):
         gt = read_rgb(path)
-        write_image(lq_folder / path.name, Picture(to_uint8(resize(gt, gt.shape[0] // 4))))
+        write_image(lq_folder / path.name, Picture(to_uint8(resize_to_height(gt, gt.shape[0] // 4))))
     whole = next(iter(TestSet("a", DatasetOptions(gt=str(gt_folder), lq=str(lq_folder)), 4)))
     cropped = next(iter(TestSet("a", DatasetOptions(gt=str(gt_folder), lq=str(lq_folder), crop=36), 4)))
     assert whole.gt is not None and cropped.gt is not None

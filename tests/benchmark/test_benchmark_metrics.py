@@ -9,7 +9,7 @@ import pytest
 import torch
 from smooth_images import smooth_image
 
-from amd_restore.benchmark.images import Pair, resize, to_uint8
+from amd_restore.benchmark.images import Pair, resize_to_height, to_uint8
 from amd_restore.benchmark.metrics import DEFAULT_METRICS, Measure, consistency, marks
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards import BRISQUEReward, build_lpips
@@ -45,7 +45,7 @@ def test_lpips_sees_rgb_in_the_right_order(assets: Path) -> None:
 
 def test_consistency_is_high_for_what_was_given() -> None:
     gt = smooth_image(1)
-    lq = to_uint8(resize(gt, 16))
+    lq = to_uint8(resize_to_height(gt, 16))
     assert consistency(gt, lq) > 55.0
     assert consistency(np.roll(gt, 8, axis=1), lq) < 30.0
 

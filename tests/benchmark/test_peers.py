@@ -94,7 +94,7 @@ def inputs(tmp_path: Path) -> Path:
 
 
 def job(root: Path, output: Path) -> Any:
-    return runner.Job(runner.find_datasets(root, [], "LRbicx4"), output, output / "cache", 1, 0)
+    return runner.PeerRun(runner.find_datasets(root, [], "LRbicx4"), output, output / "cache", 1, 0)
 
 
 # ---- the adapters --------------------------------------------------------------------------------------------------

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference import memory
-from amd_restore.inference.memory import MIB, Job, choose_tile, plan_tile, probed_cost
+from amd_restore.inference.memory import MIB, Workload, choose_tile, plan_tile, probed_cost
 from amd_restore.pipeline import RestorationPipeline
 
 BENCHMARK = REPOSITORY / "benchmarks" / "scripts" / "memory.py"
 CPU = torch.device("cpu")
 
 
-def job(height: int = 2500, width: int = 2500, **changes: Any) -> Job:
+def job(height: int = 2500, width: int = 2500, **changes: Any) -> Workload:
     values = {"count": 1, "scale": 4, "halo": 16, "per_pixel": 2000.0} | changes
-    return Job(height, width, **values)
+    return Workload(height, width, **values)
 
 
 @pytest.mark.parametrize("budget", [20, 50, 100, 300, 1000, 4000])

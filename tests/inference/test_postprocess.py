@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amd_restore.benchmark.images import resize
+from amd_restore.benchmark.images import resize_to_height
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.fidelity import noise_level, tempered
 from amd_restore.inference.post import Chain, PostProcess
@@ -66,7 +66,7 @@ def test_downscaling_is_that_of_the_tables(scale: int, height: int, width: int) 
     bytes_ = (image * 255).round().byte()
     ours = downscale(bytes_.float() / 255, scale)[0].permute(1, 2, 0).numpy()
     assert ours.shape == (height // scale, width // scale, 3)
-    theirs = resize(bytes_[0].permute(1, 2, 0).numpy(), height // scale)
+    theirs = resize_to_height(bytes_[0].permute(1, 2, 0).numpy(), height // scale)
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 

@@ -13,7 +13,7 @@ from amd_restore.apps.files.plan import Job, check_writable, clear_stale
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.ray.connection import Cluster, import_ray
 from amd_restore.apps.ray.engine import RayEngine
-from amd_restore.apps.ray.plan import Item, plan_items, present
+from amd_restore.apps.ray.plan import ClusterJob, plan_cluster_jobs, present
 from amd_restore.apps.ray.storage import check_url_writable, is_url
 from amd_restore.errors import AMDRestoreError
 
@@ -29,7 +29,7 @@ def restore_in_cluster(options: argparse.Namespace, settings: Settings, console:
     if STANDARD in (options.input, options.output):
         raise AMDRestoreError("--engine ray needs files; it cannot be used with -")
     import_ray()
-    items = plan_items(
+    items = plan_cluster_jobs(
         options.input, options.output, options.suffix, options.ext, options.recursive, settings.extras, settings.frames
     )
     report = Report(settings, options.output)
@@ -61,7 +61,7 @@ def restore_in_cluster(options: argparse.Namespace, settings: Settings, console:
     return report
 
 
-def _check_output(items: Sequence[Item], output: str | Path) -> None:
+def _check_output(items: Sequence[ClusterJob], output: str | Path) -> None:
     if not is_url(output):
         check_writable(Path(items[0].target).parent if len(items) == 1 else Path(output))
         clear_stale(_local(items))
@@ -70,5 +70,5 @@ def _check_output(items: Sequence[Item], output: str | Path) -> None:
         check_url_writable(items[0].target.rpartition("/")[0] if len(items) == 1 else str(output), Path(folder))
 
 
-def _local(items: Sequence[Item]) -> list[Job]:
+def _local(items: Sequence[ClusterJob]) -> list[Job]:
     return [Job(Path(item.source), Path(item.target)) for item in items]

@@ -76,16 +76,16 @@ def serve(options: argparse.Namespace) -> None:
         raise AMDRestoreError(f"the page needs a package ({error.name}): pip install 'amd-restore[ui]'") from error
     import torch
 
-    from amd_restore.apps.ui.work import Workshop
+    from amd_restore.apps.ui.uploads import UploadRestorer
     from amd_restore.checkpoint import DEFAULT_MODEL
     from amd_restore.pipeline import RestorationPipeline
 
     if options.threads:
         torch.set_num_threads(options.threads)
     pipeline = RestorationPipeline.from_pretrained(options.model or DEFAULT_MODEL, options.device)
-    workshop = Workshop(pipeline, options.max_pixels)
+    restorer = UploadRestorer(pipeline, options.max_pixels)
     names = (options.host, socket.gethostname(), f"{socket.gethostname()}.local") if shared else ()
-    app = create_app(workshop, options.max_upload_mb, names)
+    app = create_app(restorer, options.max_upload_mb, names)
     with bind(options.host, options.port) as listener:
         host = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{host}:{listener.getsockname()[1]}/"

@@ -14,7 +14,7 @@ from amd_restore.apps.cli.parser import add_control, add_machine, add_model, add
 from amd_restore.apps.video import FFmpeg, restore_video
 from amd_restore.apps.video.encoding import CODECS, choose_codec
 from amd_restore.apps.video.restore import SEGMENT, Encoding
-from amd_restore.apps.video.work import remove_leftovers
+from amd_restore.apps.video.work_folder import remove_leftovers
 from amd_restore.errors import AMDRestoreError, Parser, note, run_command, say
 
 if TYPE_CHECKING:

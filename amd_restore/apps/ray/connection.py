@@ -43,12 +43,12 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the workers share the cluster.
+    """How the workers packet the cluster.
 
     Args:
         workers: how many there are.
         threads: processor threads of each.
-        gpus: share of a GPU that each has.
+        gpus: packet of a GPU that each has.
         neighbours: how many may find themselves on one machine, or on one GPU.
     """
 
@@ -90,7 +90,7 @@ def connected(cluster: Cluster, threads: int | None) -> Iterator[Any]:
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address == "local":
-        # Ray counts processors only to share them out: more workers than fit are asked for knowingly.
+        # Ray counts processors only to packet them out: more workers than fit are asked for knowingly.
         cores = max(os.cpu_count() or 1, (cluster.workers or 1) * (threads or 1))
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
     elif "://" in cluster.address:  # Ray's client knows no streams of answers
@@ -135,8 +135,8 @@ def lay_out(ray: Any, cluster: Cluster, device: str, threads: int | None, most: 
     gpus = sum(node.get("GPU", 0) for node in nodes) if device in ("auto", "cuda") else 0
     if gpus:
         workers = min(cluster.workers or int(gpus), most)
-        share = 1.0 if workers <= gpus else gpus / workers
-        return Layout(workers, threads or max(1, sum(cores) // workers), share, max(1, round(1 / share)))
+        packet = 1.0 if workers <= gpus else gpus / workers
+        return Layout(workers, threads or max(1, sum(cores) // workers), packet, max(1, round(1 / packet)))
     if threads is None:
         threads = max(1, sum(cores) // cluster.workers) if cluster.workers else min(_THREADS, max(cores))
     workers = min(cluster.workers or sum(max(1, count // threads) for count in cores), most)

@@ -17,14 +17,14 @@ from amd_restore import __version__
 from amd_restore.apps.files.outcome import Outcome
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.ray.connection import Cluster, Layout, connected, lay_out
-from amd_restore.apps.ray.plan import Item
-from amd_restore.apps.ray.shares import Share, Shares
+from amd_restore.apps.ray.packets import Packet, Packets
+from amd_restore.apps.ray.plan import ClusterJob
 from amd_restore.apps.ray.worker import Answer, Loaded, Order, Worker
 from amd_restore.atomic import is_running
 from amd_restore.checkpoint import released_models, resolve_weights
 from amd_restore.errors import AMDRestoreError
 
-_DEPTH = 2  # shares that a worker has: it need not wait for the next one
+_DEPTH = 2  # packets that a worker has: it need not wait for the next one
 _LONG = 30.0  # seconds without any worker after which this is said
 _END = 5.0  # seconds that killed workers get to end
 
@@ -36,7 +36,7 @@ class _Member:
     actor: Any
     loading: Any = None  # reference to the answer of load(); None once it is ready
     loaded: Loaded | None = None
-    shares: deque[tuple[Share, Any]] = field(default_factory=deque)  # with the stream of answers
+    packets: deque[tuple[Packet, Any]] = field(default_factory=deque)  # with the stream of answers
 
 
 class RayEngine:
@@ -67,9 +67,9 @@ class RayEngine:
     @property
     def busy(self) -> list[tuple[str, int]]:
         """Host and process of the workers that have pictures."""
-        return [(m.loaded.host, m.loaded.process) for m in self._members if m.loaded and m.shares]
+        return [(m.loaded.host, m.loaded.process) for m in self._members if m.loaded and m.packets]
 
-    def run(self, items: Sequence[Item], skipped: Sequence[Item] = ()) -> Generator[Outcome, None, None]:
+    def run(self, items: Sequence[ClusterJob], skipped: Sequence[ClusterJob] = ()) -> Generator[Outcome, None, None]:
         """Yield an outcome for every item as it is known, once for each.
 
         Args:
@@ -89,11 +89,11 @@ class RayEngine:
         batches = [
             tuple(range(i, min(i + self.batch, len(items)))) for i in range(0, len(items), self.batch)
         ]  # fmt: skip
-        shares = Shares(batches, wanted, self.cluster.retries)
+        packets = Packets(batches, wanted, self.cluster.retries)
         with connected(self.cluster, self.settings.threads) as ray:
             try:
                 layout = lay_out(ray, self.cluster, self.settings.device, self.settings.threads, len(batches))
-                for answer in self._serve(ray, layout, shares, everywhere):
+                for answer in self._serve(ray, layout, packets, everywhere):
                     yield _shown(answer, items[answer.number], everywhere[answer.number])
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().split("\n")[0]
@@ -101,20 +101,20 @@ class RayEngine:
                     f"the Ray cluster failed ({reason}); the same command goes on from there"
                 ) from error
             finally:
-                self.retries = shares.given_again
+                self.retries = packets.given_again
                 self._end(ray)
 
-    def _serve(self, ray: Any, layout: Layout, shares: Shares, items: Sequence[Item]) -> Iterator[Answer]:
-        """Give out shares and collect answers until there is one for each picture."""
+    def _serve(self, ray: Any, layout: Layout, packets: Packets, items: Sequence[ClusterJob]) -> Iterator[Answer]:
+        """Give out packets and collect answers until there is one for each picture."""
         self._failed_starts, self._advised = 0, False
         for _ in range(layout.workers):
             self._start(ray, layout)
         waiting_since: float | None = time.monotonic()
-        while shares.open:
-            self._give(shares, items)
+        while packets.open:
+            self._give(packets, items)
             references = [member.loading for member in self._members if member.loading is not None]
-            references += [stream for member in self._members for _, stream in member.shares]
-            pause = shares.pause(time.monotonic())
+            references += [stream for member in self._members for _, stream in member.packets]
+            pause = packets.pause(time.monotonic())
             timeout = 1.0 if pause is None else min(1.0, max(pause, 0.01))
             if references:
                 ready = ray.wait(references, num_returns=1, timeout=timeout)[0]
@@ -130,12 +130,12 @@ class RayEngine:
                 waiting_since = float("inf")
             for reference in ready:
                 member = next(
-                    m for m in self._members if m.loading is reference or any(s is reference for _, s in m.shares)
+                    m for m in self._members if m.loading is reference or any(s is reference for _, s in m.packets)
                 )
                 if member.loading is reference:
                     self._started(ray, layout, member)
                 else:
-                    yield from self._collect(ray, layout, shares, items, member, reference)
+                    yield from self._collect(ray, layout, packets, items, member, reference)
 
     def _start(self, ray: Any, layout: Layout) -> None:
         # Never started again by Ray: what a lost worker had is given to others by us, picture by picture.
@@ -185,74 +185,76 @@ class RayEngine:
             self._advised = True
             self.notify(f"note: {member.loaded.advice}")
 
-    def _give(self, shares: Shares, items: Sequence[Item]) -> None:
+    def _give(self, packets: Packets, items: Sequence[ClusterJob]) -> None:
         """Give every worker what it has room for; whoever has least comes first."""
         now = time.monotonic()
         ready = [member for member in self._members if member.loaded]
         for depth in range(_DEPTH):
             for member in ready:
-                if len(member.shares) > depth:
+                if len(member.packets) > depth:
                     continue
-                share = shares.take(len(self._members), now)
-                if share is None:
+                packet = packets.take(len(self._members), now)
+                if packet is None:
                     return
-                orders = [Order(number, items[number], number in share.open) for number in share.numbers]
+                orders = [Order(number, items[number], number in packet.open) for number in packet.numbers]
                 stream = member.actor.restore.options(num_returns="streaming").remote(orders)
-                member.shares.append((share, stream))
+                member.packets.append((packet, stream))
 
     def _collect(
-        self, ray: Any, layout: Layout, shares: Shares, items: Sequence[Item], member: _Member, stream: Any
+        self, ray: Any, layout: Layout, packets: Packets, items: Sequence[ClusterJob], member: _Member, stream: Any
     ) -> Iterator[Answer]:
         """The next answer of a stream, if it is a final one; or its end, or that of the worker."""
-        share = next(share for share, other in member.shares if other is stream)
+        packet = next(packet for packet, other in member.packets if other is stream)
         now = time.monotonic()
         try:
             answer = ray.get(next(stream))
         except StopIteration:
-            member.shares = deque(pair for pair in member.shares if pair[1] is not stream)
+            member.packets = deque(pair for pair in member.packets if pair[1] is not stream)
             # Nothing is open here, unless the worker forgot a picture.
-            yield from self._given_up(shares, shares.lost([share], now), items, "its worker gave no answer")
+            yield from self._given_up(packets, packets.lost([packet], now), items, "its worker gave no answer")
             return
         except ray.exceptions.RayTaskError as error:  # a bug of ours, or no room for copies; the worker lives on
-            member.shares = deque(pair for pair in member.shares if pair[1] is not stream)
-            yield from self._given_up(shares, shares.lost([share], now), items, _last_line(error))
+            member.packets = deque(pair for pair in member.packets if pair[1] is not stream)
+            yield from self._given_up(packets, packets.lost([packet], now), items, _last_line(error))
             return
         except ray.exceptions.RayError as error:
-            yield from self._lose(ray, layout, shares, items, member, error)
+            yield from self._lose(ray, layout, packets, items, member, error)
             return
-        if answer.passing and shares.failed(share, answer.number, now):
+        if answer.passing and packets.failed(packet, answer.number, now):
             return
-        if shares.answered(share, answer.number):
+        if packets.answered(packet, answer.number):
             yield answer
 
     def _lose(
-        self, ray: Any, layout: Layout, shares: Shares, items: Sequence[Item], member: _Member, error: Exception
+        self, ray: Any, layout: Layout, packets: Packets, items: Sequence[ClusterJob], member: _Member, error: Exception
     ) -> Iterator[Answer]:
         """A worker is gone: its pictures go to the others, and another one takes its place."""
         self._members.remove(member)
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(member.actor)  # one that only seems to be gone must not go on
-        for share, stream in member.shares:  # what it had answered before counts
+        for packet, stream in member.packets:  # what it had answered before counts
             with contextlib.suppress(StopIteration, ray.exceptions.RayError):
                 while True:
                     answer = ray.get(next(stream))
-                    if not answer.passing and shares.answered(share, answer.number):
+                    if not answer.passing and packets.answered(packet, answer.number):
                         yield answer
         self.lost_workers += 1
         assert member.loaded is not None
-        pictures = sum(len(share.open) for share, _ in member.shares)
-        given_up = shares.lost([share for share, _ in member.shares], time.monotonic())
+        pictures = sum(len(packet.open) for packet, _ in member.packets)
+        given_up = packets.lost([packet for packet, _ in member.packets], time.monotonic())
         self.notify(
             f"lost worker {member.loaded.process} on {member.loaded.host} ({type(error).__name__}); "
             f"{pictures - len(given_up)} pictures go to others"
         )
         self._start(ray, layout)
-        yield from self._given_up(shares, given_up, items, "each time its worker was lost, perhaps for want of memory")
+        yield from self._given_up(packets, given_up, items, "each time its worker was lost, perhaps for want of memory")
 
-    def _given_up(self, shares: Shares, numbers: Sequence[int], items: Sequence[Item], why: str) -> Iterator[Answer]:
+    def _given_up(
+        self, packets: Packets, numbers: Sequence[int], items: Sequence[ClusterJob], why: str
+    ) -> Iterator[Answer]:
         for number in numbers:
-            shares.open.discard(number)
-            yield Answer(number, "failed", f"{items[number].source}: tried {shares.tries(number)} times; {why}")
+            packets.open.discard(number)
+            yield Answer(number, "failed", f"{items[number].source}: tried {packets.tries(number)} times; {why}")
 
     def _end(self, ray: Any) -> None:
         """End the workers, and wait for those of this machine: they may still be writing."""
@@ -274,7 +276,7 @@ def _model_everywhere(model: str | None) -> str | None:
     return str(Path(resolve_weights(model)).absolute())
 
 
-def _shown(answer: Answer, item: Item, everywhere: Item) -> Outcome:
+def _shown(answer: Answer, item: ClusterJob, everywhere: ClusterJob) -> Outcome:
     message = answer.message
     for path, name in ((everywhere.source, item.source), (everywhere.target, item.target)):
         message = message.replace(path, name)

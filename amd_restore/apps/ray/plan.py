@@ -14,7 +14,7 @@ from amd_restore.image_io import READABLE_SUFFIXES
 
 
 @dataclass(frozen=True)
-class Item:
+class ClusterJob:
     """One picture to read and one to write.
 
     Args:
@@ -24,13 +24,13 @@ class Item:
     source: str
     target: str
 
-    def everywhere(self) -> Item:
+    def everywhere(self) -> ClusterJob:
         """The same, named so that it does not depend on the working directory."""
         source, target = (name if is_url(name) else os.path.abspath(name) for name in (self.source, self.target))
-        return Item(source, target)
+        return ClusterJob(source, target)
 
 
-def plan_items(
+def plan_cluster_jobs(
     source: str | Path,
     output: str | Path,
     suffix: str = "",
@@ -38,7 +38,7 @@ def plan_items(
     recursive: bool = False,
     extras: Sequence[str] = (),
     frames: bool = False,
-) -> list[Item]:
+) -> list[ClusterJob]:
     """Inputs with their outputs; arguments and errors as ``apps.files.plan.plan_jobs``, and URLs besides.
 
     Raises:
@@ -46,7 +46,7 @@ def plan_items(
     """
     if not is_url(source) and not is_url(output):
         jobs = plan_jobs(Path(source), Path(output), suffix, ext, recursive, extras, frames)
-        return [Item(str(job.source), str(job.target)) for job in jobs]
+        return [ClusterJob(str(job.source), str(job.target)) for job in jobs]
     from_prefix, root = _split(source)
     to_prefix, folder = _split(output)
     names = _names(source, output, recursive)
@@ -55,7 +55,7 @@ def plan_items(
             target = folder.with_name(f"{folder.stem}{suffix}{EXTENSIONS.get(ext, folder.suffix)}")
             while _key(to_prefix, target) == _key(from_prefix, root):
                 target = target.with_name(f"{target.stem}_restored{target.suffix}")
-            return [Item(str(source), _join(to_prefix, target))]
+            return [ClusterJob(str(source), _join(to_prefix, target))]
         root, names = root.parent, [root.name]
         sources = [str(source)]
     else:
@@ -63,10 +63,10 @@ def plan_items(
     paths = [root / name for name in names]
     taken = {_key(from_prefix, path) for path in paths}
     targets = name_targets(paths, root, folder, taken, lambda path: _key(to_prefix, path), suffix, ext, extras, frames)
-    return [Item(name, _join(to_prefix, target)) for name, target in zip(sources, targets, strict=True)]
+    return [ClusterJob(name, _join(to_prefix, target)) for name, target in zip(sources, targets, strict=True)]
 
 
-def present(items: Sequence[Item], output: str | Path) -> set[Item]:
+def present(items: Sequence[ClusterJob], output: str | Path) -> set[ClusterJob]:
     """Those whose target exists; a store is listed once."""
     if not is_url(output):
         return {item for item in items if os.path.exists(item.target)}

@@ -17,7 +17,7 @@ from amd_restore.apps.files.outcome import Outcome
 from amd_restore.apps.files.plan import Job
 from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
-from amd_restore.apps.ray.plan import Item
+from amd_restore.apps.ray.plan import ClusterJob
 from amd_restore.apps.ray.storage import fetch, is_url, put
 from amd_restore.errors import AMDRestoreError
 
@@ -34,7 +34,7 @@ class Staged:
         folder: with them, to be removed at the end; None if nothing is copied.
     """
 
-    item: Item
+    item: ClusterJob
     job: Job
     folder: Path | None
 
@@ -64,7 +64,7 @@ class StagedRestorer(Restorer):
         self._staged: dict[Job, Staged] = {}
         self._count = 0
 
-    def stage(self, item: Item) -> Staged:
+    def stage(self, item: ClusterJob) -> Staged:
         """Choose files on this machine for ``item``; nothing is copied yet."""
         source, target, folder = Path(item.source), Path(item.target), None
         if is_url(item.source) or is_url(item.target):

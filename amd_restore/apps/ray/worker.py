@@ -18,14 +18,14 @@ from amd_restore import __version__
 from amd_restore.apps.files.outcome import Outcome, Status
 from amd_restore.apps.files.plan import Job
 from amd_restore.apps.files.settings import Settings
-from amd_restore.apps.ray.plan import Item
+from amd_restore.apps.ray.plan import ClusterJob
 from amd_restore.apps.ray.storage import may_pass
 from amd_restore.errors import AMDRestoreError
 
 
 @dataclass(frozen=True)
 class Order:
-    """One picture of a share.
+    """One picture of a packet.
 
     Args:
         number: names the picture between driver and worker.
@@ -34,7 +34,7 @@ class Order:
     """
 
     number: int
-    item: Item
+    item: ClusterJob
     wanted: bool = True
 
 
@@ -58,7 +58,7 @@ class Answer:
     passing: bool = False
     trace: str = ""
 
-    def outcome(self, item: Item) -> Outcome:
+    def outcome(self, item: ClusterJob) -> Outcome:
         """As an outcome of ``item``."""
         error = None
         if self.status == "failed":
@@ -82,7 +82,7 @@ class Loaded:
 
 
 class Worker:
-    """Restores shares of the pictures."""
+    """Restores packets of the pictures."""
 
     def load(
         self,
@@ -98,7 +98,7 @@ class Worker:
         Args:
             settings: for every picture.
             workers, batch: see :class:`~amd_restore.apps.files.engine.Engine`.
-            neighbours: workers that share the memory of this machine or device, this one included.
+            neighbours: workers that packet the memory of this machine or device, this one included.
             version: of the program that asks.
             weights: name and content of the weights file, for machines that do not have it.
 
@@ -130,7 +130,7 @@ class Worker:
         return Loaded(os.getpid(), platform.node(), self._restorer.advice)
 
     def restore(self, orders: Sequence[Order]) -> Iterator[Answer]:
-        """Restore a share, whole batches; answers with each picture that is wanted as it is known."""
+        """Restore a packet, whole batches; answers with each picture that is wanted as it is known."""
         staged = {order.number: self._restorer.stage(order.item) for order in orders}
         wanted = {staged[order.number].job: order.number for order in orders if order.wanted}
         kept = [staged[order.number].job for order in orders if not order.wanted]

@@ -12,8 +12,17 @@ from nicegui import ui
 from nicegui.events import UploadEventArguments, ValueChangeEventArguments
 
 from amd_restore.apps.ui.compare import Compare
-from amd_restore.apps.ui.shelf import Shelf
-from amd_restore.apps.ui.work import HIGHEST_SEED, PREVIEW_SIDE, Original, Result, Stopped, Task, Wish, Workshop
+from amd_restore.apps.ui.served import ServedFiles
+from amd_restore.apps.ui.uploads import (
+    HIGHEST_SEED,
+    PREVIEW_SIDE,
+    Controls,
+    Download,
+    RestorationState,
+    Stopped,
+    Upload,
+    UploadRestorer,
+)
 from amd_restore.errors import AMDRestoreError
 
 _LOG = logging.getLogger(__name__)
@@ -26,15 +35,15 @@ class Page:
     """One open page: one picture at a time.
 
     Args:
-        workshop: restores.
-        shelf: holds what the page shows.
+        restorer: restores.
+        served: holds what the page shows.
         max_upload: bytes of a file.
     """
 
-    def __init__(self, workshop: Workshop, shelf: Shelf, max_upload: int) -> None:
-        self._workshop, self._shelf, self._max_upload = workshop, shelf, max_upload
-        self._original: Original | None = None
-        self._task: Task | None = None
+    def __init__(self, restorer: UploadRestorer, served: ServedFiles, max_upload: int) -> None:
+        self._restorer, self._served, self._max_upload = restorer, served, max_upload
+        self._upload: Upload | None = None
+        self._state: RestorationState | None = None
         self._started = 0.0
         self._addresses: dict[str, str] = {}
         self._gone = False
@@ -42,7 +51,7 @@ class Page:
         ui.context.client.on_delete(self._leave)
 
     def _build(self) -> None:
-        header = self._workshop.pipeline.header
+        header = self._restorer.pipeline.header
         ui.add_css(_STYLE)
         with ui.row().classes("w-full no-wrap max-md:flex-wrap gap-6"):
             with ui.column().classes("w-80 shrink-0 gap-3"):
@@ -66,8 +75,8 @@ class Page:
 
     def _build_upload(self) -> None:
         megabytes = self._max_upload / 1e6
-        megapixels = self._workshop.max_pixels / 1e6
-        self._upload = ui.upload(
+        megapixels = self._restorer.max_pixels / 1e6
+        self._uploader = ui.upload(
             label="Drop an image here, or press +",
             auto_upload=True,
             max_files=1,
@@ -75,11 +84,11 @@ class Page:
             on_upload=self._receive,
             on_rejected=self._reject,
         )
-        self._upload.props(f'accept="{_KINDS}" flat bordered').classes("w-full")
+        self._uploader.props(f'accept="{_KINDS}" flat bordered').classes("w-full")
         ui.label(f"Up to {megabytes:g} MB and {megapixels:g} megapixels").classes("text-xs opacity-70")
 
     def _build_controls(self) -> None:
-        header = self._workshop.pipeline.header
+        header = self._restorer.pipeline.header
         ui.label("Steps").classes("text-sm")
         self._steps = ui.toggle(list(header.steps), value=header.default_steps)
         with ui.row().classes("w-full items-center no-wrap"):
@@ -100,66 +109,66 @@ class Page:
         self._stop.set_visibility(False)
         self._bar.set_visibility(False)
 
-    def _wish(self) -> Wish:
+    def _controls(self) -> Controls:
         seed = min(max(int(self._seed.value or 0), 0), HIGHEST_SEED)  # the browser's limits bind only the browser
         fidelity = min(max(float(self._fidelity.value), 0.0), 1.0)
-        return Wish(self._steps.value, seed, fidelity)
+        return Controls(self._steps.value, seed, fidelity)
 
     async def _receive(self, event: UploadEventArguments) -> None:
         """A file has arrived: show it and start."""
-        self._upload.reset()
-        if self._task:
+        self._uploader.reset()
+        if self._state:
             self._complain("Still at work on the picture before; stop it first.")
             return
         self._status.set_text("Reading")
         try:
             data = await event.file.read()
-            original = await asyncio.to_thread(self._workshop.open, data, event.file.name)
+            upload = await asyncio.to_thread(self._restorer.open, data, event.file.name)
         except AMDRestoreError as error:
             self._complain(f"{event.file.name}: {error}")
             return
         if self._gone:
             return
-        self._original = original
-        height, width = original.picture.pixels.shape[:2]
-        scale = min(self._workshop.pipeline.scale, PREVIEW_SIDE / max(height, width))
-        self._place("before", original.preview)
+        self._upload = upload
+        height, width = upload.picture.pixels.shape[:2]
+        scale = min(self._restorer.pipeline.scale, PREVIEW_SIDE / max(height, width))
+        self._place("before", upload.preview)
         self._clear_result((max(1, round(height * scale)), max(1, round(width * scale))))
         self._start.enable()
         await self._restore()
 
     def _reject(self) -> None:
         self._complain(f"Refused: no image, or larger than {self._max_upload / 1e6:g} MB.")
-        self._upload.reset()
+        self._uploader.reset()
 
     async def _restore(self) -> None:
-        original = self._original
-        if original is None or self._task:
+        upload = self._upload
+        if upload is None or self._state:
             return
-        self._task, self._started = Task(), time.monotonic()
+        self._state, self._started = RestorationState(), time.monotonic()
         self._set_busy(True)
         message = ""
         try:
-            result = await asyncio.to_thread(self._workshop.restore, original, self._wish(), self._task)
+            result = await asyncio.to_thread(self._restorer.restore, upload, self._controls(), self._state)
         except Stopped:
             message = "Stopped."
         except AMDRestoreError as error:
-            message = f"{original.stem}: {error}"
+            message = f"{upload.stem}: {error}"
         except Exception:  # the page stays usable; the terminal says what it was
             _LOG.exception("a restoration failed")
             message = "It failed for a reason that the terminal tells."
         finally:
-            self._task = None
+            self._state = None
         if self._gone:
             return
         self._set_busy(False)
         if message:
             self._complain(message)
         else:
-            self._show(original, result)
+            self._show(upload, result)
 
-    def _show(self, original: Original, result: Result) -> None:
-        height, width = original.picture.pixels.shape[:2]
+    def _show(self, upload: Upload, result: Download) -> None:
+        height, width = upload.picture.pixels.shape[:2]
         self._place("after", result.preview)
         self._place("file", result.data, result.name)
         self._compare.show(self._addresses["before"], self._addresses["after"], result.preview_size)
@@ -173,17 +182,17 @@ class Page:
     def _clear_result(self, size: tuple[int, int]) -> None:
         """Show the input alone, (height, width) large."""
         for role in ("after", "file"):
-            self._shelf.take_off(self._addresses.pop(role, None))
+            self._served.remove(self._addresses.pop(role, None))
         self._toolbar.classes("invisible")
         self._compare.show(self._addresses["before"], None, size)
 
     def _place(self, role: str, data: bytes, name: str | None = None) -> None:
-        """Put data on the shelf in place of what had the same role."""
-        self._shelf.take_off(self._addresses.get(role))
-        self._addresses[role] = self._shelf.put(data, name)
+        """Serve data in place of what had the same role."""
+        self._served.remove(self._addresses.get(role))
+        self._addresses[role] = self._served.add(data, name)
 
     def _set_busy(self, busy: bool) -> None:
-        for element in (self._upload, self._start, self._steps, self._seed, self._fidelity):
+        for element in (self._uploader, self._start, self._steps, self._seed, self._fidelity):
             element.set_enabled(not busy)
         self._stop.set_visibility(busy)
         self._stop.set_enabled(busy)
@@ -193,12 +202,12 @@ class Page:
             self._show_progress()
 
     def _show_progress(self) -> None:
-        if self._task is None:
+        if self._state is None:
             return
-        fraction = self._task.fraction
+        fraction = self._state.fraction
         seconds = time.monotonic() - self._started
-        tiles = "" if fraction is None else f", tile {self._task.done} of {self._task.total}"
-        self._status.set_text(f"{self._task.stage}{tiles}, {seconds:.0f} s")
+        tiles = "" if fraction is None else f", tile {self._state.done} of {self._state.total}"
+        self._status.set_text(f"{self._state.stage}{tiles}, {seconds:.0f} s")
         self._bar.set_value(fraction or 0.0)
         if fraction is None:
             self._bar.props("indeterminate")
@@ -206,8 +215,8 @@ class Page:
             self._bar.props(remove="indeterminate")
 
     def _ask_to_stop(self) -> None:
-        if self._task:
-            self._task.stop()
+        if self._state:
+            self._state.stop()
             self._stop.disable()
 
     def _complain(self, message: str) -> None:
@@ -217,7 +226,7 @@ class Page:
     def _leave(self) -> None:
         """The browser is gone: so is its work and what it was shown."""
         self._gone = True
-        if self._task:
-            self._task.stop()
+        if self._state:
+            self._state.stop()
         for address in self._addresses.values():
-            self._shelf.take_off(address)
+            self._served.remove(address)

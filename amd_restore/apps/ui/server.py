@@ -13,8 +13,8 @@ from nicegui import ui
 
 from amd_restore.apps.ui.guard import Guard
 from amd_restore.apps.ui.page import Page
-from amd_restore.apps.ui.shelf import PATH, Shelf
-from amd_restore.apps.ui.work import Workshop
+from amd_restore.apps.ui.served import PATH, ServedFiles
+from amd_restore.apps.ui.uploads import UploadRestorer
 from amd_restore.errors import AMDRestoreError
 
 _FORM_OVERHEAD = 64 * 1024  # what a form adds to its file
@@ -22,28 +22,28 @@ _RECONNECT = 60.0  # seconds in which a page that lost its connection keeps its 
 _LONGEST_MESSAGE = 1_000_000  # bytes through the WebSocket, which carries clicks and typed numbers
 
 
-def create_app(workshop: Workshop, max_upload: int, names: Collection[str] = ()) -> FastAPI:
+def create_app(restorer: UploadRestorer, max_upload: int, names: Collection[str] = ()) -> FastAPI:
     """The page as an ASGI application; once per process, for NiceGUI keeps its pages in one place.
 
     Args:
-        workshop: restores, and is closed with the application.
+        restorer: restores, and is closed with the application.
         max_upload: bytes of an image file.
         names: see :class:`Guard`.
     """
-    shelf = Shelf()
+    served = ServedFiles()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        workshop.close()
+        restorer.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
-    app.add_route(f"{PATH}{{token}}", shelf.answer)
+    app.add_route(f"{PATH}{{token}}", served.answer)
     app.add_middleware(Guard, max_body=max_upload + _FORM_OVERHEAD, names=names)
 
     @ui.page("/")
     def page() -> None:
-        Page(workshop, shelf, max_upload)
+        Page(restorer, served, max_upload)
 
     ui.run_with(
         app,

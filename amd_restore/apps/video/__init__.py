@@ -5,6 +5,6 @@ kept beside the output until all are there, so that a killed run goes on where i
 """
 
 from amd_restore.apps.video.ffmpeg import FFmpeg
-from amd_restore.apps.video.restore import Summary, restore_video
+from amd_restore.apps.video.restore import VideoSummary, restore_video
 
-__all__ = ["FFmpeg", "Summary", "restore_video"]
+__all__ = ["FFmpeg", "VideoSummary", "restore_video"]

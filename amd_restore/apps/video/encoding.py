@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amd_restore.apps.video.clip import Clip, Frame
-from amd_restore.apps.video.ffmpeg import FFmpeg, FFmpegError, Process, url
+from amd_restore.apps.video.ffmpeg import FFmpeg, FFmpegError, FFmpegProcess, url
 from amd_restore.errors import AMDRestoreError
 
 
 @dataclass(frozen=True)
-class Codec:
+class VideoCodec:
     """How a codec is asked for.
 
     Args:
@@ -34,16 +34,16 @@ class Codec:
 
 
 CODECS = {
-    "h264": Codec("libx264", 16, ("-preset", "medium", "-bf", "0"), (".mp4", ".mov", ".mkv")),
-    "hevc": Codec(
+    "h264": VideoCodec("libx264", 16, ("-preset", "medium", "-bf", "0"), (".mp4", ".mov", ".mkv")),
+    "hevc": VideoCodec(
         "libx265",
         18,
         ("-preset", "medium", "-bf", "0", "-x265-params", "log-level=error:bframes=0", "-tag:v", "hvc1"),
         (".mp4", ".mov", ".mkv"),
     ),
-    "av1": Codec("libsvtav1", 24, ("-preset", "6"), (".mp4", ".mkv", ".webm"), ("420",)),
-    "vp9": Codec("libvpx-vp9", 20, ("-b:v", "0", "-row-mt", "1"), (".mp4", ".mkv", ".webm")),
-    "ffv1": Codec("ffv1", None, ("-level", "3"), (".mkv", ".mov"), segment="mov"),
+    "av1": VideoCodec("libsvtav1", 24, ("-preset", "6"), (".mp4", ".mkv", ".webm"), ("420",)),
+    "vp9": VideoCodec("libvpx-vp9", 20, ("-b:v", "0", "-row-mt", "1"), (".mp4", ".mkv", ".webm")),
+    "ffv1": VideoCodec("ffv1", None, ("-level", "3"), (".mkv", ".mov"), segment="mov"),
 }
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
@@ -98,7 +98,7 @@ class SegmentWriter:
         quality = codec.crf if segment.crf is None else segment.crf
         layout = "rgb48le" if clip.deep else "rgb24"
         raw = ("-f", "rawvideo", "-pixel_format", layout, "-video_size", f"{width}x{height}")
-        self._process: Process = ffmpeg.start(
+        self._process: FFmpegProcess = ffmpeg.start(
             [
                 *(*raw, "-framerate", str(clip.frame_rate), "-i", "pipe:0"),
                 *("-vf", _filters(segment, pixel_format(clip, size, codec))),
@@ -142,7 +142,7 @@ class SegmentWriter:
             raise AMDRestoreError(f"{self._what}: {error}; try another --codec") from error
 
 
-def pixel_format(clip: Clip, size: tuple[int, int], codec: Codec) -> str:
+def pixel_format(clip: Clip, size: tuple[int, int], codec: VideoCodec) -> str:
     """The clip's subsampling and depth (8 or 10 bits) as far as the codec has it; odd sides allow no 4:2:0."""
     chroma = next((name for name in ("422", "444") if f"yuv{name}" in clip.pixel_format), "420")
     chroma = chroma if chroma in codec.chroma else "420"

@@ -71,12 +71,12 @@ class FFmpeg:
             raise FFmpegError(_reason(answer.stderr, answer.returncode))
         return answer.stderr
 
-    def start(self, arguments: Sequence[str], *, reads: bool = False) -> Process:
+    def start(self, arguments: Sequence[str], *, reads: bool = False) -> FFmpegProcess:
         """Start with a pipe: to its standard input if it ``reads``, else from its standard output."""
-        return Process([self.program, *_QUIET, "error", *arguments], reads)
+        return FFmpegProcess([self.program, *_QUIET, "error", *arguments], reads)
 
 
-class Process:
+class FFmpegProcess:
     """A running ffmpeg with one pipe; as a context, it has ended when the block has.
 
     Args:
@@ -97,7 +97,7 @@ class Process:
         assert pipe is not None
         self.pipe: IO[bytes] = pipe
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> FFmpegProcess:
         return self
 
     def __exit__(self, *_: object) -> None:

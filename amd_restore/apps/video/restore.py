@@ -13,7 +13,7 @@ from amd_restore.apps.video.clip import Frame, read_clip
 from amd_restore.apps.video.encoding import Segment, SegmentWriter, choose_codec
 from amd_restore.apps.video.ffmpeg import FFmpeg
 from amd_restore.apps.video.join import join, list_segments
-from amd_restore.apps.video.work import WorkFolder
+from amd_restore.apps.video.work_folder import WorkFolder
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
 
@@ -22,7 +22,7 @@ Restore = Callable[[Frame], Frame]
 
 
 @dataclass(frozen=True)
-class Summary:
+class VideoSummary:
     """What was done.
 
     Args:
@@ -62,7 +62,7 @@ def restore_video(
     ffmpeg: FFmpeg | None = None,
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] | None = None,
-) -> Summary:
+) -> VideoSummary:
     """Restore every frame of a video; what else the file holds is kept.
 
     The output appears whole or not at all. After a kill the same call goes on with the first segment that is missing
@@ -121,7 +121,7 @@ def restore_video(
             note(message)
         work.publish(part, work.target)
         work.remove()
-    return Summary(total, total - first, (clip.height, clip.width), time.perf_counter() - start)
+    return VideoSummary(total, total - first, (clip.height, clip.width), time.perf_counter() - start)
 
 
 def _reported(frames: Iterator[Frame], report: Callable[[int, int], None], done: int, total: int) -> Iterator[Frame]:

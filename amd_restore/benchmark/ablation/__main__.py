@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amd_restore.benchmark.ablation.command import Ablation
+from amd_restore.benchmark.ablation.ablation import Ablation
 from amd_restore.benchmark.ablation.options import load_ablation_options
 from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, complain, run_command
 from amd_restore.registry import did_you_mean

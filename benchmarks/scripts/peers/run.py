@@ -63,7 +63,7 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Job:
+class PeerRun:
     """What a peer is asked to do.
 
     Attributes:
@@ -81,7 +81,7 @@ class Job:
     repeats: int = 3
 
 
-def run_peer(kind: type[Peer], job: Job) -> list[Entry]:
+def run_peer(kind: type[Peer], job: PeerRun) -> list[Entry]:
     """All of one peer: fetch, warm up, restore, write. One entry per data set.
 
     Raises:
@@ -116,7 +116,7 @@ def run_peer(kind: type[Peer], job: Job) -> list[Entry]:
     return entries
 
 
-def run_apart(kind: type[Peer], job: Job) -> list[Entry]:
+def run_apart(kind: type[Peer], job: PeerRun) -> list[Entry]:
     """:func:`run_peer` in a process of its own, whose threads, memory and crashes are its own, too."""
     # OpenMP reads it when a library is loaded, hence before the process starts.
     os.environ["OMP_NUM_THREADS"] = str(job.threads)
@@ -125,7 +125,7 @@ def run_apart(kind: type[Peer], job: Job) -> list[Entry]:
 
 
 def run_all(
-    kinds: Sequence[type[Peer]], job: Job, run: Callable[[type[Peer], Job], list[Entry]] = run_apart
+    kinds: Sequence[type[Peer]], job: PeerRun, run: Callable[[type[Peer], PeerRun], list[Entry]] = run_apart
 ) -> Iterator[Entry]:
     """Entries of every peer and data set, in order; those of a peer that failed have a ``reason``."""
     for kind in kinds:
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
 
     def command() -> int:
         datasets = find_all_datasets(args.input, args.datasets, args.subfolder)
-        job = Job(datasets, args.output, args.cache.expanduser().resolve(), args.threads, args.repeats)
+        job = PeerRun(datasets, args.output, args.cache.expanduser().resolve(), args.threads, args.repeats)
         chosen = [kind for kind in kinds if "all" in args.peers or kind.name in args.peers]
         say(f"{processor()}, {args.threads} threads, the first call of each is not timed")
         date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

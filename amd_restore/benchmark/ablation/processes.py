@@ -16,7 +16,7 @@ GRACE_SECONDS = 10.0  # between asking a command to stop and making it
 
 
 @dataclass
-class Job:
+class ChildProcess:
     """A command.
 
     Attributes:
@@ -32,18 +32,18 @@ class Job:
     command: Sequence[str]
     log: Path
     threads: int
-    after: Callable[[int, float], Iterable[Job]]
+    after: Callable[[int, float], Iterable[ChildProcess]]
     inherit: tuple[int, ...] = ()
     started: float = field(default=0.0, init=False)
 
 
-def run_jobs(jobs: Iterable[Job], processes: int) -> None:
+def run_processes(jobs: Iterable[ChildProcess], processes: int) -> None:
     """Run all jobs, ``processes`` at a time; follow-ups go first, so that what is begun gets done.
 
     An exception (Ctrl-C too) stops the running commands, waits for them, and is raised again.
     """
     queue = deque(jobs)
-    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+    running: list[tuple[ChildProcess, subprocess.Popen[bytes]]] = []
     try:
         while queue or running:
             while queue and len(running) < processes:
@@ -68,7 +68,7 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line), "it wrote nothing")
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: ChildProcess) -> subprocess.Popen[bytes]:
     root = Path(__file__).resolve().parents[3]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}

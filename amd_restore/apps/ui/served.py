@@ -23,29 +23,29 @@ _MEDIA_TYPES = {
 
 
 @dataclass(frozen=True)
-class Item:
+class ServedFile:
     """A file: its content and, for those to download, its name."""
 
     data: bytes
     name: str | None = None
 
 
-class Shelf:
-    """Holds files until they are taken off."""
+class ServedFiles:
+    """Holds files until they are removed."""
 
     def __init__(self) -> None:
-        self._items: dict[str, Item] = {}
+        self._items: dict[str, ServedFile] = {}
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, data: bytes, name: str | None = None) -> str:
+    def add(self, data: bytes, name: str | None = None) -> str:
         """Address of ``data``: a PNG to show, or with ``name`` a file to download."""
         token = secrets.token_urlsafe(24)
-        self._items[token] = Item(data, name)
+        self._items[token] = ServedFile(data, name)
         return PATH + token
 
-    def take_off(self, address: str | None) -> None:
+    def remove(self, address: str | None) -> None:
         """Forget what ``address`` leads to, if anything."""
         if address:
             self._items.pop(address.removeprefix(PATH), None)

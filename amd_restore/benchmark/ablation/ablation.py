@@ -11,8 +11,8 @@ from pathlib import Path
 
 import amd_restore
 from amd_restore.benchmark.ablation.evaluation import Evaluation
-from amd_restore.benchmark.ablation.jobs import Job, last_line, run_jobs
 from amd_restore.benchmark.ablation.options import AblationOptions
+from amd_restore.benchmark.ablation.processes import ChildProcess, last_line, run_processes
 from amd_restore.benchmark.ablation.runs import EXPERIMENTS, TrainingRun, plan
 from amd_restore.benchmark.ablation.tables import write_tables
 from amd_restore.errors import AMDRestoreError, say
@@ -63,7 +63,7 @@ class Ablation:
                     jobs += self._measuring(run) if evaluate else []
                 elif train:
                     jobs.append(self._training(run, locks, evaluate))
-            run_jobs(jobs, self.options.processes)
+            run_processes(jobs, self.options.processes)
         if evaluate:
             self.write()
         return self.failures
@@ -89,11 +89,11 @@ class Ablation:
         """Measure finished runs in this process and keep the measurements; writes no table."""
         self.evaluation.measure([run for run in self.runs if run.finished], lambda name: None)
 
-    def _training(self, run: TrainingRun, locks: contextlib.ExitStack, evaluate: bool) -> Job:
+    def _training(self, run: TrainingRun, locks: contextlib.ExitStack, evaluate: bool) -> ChildProcess:
         lock = locks.enter_context(_locked(run))
         run.begin()
 
-        def after(code: int, seconds: float) -> Iterator[Job]:
+        def after(code: int, seconds: float) -> Iterator[ChildProcess]:
             run.note_session(seconds, run.total_iter if code == 0 else run.saved_iteration())
             if code != 0:
                 self._fail(run, "training", code)
@@ -104,14 +104,14 @@ class Ablation:
                 yield from self._measuring(run) if evaluate else ()
 
         command = [sys.executable, str(TRAIN_SCRIPT), "-opt", str(run.option_file), "--auto_resume"]
-        return Job(f"training {run.name}", command, run.log, self.options.num_threads, after, (lock,))
+        return ChildProcess(f"training {run.name}", command, run.log, self.options.num_threads, after, (lock,))
 
-    def _measuring(self, run: TrainingRun) -> list[Job]:
+    def _measuring(self, run: TrainingRun) -> list[ChildProcess]:
         """At most one job: none if the run was measured already."""
         if self.evaluation.is_kept(run):
             return []
 
-        def after(code: int, seconds: float) -> Iterator[Job]:
+        def after(code: int, seconds: float) -> Iterator[ChildProcess]:
             if code != 0:
                 self.unmeasurable.add(run.name)
                 self._fail(run, "measuring", code)
@@ -122,7 +122,7 @@ class Ablation:
         command = [sys.executable, "-m", "amd_restore.benchmark.ablation", "-opt", str(self.file), "--measure_one"]
         # One argument each: an arm's name may begin with a sign.
         command += [f"--only={run.arm}", f"--seeds={run.seed}", f"--out={self.out}"]
-        return [Job(f"measuring {run.name}", command, run.log, self.options.num_threads, after)]
+        return [ChildProcess(f"measuring {run.name}", command, run.log, self.options.num_threads, after)]
 
     def _fail(self, run: TrainingRun, what: str, code: int) -> None:
         line = f"{run.name}: {what} ended with code {code}: {last_line(run.log)} (log: {run.log})"

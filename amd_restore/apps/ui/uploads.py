@@ -1,4 +1,4 @@
-"""From the bytes that were uploaded to the bytes that are downloaded; knows nothing of the browser."""
+"""From the bytes that were uploaded to the bytes that are downloaded, without the browser."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from amd_restore.pipeline import RestorationPipeline
 
 PREVIEW_SIDE = 4096  # what the page shows is no larger; the download is
 HIGHEST_SEED = 2**31 - 1
-_TURN = 0.1  # seconds between two looks at whether a waiting task was stopped
+_TURN = 0.1  # seconds between two looks at whether a waiting restoration was stopped
 _LONGEST_STEM = 100  # characters of a file's name that are kept
 # Formats of the input, by the suffix that their content asks for, which are written as another.
 _FALLBACK = ".png"
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """The task was stopped before it was done."""
+    """The restoration was stopped before it was done."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class Controls:
     """What the controls of the page say.
 
     Args:
@@ -44,7 +44,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Original:
+class Upload:
     """An upload that was understood.
 
     Args:
@@ -61,7 +61,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Result:
+class Download:
     """A restoration.
 
     Args:
@@ -81,7 +81,7 @@ class Result:
     seconds: float
 
 
-class Task:
+class RestorationState:
     """How far a restoration is: written by the thread that works, read by the page."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Task:
         self.check()
 
 
-class Workshop:
+class UploadRestorer:
     """Restores one picture at a time, for any number of pages.
 
     Args:
@@ -125,9 +125,9 @@ class Workshop:
     def __init__(self, pipeline: RestorationPipeline, max_pixels: int) -> None:
         self.pipeline, self.max_pixels = pipeline, max_pixels
         self._turn = threading.Lock()
-        self._tasks: set[Task] = set()
+        self._states: set[RestorationState] = set()
 
-    def open(self, data: bytes, name: str) -> Original:
+    def open(self, data: bytes, name: str) -> Upload:
         """Read an upload.
 
         Args:
@@ -142,50 +142,50 @@ class Workshop:
         picture = decode(data, self.max_pixels)
         suffix = suffix_of(data)
         stem = PurePosixPath(name.replace("\\", "/")).stem[:_LONGEST_STEM] or "image"
-        return Original(picture, stem, suffix if suffix in SUFFIXES else _FALLBACK, preview(picture)[0])
+        return Upload(picture, stem, suffix if suffix in SUFFIXES else _FALLBACK, preview(picture)[0])
 
-    def restore(self, original: Original, wish: Wish, task: Task) -> Result:
+    def restore(self, upload: Upload, controls: Controls, state: RestorationState) -> Download:
         """Restore, and encode for download and display.
 
         Raises:
             AMDRestoreError: as :meth:`RestorationPipeline.restore_image`.
-            Stopped: ``task`` was stopped.
+            Stopped: ``state`` was stopped.
         """
-        self._tasks.add(task)
+        self._states.add(state)
         try:
             while not self._turn.acquire(timeout=_TURN):
-                task.check()
+                state.check()
             try:
                 start = time.perf_counter()
-                task.stage = "Restoring"
-                pixels = self._pixels(original, wish, task)
+                state.stage = "Restoring"
+                pixels = self._pixels(upload, controls, state)
                 seconds = time.perf_counter() - start
             finally:
                 self._turn.release()
-            task.check()
-            task.stage = "Encoding"
-            picture = original.picture.with_pixels(pixels)
-            suffix, data = _encode(picture, original.suffix)
+            state.check()
+            state.stage = "Encoding"
+            picture = upload.picture.with_pixels(pixels)
+            suffix, data = _encode(picture, upload.suffix)
             shown, shown_size = preview(picture)
         finally:
-            self._tasks.discard(task)
+            self._states.discard(state)
         height, width = pixels.shape[:2]
-        name = f"{original.stem}_x{self.pipeline.scale}{suffix}"
-        return Result(data, name, (height, width), shown, shown_size, seconds)
+        name = f"{upload.stem}_x{self.pipeline.scale}{suffix}"
+        return Download(data, name, (height, width), shown, shown_size, seconds)
 
     def close(self) -> None:
-        """Stop all tasks."""
-        for task in tuple(self._tasks):
-            task.stop()
+        """Stop all restorations."""
+        for state in tuple(self._states):
+            state.stop()
 
-    def _pixels(self, original: Original, wish: Wish, task: Task) -> np.ndarray[Any, Any]:
-        task.check()
+    def _pixels(self, upload: Upload, controls: Controls, state: RestorationState) -> np.ndarray[Any, Any]:
+        state.check()
         return self.pipeline.restore_image(
-            original.picture.pixels,
-            num_steps=wish.steps,
-            seed=wish.seed,
-            fidelity=wish.fidelity,
-            progress=task.advance,
+            upload.picture.pixels,
+            num_steps=controls.steps,
+            seed=controls.seed,
+            fidelity=controls.fidelity,
+            progress=state.advance,
         )
 
 
