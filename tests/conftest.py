@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["ui_setup"]
+
 # Tests run in as many processes as there are processors, and a second thread has little to do in layers of a few
 # pixels. The variable is for the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"

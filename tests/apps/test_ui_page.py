@@ -74,9 +74,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(ui_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("working_folder")
-    started = Server(weights, folder)
+    started = Server(ui_weights, folder)
     try:
         yield started
     finally:
@@ -132,7 +132,7 @@ def test_guard_counts_bodies_of_unknown_length_and_closes_foreign_websockets(ori
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
-def test_a_taken_port_is_one_line(server: Server, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_one_line(server: Server, ui_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from amd_restore.apps.ui.server import bind
 
     port = int(server.address.rstrip("/").split(":")[-1])
@@ -236,8 +236,8 @@ def test_what_the_page_refuses_is_said_and_it_goes_on(page: Any, tmp_path: Path)
     assert status.inner_text().startswith("14 x 9 to 56 x 36")
 
 
-def test_ctrl_c_is_an_ordinary_end(weights: Path, tmp_path: Path) -> None:
-    started = Server(weights, tmp_path)
+def test_ctrl_c_is_an_ordinary_end(ui_weights: Path, tmp_path: Path) -> None:
+    started = Server(ui_weights, tmp_path)
     try:
         assert started.get()[0] == 200
         assert started.end() == (0, "")
