@@ -1,6 +1,6 @@
 """Option files: YAML, the files that one builds on (``base``), and overrides from the command line.
 
-Nothing is ever evaluated.
+Nothing in them is evaluated; ``plugins`` names modules and files that are imported, see :mod:`.plugins`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
 
 BASE = "base"  # key of the files that a file builds on
+PLUGINS = "plugins"  # key of the modules and files that are imported before the other options are checked
 
 
 class _Loader(yaml.SafeLoader):
@@ -159,8 +160,14 @@ def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, A
     bases = [bases] if isinstance(bases, str) else [] if bases is None else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
         raise AMDRestoreError(f"{path}: {BASE}: expected an option file or a list of them, got {bases!r}")
+    if isinstance(plugins := content.get(PLUGINS), list):
+        content[PLUGINS] = [_from_folder(path.parent, name) if str(name).endswith(".py") else name for name in plugins]
     below = [layer for base in bases for layer in _layers(path.parent / base, (*above, path))]
     return [*below, (path, content)]
+
+
+def _from_folder(folder: Path, name: str) -> str:
+    return str((folder / Path(name).expanduser()).resolve())
 
 
 def _has(node: Any, keys: Sequence[str]) -> bool:

@@ -28,6 +28,7 @@ from amd_restore.options.blocks import (
 )
 from amd_restore.options.fields import OptionError, Plugin, build, check, defaults, option
 from amd_restore.options.files import OptionFile
+from amd_restore.options.plugins import import_named
 from amd_restore.registry import ARCH_REGISTRY, REWARD_REGISTRY, did_you_mean, import_basicsr, register_all
 
 # What BasicSR's pipelines and ours write into the options while running; no file may set it.
@@ -95,6 +96,10 @@ class RunOptions:
         ValueError: blocks that contradict each other, or one that the model needs is missing.
     """
 
+    plugins: list[str] = option(
+        [],
+        "modules (package.module) and files (x.py, relative to this file) to import first: see CONTRIBUTING.md",
+    )
     name: str = option(doc="name of the run, of its folder and of its weights")
     model_type: str = option(doc="registered model class")
     scale: int = option(doc="upscaling factor", low=1)
@@ -172,6 +177,7 @@ class RunOptions:
             AMDRestoreError: one line with file, dotted key, problem and nearest known name.
         """
         try:
+            import_named(check(opt.get("plugins", []), list[str], "plugins"))
             checked: dict[str, Any] = check(opt, cls, "")
             build(checked, cls)
             _check_model_type(checked["model_type"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,35 @@ def test_a_file_written_whole_says_the_same(tmp_path: Path) -> None:
     kept = (tmp_path / "kept" / "top.yml").read_text(encoding="utf-8")
     assert kept.startswith("# one line\n# another\n") and "base:" not in kept
     assert load_options(tmp_path / "kept" / "top.yml") == load_options(top, force)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("nowhere.py", None, "plugins.0: {file}: no such file"),
+        ("no_such_package_x", None, "plugins.0: no_such_package_x: cannot be imported (ModuleNotFoundError: No module"),
+        ("broken_plugin_x.py", "def f(:\n", "plugins.0: {file}: cannot be imported (SyntaxError: invalid syntax"),
+        (
+            "raising_plugin_x.py",
+            "1 / 0\n",
+            "plugins.0: {file}: cannot be imported (ZeroDivisionError: division by",
+        ),
+        ("random.py", "x = 1\n", "plugins.0: {file}: another module is named 'random'; rename the file"),
+    ],
+)
+def test_plugins_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    if text is not None:
+        write_text(tmp_path / "below" / name, text)
+    write(tmp_path)
+    base = write_text(tmp_path / "below" / "b.yml", f"plugins: [{name}]\nbase: ../toy.yml\n")
+    message = problem(write_text(tmp_path / "top.yml", "base: below/b.yml\n"))
+    wanted = expected.format(file=tmp_path / "below" / name)
+    assert message.startswith(f"{base} (base of {tmp_path / 'top.yml'}): {wanted}")
+
+
+def test_plugins_are_a_list_of_names(tmp_path: Path) -> None:
+    assert "plugins: expected a list, got str" in problem(write(tmp_path, {"plugins": "a.py"}))
+    assert "plugins.0: expected text, got int 3" in problem(write(tmp_path, {"plugins": [3]}))
