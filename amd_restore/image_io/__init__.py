@@ -11,10 +11,11 @@ of a phone's MPO or HEIF file.
 
 from __future__ import annotations
 
-from amd_restore.image_io.decoding import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES, decode, read_image, suffix_of
-from amd_restore.image_io.encoding import SUFFIXES, encode, is_streamed, write_image
-from amd_restore.image_io.frames import FRAME_SUFFIXES, Frame, Frames, read_frames, write_frames
-from amd_restore.image_io.picture import Picture
+from amd_restore.image_io.decoding import decode, read_image, suffix_of
+from amd_restore.image_io.encoding import encode, is_streamed, write_image
+from amd_restore.image_io.formats import FRAME_SUFFIXES, READABLE_SUFFIXES, SUFFIXES
+from amd_restore.image_io.frames import Frame, Frames, read_frames, write_frames
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture
 from amd_restore.image_io.transparency import fill_transparent
 
 __all__ = [

@@ -14,15 +14,12 @@ from PIL import Image
 from amd_restore.atomic import user_error
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour, deep, heif
+from amd_restore.image_io.formats import FORMATS
 from amd_restore.image_io.metadata import metadata_of, read_metadata, upright
 from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged
 
-READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
-READABLE_SUFFIXES = (
-    ".png", ".apng", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif",
-)  # fmt: skip
-_SUFFIX_OF = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "TIFF": ".tiff", "BMP": ".bmp"}
-_SUFFIX_OF |= {"GIF": ".gif", "AVIF": ".avif"}
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF")
+_KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names for what is hardly another format
 _NO_IMAGE = "no image file, or a broken one; PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and HEIF can be read"
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
 _PILLOW = threading.Lock()  # its limit on pixels is one for the whole process
@@ -107,11 +104,12 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
 def suffix_of(data: bytes) -> str | None:
     """Suffix that fits the content, such as ``.jpg``; None if it is no image."""
     if heif.is_heif(data):
-        return ".heic"
+        return FORMATS["HEIF"].suffixes[0]
     try:
-        return _SUFFIX_OF[open_header(data, None).format or ""]
-    except (AMDRestoreError, KeyError):
-        return ".tiff" if deep.is_tiff(data) else None
+        kind = open_header(data, None).format or ""
+    except AMDRestoreError:
+        return FORMATS["TIFF"].suffixes[0] if deep.is_tiff(data) else None
+    return FORMATS[_KINDS.get(kind, kind)].suffixes[0]
 
 
 def open_header(data: bytes, max_pixels: int | None) -> Image.Image:

@@ -15,39 +15,26 @@ from PIL import Image
 from amd_restore.atomic import open_atomically, write_atomically
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import heif
+from amd_restore.image_io.formats import FORMATS, NAMES, SUFFIXES
 from amd_restore.image_io.metadata import exif_of
 from amd_restore.image_io.picture import Picture, Pixels, to_depth
 from amd_restore.image_io.png import write_png
 from amd_restore.image_io.rows import regroup
 from amd_restore.image_io.tiff import write_tiff
 
-_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-}
-SUFFIXES = tuple(_FORMATS)
 _ENCODING: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95},
     "BMP": {},
     "AVIF": {"quality": 95, "speed": 8},  # six times as fast as the default speed, files no larger
 }
-_LOSSY = ("JPEG", "WEBP", "AVIF", "HEIF")
 _STREAMED = {"PNG": write_png, "TIFF": write_tiff}
 _PORTION = 256  # rows that are collected at a time
 
 
 def is_streamed(path: str | Path) -> bool:
     """Whether files of this suffix are written row by row; others need the whole picture in memory."""
-    return _FORMATS.get(Path(path).suffix.lower()) in _STREAMED
+    return NAMES.get(Path(path).suffix.lower()) in _STREAMED
 
 
 def write_image(
@@ -71,7 +58,7 @@ def write_image(
     if is_streamed(path):
         check_quality(quality)
         with open_atomically(path) as file:
-            _STREAMED[_FORMATS[path.suffix.lower()]](file, picture, [picture.pixels] if rows is None else rows)
+            _STREAMED[NAMES[path.suffix.lower()]](file, picture, [picture.pixels] if rows is None else rows)
         return
     if rows is not None:
         picture = dataclasses.replace(picture, pixels=_collected(rows, picture.pixels))
@@ -99,8 +86,8 @@ def encode(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
         AMDRestoreError: unknown suffix; a quality out of its range; alpha in a JPEG; more pixels than the format
             can hold; HEIF without its package.
     """
-    kind = _FORMATS.get(suffix.lower())
-    if kind is None:
+    kind = NAMES.get(suffix.lower(), "")
+    if kind not in FORMATS or not FORMATS[kind].still:
         raise AMDRestoreError(f"cannot write '{suffix}' files; use one of {', '.join(SUFFIXES)}")
     check_quality(quality)
     if kind == "JPEG" and picture.has_alpha:
@@ -116,7 +103,7 @@ def encode(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
     if kind == "BMP" and picture.has_alpha:
         return _bmp_with_alpha(pixels)
     options = dict(_ENCODING[kind])
-    if quality is not None and kind in _LOSSY:
+    if quality is not None and FORMATS[kind].lossy:
         options["quality"] = quality
     if kind == "AVIF":
         options["subsampling"] = "4:0:0" if channels == 1 else "4:4:4"

@@ -18,11 +18,10 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour
 from amd_restore.image_io.decoding import open_header, read_bytes
 from amd_restore.image_io.encoding import check_quality
+from amd_restore.image_io.formats import FRAME_SUFFIXES, NAMES
 from amd_restore.image_io.metadata import exif_of, read_metadata, upright
 from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, to_depth
 
-_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
-FRAME_SUFFIXES = tuple(_FORMATS)
 _GRAY = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
 
 
@@ -120,8 +119,8 @@ def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, qual
         AMDRestoreError: another suffix, no frames, unequal sizes, or the file cannot be written.
     """
     path = Path(path)
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
+    kind = NAMES.get(path.suffix.lower(), "")
+    if path.suffix.lower() not in FRAME_SUFFIXES:
         names = ", ".join(FRAME_SUFFIXES)
         raise AMDRestoreError(f"{path}: cannot write '{path.suffix}' animations; use one of {names}")
     check_quality(quality)

@@ -287,7 +287,7 @@ def test_output_above_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_folder_without_images_points_deeper(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.png").touch()
-    with pytest.raises(AMDRestoreError, match="no image in this folder .* --recursive"):
+    with pytest.raises(AMDRestoreError, match="no image in this folder; left out: folders 1; .* --recursive"):
         plan_jobs(tmp_path, tmp_path / "out")
     assert len(plan_jobs(tmp_path, tmp_path / "out", recursive=True)) == 1
 

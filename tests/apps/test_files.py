@@ -103,6 +103,53 @@ def test_batches_do_not_depend_on_what_is_there(tmp_path: Path, folder: Path, we
     assert report["counts"] == {"restored": 20, "skipped": 20, "failed": 0, "open": 0}
 
 
+@pytest.mark.parametrize("options", [(), ("--suffix", "_x4"), ("--suffix", "_x4", "--ext", "webp", "--compare")])
+@pytest.mark.parametrize("output", ["in", "in/out", "in/deep", ".", "out"])
+def test_any_output_folder_again_and_again(
+    tmp_path: Path, weights: Path, output: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a.jpg", "deep/b_x4b.png"):
+        write_image(tmp_path / "in" / name, Picture(np.full((5, 7, 3), 90, np.uint8)))
+    inputs, count = contents(tmp_path), 2 if output == "in/deep" else 3
+    common = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / output), "--recursive", "--model", str(weights)]
+    assert main([*common, *options]) == 0
+    expected = contents(tmp_path)
+    assert expected.items() > inputs.items() and len(expected) == 3 + count * (2 if "--compare" in options else 1)
+    capsys.readouterr()
+    assert main([*common, *options]) == 0
+    summary = capsys.readouterr().out
+    assert f"restored 0 of {count} images" in summary and f"{count} skipped" in summary
+    assert ("in the output folder" in summary) == (output in ("in/deep", "in/out"))
+    for name in list(expected.keys() - inputs.keys())[::2]:
+        (tmp_path / name).unlink()  # as if the first run had been stopped
+    assert main([*common, *options]) == 0
+    assert main([*common, *options, "--overwrite"]) == 0
+    assert contents(tmp_path) == expected
+
+
+def test_all_names_of_a_format_and_what_is_left_out(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a.JPG", "b.jfif", "c.jpe", "d.jif", "e.pjpeg", "f.mpo", "g.dib", "h.png", "i.apng"]
+    for name in names:
+        write_image(tmp_path / "in" / name, Picture(np.full((5, 7, 3), 90, np.uint8)))
+    for name in ("notes.txt", "more.TXT", "photo.psd", "plain", "._a.jpg", "deep/z.png"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    report = tmp_path / "report.json"
+    arguments = ["-i", str(tmp_path / "in"), "--model", str(weights), "-o"]
+    assert main([*arguments, str(tmp_path / "out"), "--json", str(report)]) == 0
+    left_out = {".txt": 2, ".psd": 1, "without suffix": 1, "hidden": 1, "folders": 1, "broken links": 1}
+    assert json.loads(report.read_text())["left_out"] == left_out
+    summary = capsys.readouterr().out.strip()
+    assert summary.endswith("; left out: .psd 1, .txt 2, broken links 1, folders 1, hidden 1, without suffix 1")
+    assert sorted(contents(tmp_path / "out")) == names
+    assert main(["-i", str(tmp_path / "in" / "b.jfif"), "--model", str(weights), "-o", str(tmp_path / "x.jfif")]) == 0
+    for path in (tmp_path / "x.jfif", tmp_path / "out" / "c.jpe"):
+        assert path.read_bytes()[:2] == b"\xff\xd8"
+
+
 def test_report(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "in" / "good.png", Picture(np.zeros((5, 7, 3), np.uint8)))
     write_image(tmp_path / "in" / "made.png", Picture(np.zeros((5, 7, 3), np.uint8)))

@@ -98,6 +98,16 @@ def test_names_in_stores_are_those_in_folders(tmp_path: Path, store: fsspec.Abst
                 assert (found >= expected) if mixed else (found == expected)
 
 
+def test_outputs_among_the_inputs_of_a_store(store: fsspec.AbstractFileSystem) -> None:
+    for name in ("a.png", "a_restored.png", "b.jpg", "b_restored_compare.png", "c_restored.png", "x.txt"):
+        store.pipe_file(f"/in/{name}", b"")
+    left_out = Counter[str]()
+    items = plan_cluster_jobs("memory://in", "memory://in", left_out=left_out)
+    names = [("a.png", "a_restored.png"), ("b.jpg", "b_restored.jpg"), ("c_restored.png", "c_restored_restored.png")]
+    assert items == [ClusterJob(f"memory://in/{source}", f"memory://in/{target}") for source, target in names]
+    assert +left_out == {"earlier outputs": 2, ".txt": 1}
+
+
 def test_one_picture(tmp_path: Path, store: fsspec.AbstractFileSystem) -> None:
     store.pipe_file("/in/a.png", b"")
     assert plan_cluster_jobs("memory://in/a.png", "memory://out") == [

@@ -105,7 +105,7 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
 
 def test_what_cannot_be(tmp_path: Path) -> None:
     first = frames()[0]
-    with pytest.raises(AMDRestoreError, match="cannot write '.jpg' animations; use one of .gif, .webp"):
+    with pytest.raises(AMDRestoreError, match="cannot write '.jpg' animations; use one of .png, .apng, .webp, .gif"):
         write_frames(tmp_path / "a.jpg", frames())
     with pytest.raises(AMDRestoreError, match="needs frames of one size, these have 2"):
         write_frames(tmp_path / "a.gif", [first, Frame(Picture(np.zeros((5, 5, 3), np.uint8)), 9)])

@@ -29,10 +29,17 @@ def restore_in_cluster(options: argparse.Namespace, settings: Settings, console:
     if STANDARD in (options.input, options.output):
         raise AMDRestoreError("--engine ray needs files; it cannot be used with -")
     import_ray()
-    items = plan_cluster_jobs(
-        options.input, options.output, options.suffix, options.ext, options.recursive, settings.extras, settings.frames
-    )
     report = Report(settings, options.output)
+    items = plan_cluster_jobs(
+        options.input,
+        options.output,
+        options.suffix,
+        options.ext,
+        options.recursive,
+        settings.extras,
+        settings.frames,
+        report.left_out,
+    )
     there = [] if options.overwrite else sorted(present(items, options.output), key=lambda item: item.source)
     if len(there) == len(items):
         report.skip(items)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from amd_restore import __version__
 from amd_restore.apps.files.outcome import Outcome, Task
+from amd_restore.apps.files.plan import omissions
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError, DeliveryError, write_output
@@ -25,6 +27,7 @@ class Report:
 
     def __init__(self, settings: Settings, output: Path | str) -> None:
         self.settings, self.output = settings, output
+        self.left_out = Counter[str]()  # what the input folder holds besides, by kind
         self.cluster: dict[str, Any] = {}  # what the workers went through, if there were any
         self.outcomes: list[Outcome] = []
         self._unfinished: list[Task] = []
@@ -63,7 +66,7 @@ class Report:
             text += f", {tried} tried again"
         if lost := self.cluster.get("lost_workers"):
             text += f", {lost} worker{'s' if lost > 1 else ''} lost"
-        return text + (f", {failed} failed" if failed else "")
+        return text + (f", {failed} failed" if failed else "") + omissions(self.left_out)
 
     def write(self, path: Path) -> None:
         """Write the JSON report to ``path``, ``-`` for standard output.
@@ -90,6 +93,7 @@ class Report:
             "settings": self.settings.record(),
             "seconds": round(time.perf_counter() - self._start, 3),
             "counts": counts | {"open": len(self._unfinished)},
+            **({"left_out": dict(+self.left_out)} if +self.left_out else {}),
             **({"cluster": self.cluster} if self.cluster else {}),
             "images": sorted(images, key=lambda image: str(image["source"])),
         }

@@ -48,6 +48,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from amd_restore.apps.cli.report import Report
     from amd_restore.apps.files.plan import check_writable, clear_stale, plan_jobs
 
+    report = Report(settings, options.output)
     jobs = plan_jobs(
         options.input,
         options.output,
@@ -56,9 +57,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         options.recursive,
         settings.extras,
         settings.frames,
+        report.left_out,
     )
     folder = jobs[0].target.parent if len(jobs) == 1 else options.output
-    report = Report(settings, options.output)
     if options.overwrite or not all(os.path.exists(job.target) for job in jobs):
         from amd_restore.apps.files.engine import Engine
         from amd_restore.apps.files.restorer import Restorer

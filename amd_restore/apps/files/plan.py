@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import TypeVar
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, TypeVar
 
 from amd_restore.atomic import remove_stale, try_writing
 from amd_restore.errors import AMDRestoreError
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
+IN_OUTPUT = "in the output folder"  # a kind of what is left out
+_RESTORED = "_restored"  # is added to names of outputs that would be those of inputs
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
 
 
@@ -36,14 +39,16 @@ def plan_jobs(
     recursive: bool = False,
     extras: Sequence[str] = (),
     frames: bool = False,
+    left_out: Counter[str] | None = None,
 ) -> list[Job]:
     """Inputs with their outputs; no two outputs share a name and none is an input, letter case aside.
 
     ``a.jpg`` and ``a.png`` that would both become ``a.png`` are written as ``a_jpg.png`` and ``a_png.png``;
-    an output that would replace an input gets ``_restored`` added. Where the source is one file, an ``output`` with the
+    an output that would replace an input gets ``_restored`` added, and where the outputs lie among the inputs, all get
+    it that have no ``suffix`` (see :func:`set_apart`). Where the source is one file, an ``output`` with the
     suffix of an image is the file to write, unless a folder of that name exists. ``extras`` are the further outputs of
-    each image, see :meth:`Job.beside`. With ``frames`` a GIF stays one, else it becomes a
-    PNG.
+    each image, see :meth:`Job.beside`. With ``frames`` a GIF stays one, else it becomes a PNG. ``left_out`` counts
+    what is in the folder and no input, by kind.
 
     Raises:
         AMDRestoreError: the source does not exist, or holds no image; an extra would replace another picture.
@@ -51,42 +56,94 @@ def plan_jobs(
     if source.is_file() and is_image_name(output, frames) and not output.is_dir():
         target = output.with_name(f"{output.stem}{suffix}{EXTENSIONS.get(ext, output.suffix)}")
         return [Job(source, target if _key(target) != _key(source) else _restored(target))]
-    root, sources = find_sources(source, output, recursive)
+    left_out = Counter() if left_out is None else left_out
+    root, sources = find_sources(source, output, recursive, left_out)
+    if source.is_dir():
+        suffix, sources = set_apart(sources, root, output, _key, _key, suffix, left_out)
     taken = {_key(path) for path in sources}
     targets = name_targets(sources, root, output, taken, _key, suffix, ext, extras, frames)
     return [Job(path, target) for path, target in zip(sources, targets, strict=True)]
 
 
-def find_sources(source: Path, output: Path | None, recursive: bool) -> tuple[Path, list[Path]]:
+def find_sources(source: Path, output: Path | None, recursive: bool, left_out: Counter[str]) -> tuple[Path, list[Path]]:
     """The folder that relative names start from, and the images; those in the folder ``output`` are left out.
 
     Raises:
         AMDRestoreError: the source does not exist, cannot be listed, or holds no image.
     """
-    from amd_restore.image_io import READABLE_SUFFIXES
-
     if source.is_file():
         return source.parent, [source]
     if not source.is_dir():
         raise AMDRestoreError(f"{source}: no such file or folder; check -i")
-    skipped = None if output is None else output.resolve()
-    inside = skipped is not None and source.resolve() in skipped.parents
     try:
-        found = sorted(
-            path
-            for path in _walk(source, recursive)
-            if path.suffix.lower() in READABLE_SUFFIXES
-            and path.is_file()
-            # Results of an earlier run inside the input folder are no inputs.
-            and not (inside and skipped in path.resolve().parents)
-        )
+        found = sorted(path for path in _walk(source, output, recursive, left_out) if is_input(path.name, left_out))
     except OSError as error:
         raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
     if not found:
-        names = " ".join(READABLE_SUFFIXES)
         advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
-        raise AMDRestoreError(f"{source}: no image in this folder ({names}); {advice}")
+        raise AMDRestoreError(f"{source}: no image in this folder{omissions(left_out)}; {advice}")
     return source, found
+
+
+def is_input(name: str, left_out: Counter[str]) -> bool:
+    """Whether the name of a file is that of an image, and no hidden one; ``left_out`` counts the others."""
+    from amd_restore.image_io import READABLE_SUFFIXES
+
+    path = PurePosixPath(name)
+    if any(part.startswith(".") for part in path.parts):
+        left_out["hidden"] += 1
+    elif path.suffix.lower() in READABLE_SUFFIXES:
+        return True
+    else:
+        left_out[path.suffix.lower() or "without suffix"] += 1
+    return False
+
+
+def omissions(left_out: Counter[str]) -> str:
+    """What was left out, as the end of a sentence."""
+    return (
+        "; left out: " + ", ".join(f"{kind} {count}" for kind, count in sorted((+left_out).items()))
+        if +left_out
+        else ""
+    )
+
+
+def set_apart(
+    sources: Sequence[AnyPath],
+    root: PurePath,
+    output: PurePath,
+    key: Callable[[Any], str],
+    output_key: Callable[[Any], str],
+    suffix: str,
+    left_out: Counter[str],
+) -> tuple[str, list[AnyPath]]:
+    """Where outputs lie among the inputs: the suffix that they all get, and the inputs without earlier outputs.
+
+    Those are known by their names: that of another input, the suffix, and what :func:`name_targets` or an extra adds.
+    """
+    from amd_restore.image_io import READABLE_SUFFIXES
+
+    homes = {path.parent: key(path.parent) for path in sources}
+    goals = {folder: output_key(output / folder.relative_to(root)) for folder in homes}
+    if not set(homes.values()) & set(goals.values()):
+        return suffix, list(sources)
+    suffix = suffix or _RESTORED
+    mark = re.compile(f"(?={re.escape(suffix.casefold())})")
+    kinds = "|".join(name[1:] for name in READABLE_SUFFIXES)
+    rest = re.compile(rf"(_({kinds}))?(_(sample\d+|uncertainty|compare))?")
+    names = {(goals[path.parent], path.stem.casefold()) for path in sources}
+
+    def is_output(path: AnyPath) -> bool:
+        stem, ends = path.stem.casefold(), len(suffix.casefold())
+        return any(
+            (homes[path.parent], stem[: found.start()]) in names and rest.fullmatch(stem[found.start() + ends :])
+            for found in mark.finditer(stem)
+        )
+
+    kept = [path for path in sources if not is_output(path)]
+    if len(kept) < len(sources):
+        left_out["earlier outputs"] += len(sources) - len(kept)
+    return suffix, kept
 
 
 def name_targets(
@@ -157,19 +214,38 @@ def check_writable(folder: Path) -> None:
 
 def clear_stale(jobs: list[Job]) -> int:
     """Remove temporary files that a killed run left beside the outputs of ``jobs``; returns how many."""
-    return sum(remove_stale(folder) for folder in sorted({job.target.parent for job in jobs}))
+    # Behind a link, the temporary file lies beside the file that it leads to.
+    return sum(map(remove_stale, sorted({os.path.dirname(os.path.realpath(job.target)) for job in jobs})))
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Entries that are not hidden; links to folders are not entered, for they may lead in circles."""
+def _walk(folder: Path, output: Path | None, recursive: bool, left_out: Counter[str]) -> Iterator[Path]:
+    """Files; links to folders are not entered, for they may lead in circles, nor is a folder of outputs."""
+    above = output is not None and folder.resolve() in output.resolve().parents
+    skipped = output.resolve() if output is not None and above else None
 
     def fail(error: OSError) -> None:
         if Path(error.filename) == folder:  # a locked folder further down costs only itself
             raise error
+        left_out["locked folders"] += 1
 
     for parent, folders, names in os.walk(folder, onerror=fail):
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        for name in names:
+            path = Path(parent, name)
+            if path.is_file():
+                yield path
+            else:
+                left_out["broken links" if path.is_symlink() else "no files"] += 1
+        entered = []
+        for name in folders:
+            path = Path(parent, name)
+            if path.resolve() == skipped:
+                left_out[IN_OUTPUT] += sum(len(names) for _, _, names in os.walk(path)) if recursive else 0
+            elif name.startswith(".") or not recursive or path.is_symlink():
+                kind = "hidden" if name.startswith(".") else "links to folders" if path.is_symlink() else "folders"
+                left_out[kind] += 1
+            else:
+                entered.append(name)
+        folders[:] = entered
 
 
 def _beside(target: AnyPath, what: str, suffix: str) -> AnyPath:
@@ -184,7 +260,7 @@ def _target(path: PurePath, root: PurePath, output: AnyPath, suffix: str, ext: s
 
 
 def _restored(target: AnyPath) -> AnyPath:
-    return target.with_name(f"{target.stem}_restored{target.suffix}")
+    return target.with_name(f"{target.stem}{_RESTORED}{target.suffix}")
 
 
 def _key(path: Path) -> str:

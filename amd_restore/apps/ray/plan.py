@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
-from amd_restore.apps.files.plan import EXTENSIONS, find_sources, is_image_name, name_targets, plan_jobs
+from amd_restore.apps.files.plan import (
+    EXTENSIONS,
+    IN_OUTPUT,
+    find_sources,
+    is_image_name,
+    is_input,
+    name_targets,
+    omissions,
+    plan_jobs,
+    set_apart,
+)
 from amd_restore.apps.ray.storage import is_url, list_folder, split_url
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import READABLE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -38,18 +48,20 @@ def plan_cluster_jobs(
     recursive: bool = False,
     extras: Sequence[str] = (),
     frames: bool = False,
+    left_out: Counter[str] | None = None,
 ) -> list[ClusterJob]:
     """Inputs with their outputs; arguments and errors as ``apps.files.plan.plan_jobs``, and URLs besides.
 
     Raises:
         AMDRestoreError: a store cannot be listed.
     """
+    left_out = Counter() if left_out is None else left_out
     if not is_url(source) and not is_url(output):
-        jobs = plan_jobs(Path(source), Path(output), suffix, ext, recursive, extras, frames)
+        jobs = plan_jobs(Path(source), Path(output), suffix, ext, recursive, extras, frames, left_out)
         return [ClusterJob(str(job.source), str(job.target)) for job in jobs]
     from_prefix, root = _split(source)
     to_prefix, folder = _split(output)
-    names = _names(source, output, recursive)
+    names = _names(source, output, recursive, left_out)
     if names is None:
         if is_image_name(folder, frames) and (is_url(output) or not os.path.isdir(output)):
             target = folder.with_name(f"{folder.stem}{suffix}{EXTENSIONS.get(ext, folder.suffix)}")
@@ -58,9 +70,18 @@ def plan_cluster_jobs(
             return [ClusterJob(str(source), _join(to_prefix, target))]
         root, names = root.parent, [root.name]
         sources = [str(source)]
+        paths = [root / names[0]]
     else:
-        sources = [f"{str(source).rstrip('/')}/{name}" for name in names]
-    paths = [root / name for name in names]
+        suffix, paths = set_apart(
+            [root / name for name in names],
+            root,
+            folder,
+            lambda path: _key(from_prefix, path),
+            lambda path: _key(to_prefix, path),
+            suffix,
+            left_out,
+        )
+        sources = [f"{str(source).rstrip('/')}/{path.relative_to(root).as_posix()}" for path in paths]
     taken = {_key(from_prefix, path) for path in paths}
     targets = name_targets(paths, root, folder, taken, lambda path: _key(to_prefix, path), suffix, ext, extras, frames)
     return [ClusterJob(name, _join(to_prefix, target)) for name, target in zip(sources, targets, strict=True)]
@@ -76,30 +97,27 @@ def present(items: Sequence[ClusterJob], output: str | Path) -> set[ClusterJob]:
     return {item for item in items if item.target in names}
 
 
-def _names(source: str | Path, output: str | Path, recursive: bool) -> list[str] | None:
+def _names(source: str | Path, output: str | Path, recursive: bool, left_out: Counter[str]) -> list[str] | None:
     """Pictures in the folder ``source``, relative to it; None if it is a file."""
     if is_url(source):
         listed = list_folder(str(source), recursive)
     elif os.path.isfile(source):
         return None
     else:
-        root, found = find_sources(Path(source), None, recursive)
+        root, found = find_sources(Path(source), None, recursive, left_out)
         return [path.relative_to(root).as_posix() for path in found]
     if listed is None:
         return None
     # Results of an earlier run inside the input folder are no inputs.
     base, inside = str(source).rstrip("/") + "/", str(output).rstrip("/") + "/"
     skipped = inside[len(base) :] if inside.startswith(base) and inside != base else None
-    names = [
-        name
-        for name in listed
-        if name.lower().endswith(READABLE_SUFFIXES)
-        and not any(part.startswith(".") for part in name.split("/"))  # hidden, or a way out of the output folder
-        and not (skipped and name.startswith(skipped))
-    ]
+    outside = [name for name in listed if not (skipped and name.startswith(skipped))]
+    left_out[IN_OUTPUT] += len(listed) - len(outside)
+    # A hidden part of a name might also be a way out of the output folder.
+    names = [name for name in outside if is_input(name, left_out)]
     if not names:
         advice = "name another one" if recursive else "name another one, or look deeper with --recursive"
-        raise AMDRestoreError(f"{source}: no image there ({' '.join(READABLE_SUFFIXES)}); {advice}")
+        raise AMDRestoreError(f"{source}: no image there{omissions(left_out)}; {advice}")
     return names
 
 
