@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.archs.latent.codecs import build_codec
 from amd_restore.atomic import write_atomically
 from amd_restore.diffusion import PREDICTION_TYPES, SAMPLERS, STARTS, Codec, Denoiser, Recipe, build_process
@@ -199,7 +200,7 @@ def load_checkpoint(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
     return _read(Path(path), with_tensors=True)
 
 
-def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
+def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> RestorationNetwork:
     """The network a header describes, in evaluation mode.
 
     Args:
@@ -214,16 +215,14 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     options = dict(header.network)
     kind = options.pop("type")
     try:
-        net: nn.Module = ARCH_REGISTRY.get(kind)(**options)
+        net = checked_network(ARCH_REGISTRY.get(kind)(**options))
         check_network_base(header, net)
         if state_dict is not None:
             net.load_state_dict(split_encoder(state_dict)[1])
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise AMDRestoreError(f"weights of '{header.name}' do not fit {kind}: {reason[:300]}") from error
-    if getattr(net, "base_fingerprint", None):
-        net = net.merged()  # type: ignore[operator]  # LatentNetwork's
-    return net.eval()
+    return (net.merged() if net.base_fingerprint else net).eval()
 
 
 def build_denoiser(header: Header, net: nn.Module, dtype: torch.dtype = torch.float32) -> Denoiser:
@@ -242,7 +241,7 @@ def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None =
         AMDRestoreError: the autoencoder cannot be loaded, or is another one than in training.
     """
     codec = build_codec(header.codec)
-    _check_base(header, "codec", getattr(codec, "fingerprint", None), header.codec)
+    _check_base(header, "codec", codec.fingerprint, header.codec)
     trained, _ = split_encoder(state_dict or {})
     if trained:
         codec.load_trained_state(trained)
@@ -255,13 +254,13 @@ def split_encoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     return encoder, {k: v for k, v in state_dict.items() if not k.startswith(ENCODER_PREFIX)}
 
 
-def check_network_base(header: Header, net: nn.Module) -> None:
+def check_network_base(header: Header, net: RestorationNetwork) -> None:
     """Compare the base that ``net`` found with the one that ``header``'s adapter was trained on.
 
     Raises:
         AMDRestoreError: it is another one.
     """
-    _check_base(header, "network", getattr(net, "base_fingerprint", None), header.network)
+    _check_base(header, "network", net.base_fingerprint, header.network)
 
 
 def _check_base(header: Header, what: str, found: str | None, options: Mapping[str, Any]) -> None:

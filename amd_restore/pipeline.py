@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from amd_restore.archs.base import checked_network
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.checkpoint import (
     DEFAULT_MODEL,
@@ -77,9 +78,9 @@ class RestorationPipeline:
         self.header = header
         self.device = resolve_device(device)
         self.codec = (codec or build_header_codec(header)).to(self.device)
-        net = net.eval().requires_grad_(False).to(self.device)
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self.denoiser = build_denoiser(header, net, resolve_dtype(dtype, self.device))
+        self.net = checked_network(net).eval().requires_grad_(False).to(self.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.denoiser = build_denoiser(header, self.net, resolve_dtype(dtype, self.device))
         self._resident = max(memory.process_memory() + memory.KEPT, memory.RUNTIME)
         self._probed: tuple[nn.Module, float] | None = None
         self._loading: dict[str, Any] = {"device": self.device, "dtype": self.dtype}  # of header.mean
@@ -144,7 +145,7 @@ class RestorationPipeline:
 
         With a halo of at least this, tiled and untiled results are the same but for rounding.
         """
-        radius = getattr(self.denoiser.net, "radius", None)
+        radius = self.net.radius
         return None if radius is None else radius * num_steps * self.codec.lq_patch
 
     def halo(self, num_steps: int) -> int:
@@ -304,7 +305,7 @@ class RestorationPipeline:
         halo = own_halo + (options.post.halo if options.post else 0)
         padded = self._padded_side(height), self._padded_side(width)
         sides = self._tile_sides(count, padded, halo, options, kept)
-        align = self.codec.lq_patch * getattr(self.denoiser.net, "multiple", 1)  # of its deepest grid
+        align = self.codec.lq_patch * self.net.multiple
         rows, columns = (plan_axis(side, tile, halo, align) for side, tile in zip(padded, sides, strict=True))
 
         def restore(top: int, bottom: int, left: int, right: int) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.registry import ARCH_REGISTRY
 
@@ -62,7 +63,7 @@ def _widened(value: Tensor, own: Tensor | None) -> Tensor:
 
 
 @ARCH_REGISTRY.register()
-class FlatDenoiser(nn.Module):
+class FlatDenoiser(RestorationNetwork):
     """Stack of residual blocks at the resolution of the latent grid, without normalisation.
 
     No layer looks at global statistics, so the receptive field is finite and tiles agree exactly with the whole.
@@ -117,17 +118,6 @@ class FlatDenoiser(nn.Module):
         return grown
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        """Raw prediction.
-
-        Args:
-            x_t: scaled state (B, C, h, w).
-            t: times in [0, 1], (B,).
-            cond: condition (B, K, h, w); None uses the learned null condition.
-            keep: bool (B,), False where the null condition replaces ``cond``.
-
-        Returns:
-            (B, C, h, w).
-        """
         cond = given_condition(cond, self.null_cond, keep, x_t)
         emb = self.time_mlp(time_features(t, self.time_feat))
         hidden = self.conv_in(torch.cat([x_t, cond], dim=1))

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore import compat
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.archs.flat_arch import zero_
 from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.registry import ARCH_REGISTRY
 
 
 @ARCH_REGISTRY.register()
-class CondUNet(nn.Module):
+class CondUNet(RestorationNetwork):
     """diffusers' ``UNet2DModel`` with the condition concatenated to the state.
 
     Its group normalisation sees the whole input, so tiles agree with the whole only approximately.
@@ -27,8 +28,6 @@ class CondUNet(nn.Module):
         layers_per_block: residual layers at each resolution.
         attention: whether the lowest resolution has self-attention.
     """
-
-    radius = None  # global normalisation: no finite receptive field
 
     def __init__(
         self,
@@ -60,7 +59,6 @@ class CondUNet(nn.Module):
         zero_(self.unet.conv_out)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        """Raw prediction; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`."""
         height, width = x_t.shape[2:]
         cond = given_condition(cond, self.null_cond, keep, x_t)
         hidden = torch.cat([x_t, cond], dim=1)

@@ -117,7 +117,7 @@ def load_network(
     if backend == "torch":
         return build_network(header, state_dict)
     with torch.device("meta"):
-        plain = build_network(header)  # for what it says about itself; holds no weights
+        plain = build_network(header)  # for its radius and the shapes of its weights; holds none
     build_check = {name: tuple(value.shape) for name, value in plain.state_dict().items()}
     if build_check != {name: tuple(value.shape) for name, value in state_dict.items()}:
         build_network(header, state_dict)  # raises and says what does not fit
@@ -125,8 +125,7 @@ def load_network(
 
     model = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", backend)
     threads = threads or torch.get_num_threads()
-    reach = getattr(plain, "radius", None), getattr(plain, "multiple", 1)
-    own = (threads, state_dict["null_cond"], *reach)
+    own = (threads, state_dict["null_cond"], plain.radius, plain.multiple)
     if backend == "onnx":
         return runtime.OnnxRuntimeNetwork(model, *own).eval()
     low = dtype != "fp32" and has_bfloat16(torch.device("cpu"))  # emulated it is slower and less exact than float32

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.backends.graph import INPUTS
 from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.errors import AMDRestoreError
@@ -16,15 +17,14 @@ from amd_restore.errors import AMDRestoreError
 Array = np.ndarray[Any, Any]
 
 
-class GraphNetwork(nn.Module):
+class GraphNetwork(RestorationNetwork):
     """A graph of :mod:`~amd_restore.backends.graph` behind the calling convention of the architectures.
 
     Safe to call from several threads at once. Without gradients.
 
     Args:
         null_cond: the learned null condition (1, K, 1, 1).
-        radius, multiple: of the network's receptive field and its coarsest grid, as the architecture's attributes of
-            those names.
+        radius, multiple: of the network that the graph was made from.
     """
 
     def __init__(self, null_cond: Tensor, radius: int | None, multiple: int = 1) -> None:
@@ -38,7 +38,7 @@ class GraphNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        """Raw prediction, float32; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`.
+        """Raw prediction, float32; see :class:`~amd_restore.archs.base.RestorationNetwork`.
 
         Raises:
             AMDRestoreError: a tensor is not on the CPU.

@@ -63,6 +63,11 @@ class Codec(Protocol):
     patch: int
 
     @property
+    def fingerprint(self) -> str | None:
+        """Names the frozen weights; None without any."""
+        ...
+
+    @property
     def channels(self) -> int: ...
 
     @property
@@ -129,6 +134,7 @@ class ResidualCodec:
     """
 
     name = "residual"
+    fingerprint: str | None = None
 
     def __init__(self, scale: int, patch: int = 4, std: float = 0.07) -> None:
         if scale < 1 or patch % scale:

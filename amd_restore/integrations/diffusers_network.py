@@ -57,7 +57,7 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
         Raises:
             AMDRestoreError: the network looks at the whole image, or ``tile`` is below 1.
         """
-        if getattr(self.net, "radius", None) is None:
+        if self.net.radius is None:
             raise AMDRestoreError(f"{type(self.net).__name__} looks at the whole image: it cannot be tiled exactly")
         if tile < 1:
             raise AMDRestoreError(f"tile must be at least 1, got {tile}")
@@ -90,8 +90,8 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
         return output.float()
 
     def _tiled(self, sample: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        tile, radius, multiple = self._tile, self.net.radius, getattr(self.net, "multiple", 1)
-        assert tile is not None and isinstance(radius, int) and isinstance(multiple, int)
+        tile, radius, multiple = self._tile, self.net.radius, self.net.multiple
+        assert tile is not None and radius is not None
         # Windows begin where a cell of the coarsest grid does.
         tile, halo = -(-tile // multiple) * multiple, -(-radius // multiple) * multiple
         height, width = sample.shape[2:]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amd_restore.archs.base import checked_network
 from amd_restore.losses.diagnostics import errors_by_zone, group_diversity, sizes_of_step, zone_cosine
 from amd_restore.losses.dmd import (
     denoising_loss,
@@ -43,7 +44,7 @@ class DMDModel(StudentModel):
         The real score is the teacher's average, the fake one goes on from its raw weights.
         """
         paths = self.opt["path"]
-        self.net_teacher = channels_last(build_network(self.opt["network_teacher"])).to(self.device)
+        self.net_teacher = channels_last(checked_network(build_network(self.opt["network_teacher"]))).to(self.device)
         if paths.get("pretrain_network_teacher"):
             self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
         self.net_teacher.eval().requires_grad_(False)

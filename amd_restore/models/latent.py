@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.archs.latent.codecs import build_codec
 from amd_restore.archs.latent.pretrained import scheduler_process
 from amd_restore.checkpoint import SOURCE_KEY, split_encoder
@@ -109,15 +110,17 @@ def _process_options(opt: Mapping[str, Any], run: RunOptions) -> tuple[dict[str,
     return scheduler_process(source, diffusion.scheduler_subfolder)
 
 
-def rebuild_options(net: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """``{type, ...}`` that rebuilds ``net``; ``options`` of the option file are that unless it knows better."""
-    known = net.rebuild_options() if hasattr(net, "rebuild_options") else options
-    return {"type": options["type"], **known}
+def rebuild_options(net: RestorationNetwork, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor options for ``net``: its own ``rebuild_options()`` if it has any, else the option file's."""
+    own = net.rebuild_options()
+    return {"type": options["type"], **(options if own is None else own)}
 
 
-def bases(net: Any, codec: Any) -> dict[str, str]:
+def bases(net: nn.Module, codec: Codec) -> dict[str, str]:
     """Fingerprints of the weights that ``net`` and ``codec`` need and no training of ours saves."""
-    found = {"network": getattr(net, "base_fingerprint", None), "codec": getattr(codec, "fingerprint", None)}
+    # Discriminators are saved by the same function and keep no contract.
+    network = net.base_fingerprint if isinstance(net, RestorationNetwork) else None
+    found = {"network": network, "codec": codec.fingerprint}
     return {key: value for key, value in found.items() if value}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.atomic import write_atomically
 from amd_restore.checkpoint import check_network_base, load_checkpoint, split_encoder
 from amd_restore.errors import AMDRestoreError
@@ -60,7 +61,7 @@ def load_weights(
     state: Mapping[str, Tensor]
     if path.suffix == ".safetensors":
         header, state = load_checkpoint(path)
-        check_network_base(header, net)
+        check_network_base(header, checked_network(net))
         _, state = split_encoder(state)
     else:
         try:
@@ -70,14 +71,14 @@ def load_weights(
             raise AMDRestoreError(
                 f"{path}: not a weights file of BasicSR ({type(error).__name__}), or damaged"
             ) from error
-        found = getattr(net, "base_fingerprint", None)
+        found = net.base_fingerprint if isinstance(net, RestorationNetwork) else None
         if base and found and base != found:
             raise AMDRestoreError(
                 f"{path}: an adapter of other weights than pretrained_model_name_or_path holds now "
                 f"(fingerprint {found}, wanted {base}); put the original ones there"
             )
     if grow:
-        state = net.grow(state) if hasattr(net, "grow") else state  # type: ignore[operator]  # FlatDenoiser's
+        state = net.grow(state) if isinstance(net, RestorationNetwork) else state
         state = {key: _grown(value, net.state_dict().get(key)) for key, value in state.items()}
     try:
         net.load_state_dict(state, strict=strict)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.checkpoint import ENCODER_PREFIX, Header, load_checkpoint, save_checkpoint
 from amd_restore.data.degradations import build_degradation
 from amd_restore.diffusion import Denoiser, Recipe, cell_sized, field_noise, restore_latent
@@ -121,7 +122,7 @@ class RestorationModel(TrainingStep, SRModel):
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """BasicSR's, in channels-last layout, on CPUs too."""
-        net = channels_last(net)
+        net = channels_last(checked_network(net))
         if not self.opt["dist"]:
             wrapped: nn.Module = super().model_to_device(net)
             return wrapped
@@ -223,7 +224,7 @@ class RestorationModel(TrainingStep, SRModel):
 
     # ---- saving and resuming ----------------------------------------------------------------------------------
 
-    def header(self, net: nn.Module | None = None) -> Header:
+    def header(self, net: RestorationNetwork | None = None) -> Header:
         """Description that travels with exported weights, those of ``net`` if they are not ``net_g``'s."""
         net = net or self.get_bare_model(self.net_g)
         steps = tuple(self.run.distill.num_steps) if self.kind == "student" else (1, 4, 10, 20)

@@ -15,8 +15,9 @@ import pytest
 import torch
 from places import REPOSITORY
 from tiny_model import save_tiny, tiny_header
-from torch import Tensor, nn
+from torch import Tensor
 
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference import memory
 from amd_restore.inference.memory import MIB, Workload, choose_tile, plan_tile, probed_cost
@@ -83,7 +84,7 @@ def test_probes_see_what_is_allocated() -> None:
 
 
 def test_unknown_networks_are_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other(nn.Module):
+    class Other(RestorationNetwork):
         radius = 0
 
         def forward(self, x_t: Tensor, *_: Any) -> Tensor:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from places import REPOSITORY
 from tiny_model import save_tiny, tiny_header
-from torch import nn
 from torch.nn import functional as F
 
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.checkpoint import build_network, load_checkpoint, released_models
 from amd_restore.diffusion import field_noise, sample_ode
 from amd_restore.errors import AMDRestoreError
@@ -149,8 +149,8 @@ def test_answers_that_are_not_finite_are_not_images(pipeline: RestorationPipelin
 
 @pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate 2 GiB", "can't allocate memory: you tried"])
 def test_out_of_memory_says_what_helps(weights: Path, text: str) -> None:
-    class Full(nn.Module):
-        def forward(self, *_: Any) -> None:
+    class Full(RestorationNetwork):
+        def forward(self, *_: Any) -> torch.Tensor:
             raise RuntimeError(text)
 
     full = RestorationPipeline(tiny_header(), Full(), "cpu", torch.float32)

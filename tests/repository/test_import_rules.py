@@ -50,7 +50,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "image_io": {"registry"},
         "inference": {"precision", "image_io", "diffusion"},
         "postprocess": {"image_io"},
-        "backends": {"precision", "checkpoint", "diffusion", "image_io"},
+        "backends": {"precision", "checkpoint", "diffusion", "archs", "image_io"},
         "pipeline": {"precision", "checkpoint", "diffusion", "archs", "image_io", "inference", "backends"},
         "integrations": {"compat", "checkpoint", "diffusion", "pipeline"},
     },

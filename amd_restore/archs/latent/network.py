@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amd_restore.archs.base import RestorationNetwork
 from amd_restore.archs.flat_arch import zero_
 from amd_restore.archs.latent.adapters import FrozenBase, checkpoint_blocks, set_checkpointing, shared_base
 from amd_restore.archs.latent.pretrained import build_from_config, load_model, plain_config
@@ -22,7 +23,7 @@ from amd_restore.errors import AMDRestoreError
 CONDITIONS = ("concat", "start")
 
 
-class LatentNetwork(nn.Module):
+class LatentNetwork(RestorationNetwork):
     """A network of diffusers behind our calling convention; subclasses name the class and call it.
 
     With neither ``lora`` nor ``frozen`` the network is a full copy of its own and all of it is trained. With ``lora``
@@ -53,7 +54,6 @@ class LatentNetwork(nn.Module):
         AMDRestoreError: no such model, or options that contradict each other or it.
     """
 
-    radius = None  # attention and group normalisation see the whole input
     diffusers_class: str
     default_subfolder: str
     default_targets: tuple[str, ...]
@@ -147,7 +147,7 @@ class LatentNetwork(nn.Module):
     # ---- the call ---------------------------------------------------------------------------------------------
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        """Raw prediction; arguments and result as in :class:`~amd_restore.archs.flat_arch.FlatDenoiser`.
+        """Raw prediction, see :class:`~amd_restore.archs.base.RestorationNetwork`.
 
         ``cond`` None also takes the negative prompt, as ``keep`` does where it is False.
         """
