@@ -1,9 +1,9 @@
 """Adaptive Matching Distillation (AMD, Bai et al. 2026, 2602.07345): from rewards to weights.
 
 The advantage (eq. 12) and the adaptation (eq. 13) are the paper's. The paper describes Repulsive Landscape
-Sharpening in words; its closed form here is ours, and so are the floor of the group's deviation and the
-spatial case, where rewards are maps and every location has its own group statistics. A reward that does not
-vary over the image is the constant map.
+Sharpening in words; its closed form here is ours, and so are the floor of the group's standard deviation, the
+advantage relative to the teacher, and the spatial case, where rewards are maps and every location has its own
+statistics. A reward that does not vary over the image is the constant map.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ def group_advantage(rewards: Tensor, group_size: int, std_floor: float | Tensor 
             condition.
         group_size: samples per condition. One sample has no peers: its advantage is 0 and AMD is DMD.
         std_floor: lower bound of the group's standard deviation in units of the reward (ours). Without it, a
-            group of nearly equal rewards turns the clip into a sign function.
+            group of nearly equal rewards turns the clip into a sign function, and a group of two always does.
         eps: the paper's guard against division by zero.
 
     Returns:
-        Advantage in [-1, 1], the shape of ``rewards``; the deviation is the population's (divided by G).
+        Advantage in [-1, 1], the shape of ``rewards``. The standard deviation is the unbiased estimate (divided
+        by G - 1): the population's would make both advantages of a group of two equal to one whatever the rewards.
 
     Raises:
         ValueError: when the batch does not divide into groups.
@@ -38,9 +39,54 @@ def group_advantage(rewards: Tensor, group_size: int, std_floor: float | Tensor 
         raise ValueError(f"a batch of {rewards.shape[0]} rewards does not divide into groups of {group_size}")
     groups = rewards.float().reshape(-1, group_size, *rewards.shape[1:])
     centred = groups - groups.mean(dim=1, keepdim=True)
-    std = centred.square().mean(dim=1, keepdim=True).sqrt()
+    std = (centred.square().sum(dim=1, keepdim=True) / max(group_size - 1, 1)).sqrt()
     floor = torch.as_tensor(std_floor, dtype=std.dtype, device=std.device)
     return (centred / (torch.maximum(std, floor) + eps)).clamp(-1.0, 1.0).reshape(rewards.shape)
+
+
+def greatest_advantage(group_size: int) -> float:
+    """Least upper bound of :func:`group_advantage` in groups of this size: 1 after clipping, less in a group of two."""
+    return min(1.0, (group_size - 1) / group_size**0.5) if group_size > 1 else 1.0
+
+
+@torch.no_grad()
+def relative_advantage(rewards: Tensor, reference: Tensor, scale: float | Tensor, eps: float = 1e-6) -> Tensor:
+    """How much better each sample is than the teacher's of the same condition: ``clip((R - R_teacher) / scale)``.
+
+    Ours. A Forbidden Zone is where the student is *worse than the teacher*, so a sample that is already better than
+    the teacher's is matched less, and no group is needed.
+
+    Args:
+        rewards: of the student's samples, higher is better, (B,) or (B, 1, h, w).
+        reference: of the teacher's samples of the same conditions, same shape.
+        scale: size of a usual difference across images, in units of the reward.
+        eps: guard against division by zero.
+
+    Returns:
+        Advantage in [-1, 1], the shape of ``rewards``.
+    """
+    return ((rewards.float() - reference.float()) / (scale + eps)).clamp(-1.0, 1.0)
+
+
+@torch.no_grad()
+def permuted_advantage(advantage: Tensor, group_size: int, generator: torch.Generator | None = None) -> Tensor:
+    """The control for every claim about the advantage: the same values, each given to another sample.
+
+    Args:
+        advantage: (B,) or (B, 1, h, w), in consecutive blocks of ``group_size``.
+        group_size: above 1, values move inside their group, to another member; with 1, to another image.
+        generator: source of the random shift; on the CPU.
+
+    Returns:
+        The shape of ``advantage``. A batch of one image without a group stays as it is.
+    """
+    groups = advantage.reshape(-1, group_size, *advantage.shape[1:])
+    dim = 1 if group_size > 1 else 0
+    count = groups.shape[dim]
+    if count < 2:
+        return advantage
+    shift = int(torch.randint(1, count, (1,), generator=generator))
+    return groups.roll(shift, dims=dim).reshape(advantage.shape)
 
 
 @torch.no_grad()

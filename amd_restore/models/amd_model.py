@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from amd_restore.losses.amd import group_advantage, score_adaptation, sharpening_weight
+from amd_restore.losses.amd import greatest_advantage, group_advantage, score_adaptation, sharpening_weight
 from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
@@ -50,8 +50,8 @@ class AMDModel(DMDModel):
             if self.diagnosing:
                 self.log(
                     reward__group_std=self.reward.std_total,
-                    # In eq. 12 eps keeps the extremes of a group of two below 1; whether they round to 1 is chance.
-                    amd__clipped_share=(advantage.abs() > 0.99).float(),
+                    # In a group of two no advantage exceeds 1 / sqrt(2); eps keeps the extremes just below.
+                    amd__clipped_share=(advantage.abs() > 0.99 * greatest_advantage(options.group_size)).float(),
                     amd__forbidden_share=(advantage < 0).float(),
                 )
                 self.log_of_batch(_summaries, *score_adaptation(advantage, options.adaptation_strength))

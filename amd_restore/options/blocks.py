@@ -243,7 +243,9 @@ class DistillOptions:
     sharpening_strength: float = option(0.5, "sharpening of the fake score; 0 is DMD", low=0)
     spatial: bool = option(False, "an advantage for each location, from rewards that have a map")
     map_sigma: float = option(1.0, "blur of the reward maps, in cells of the latent grid", low=0)
-    std_floor: float = option(0.0, "least group deviation, relative to its running mean", low=0)
+    std_floor: float = option(
+        0.0, "least standard deviation of a group, relative to its running mean; at least 1 with group_size 2", low=0
+    )
     t_min: float = option(0.02, "least time at which scores are compared", low=0, below=1)
     t_max: float = option(0.98, "greatest time at which scores are compared", above=0, high=1)
     normalize: bool = option(True, "divide by each sample's mean distance to the real score (DMD, eq. 8)")
@@ -279,6 +281,11 @@ class DistillOptions:
                 raise ValueError("objective regression needs weight_pix, weight_l2 or weight_percep")
         elif not (self.weight_dmd or anchored):
             raise ValueError("weight_dmd, weight_pix, weight_l2 and weight_percep are all 0; one must be greater")
+        if self.group_size == 2 and self.std_floor < 1 and (self.adaptation_strength or self.sharpening_strength):
+            raise ValueError(
+                f"std_floor ({self.std_floor:g}) with group_size 2: the advantage of two samples would be a sign only; "
+                "set std_floor: 1, or group_size: 3 or more"
+            )
         if self.start_noise and self.start != "lq":
             raise ValueError("start_noise needs start: lq; start: noise is all noise")
         if self.decode_crop is not None and self.spatial:

@@ -135,7 +135,7 @@ class RewardSum(nn.Module):
         processes count (of which each has as many), so that all of them hold the same estimate.
         """
         groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
-        variance = groups.var(dim=1, correction=0).mean(dim=0)
+        variance = groups.var(dim=1, correction=int(groups.shape[1] > 1)).mean(dim=0)
         if values.dim() == 4:
             variance = variance.mean()
         if dist.is_available() and dist.is_initialized():

@@ -10,9 +10,12 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.losses import (
     denoising_loss,
     gradient_cosine,
+    greatest_advantage,
     group_advantage,
     matching_direction,
     normalizer,
+    permuted_advantage,
+    relative_advantage,
     score_adaptation,
     sharpening_weight,
     surrogate_loss,
@@ -126,9 +129,9 @@ def test_cosine(states: dict[str, Tensor]) -> None:
 def test_advantage_is_equation_12() -> None:
     rewards = torch.tensor([1.0, 2.0, 3.0, 10.0, 5.0, 5.0, 5.0, 5.0])
     advantage = group_advantage(rewards, group_size=4, eps=0.0, std_floor=1e-9)
-    mean, std = rewards[:4].mean(), rewards[:4].std(correction=0)
+    mean, std = rewards[:4].mean(), rewards[:4].std(correction=1)
     torch.testing.assert_close(advantage[:4], ((rewards[:4] - mean) / std).clamp(-1, 1))
-    assert advantage[3] == 1.0  # (10 - 4) / 3.54 = 1.70, clipped
+    assert advantage[3] == 1.0  # (10 - 4) / 4.08 = 1.47, clipped
     assert torch.equal(advantage[4:], torch.zeros(4))
 
 
@@ -143,9 +146,41 @@ def test_advantage_ignores_offset_and_scale_of_a_condition() -> None:
 
 def test_std_floor_stops_the_clip_from_becoming_a_sign() -> None:
     nearly_equal = 0.2 + 1e-4 * torch.tensor([-1.0, 1.0, -1.0, 1.0])
-    assert (group_advantage(nearly_equal, 4).abs() > 0.98).all()
+    assert (group_advantage(nearly_equal, 4).abs() > 0.85).all()
     assert (group_advantage(nearly_equal, 4, std_floor=0.01).abs() < 0.02).all()
     assert (group_advantage(nearly_equal, 4, std_floor=torch.tensor(0.01)).abs() < 0.02).all()
+
+
+def test_a_group_of_two_is_not_clipped_whatever_its_rewards() -> None:
+    """The population's deviation of two values is half their distance: both advantages would be 1 in size."""
+    torch.manual_seed(3)
+    advantage = group_advantage(torch.randn(64), group_size=2)
+    torch.testing.assert_close(advantage.abs(), torch.full((64,), greatest_advantage(2)), rtol=1e-3, atol=1e-3)
+    # With a floor, a small difference gives a small advantage.
+    difference = torch.tensor([0.0, 0.01, 0.0, 0.4])
+    advantage = group_advantage(difference, 2, std_floor=1.0)
+    torch.testing.assert_close(advantage, torch.tensor([-0.005, 0.005, -0.2, 0.2]), rtol=1e-4, atol=1e-4)
+
+
+def test_relative_advantage_is_negative_where_the_teacher_is_better() -> None:
+    student, teacher = torch.tensor([1.0, 2.0, 3.0, 9.0]), torch.tensor([1.5, 2.0, 2.5, 1.0])
+    advantage = relative_advantage(student, teacher, scale=1.0, eps=0.0)
+    torch.testing.assert_close(advantage, torch.tensor([-0.5, 0.0, 0.5, 1.0]))
+    assert torch.equal(relative_advantage(student, student, scale=0.0), torch.zeros(4))
+    maps = relative_advantage(student.view(1, 1, 2, 2), teacher.view(1, 1, 2, 2), torch.tensor(2.0), eps=0.0)
+    torch.testing.assert_close(maps.flatten(), torch.tensor([-0.25, 0.0, 0.25, 1.0]))
+
+
+@pytest.mark.parametrize(("group_size", "moves_inside"), [(4, True), (2, True), (1, False)])
+def test_permuted_advantages_are_the_same_values_of_other_samples(group_size: int, moves_inside: bool) -> None:
+    advantage = torch.arange(8.0)
+    for seed in range(5):
+        moved = permuted_advantage(advantage, group_size, torch.Generator().manual_seed(seed))
+        assert (moved != advantage).all()
+        assert torch.equal(moved.sort().values, advantage)
+        same_group = (moved // group_size) == (advantage // group_size)
+        assert bool(same_group.all()) == moves_inside
+    assert torch.equal(permuted_advantage(advantage[:1], 1), advantage[:1])
 
 
 def test_advantage_of_maps_is_per_location() -> None:

@@ -216,7 +216,7 @@ def test_the_fake_teacher_is_sharpest_where_samples_are_worst(workshop: Path) ->
 
 
 def test_the_better_sample_of_a_group_has_the_advantage(workshop: Path) -> None:  # noqa: F811
-    model = build(workshop, group_size=2, std_floor=0.0)
+    model = build(workshop, group_size=2, std_floor=1.0)
     noise = torch.randn(model.gt.shape, generator=torch.Generator().manual_seed(0))
     amount = torch.tensor([0.02, 0.2, 0.2, 0.02]).reshape(-1, 1, 1, 1)
     advantage = model.advantage(model.gt + amount * noise, model.gt, model.lq)[0]
