@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from tiny_model import tiny_header, tiny_state
 
-from amd_restore import checkpoint
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.checkpoint import (
     METADATA_KEY,
     Header,
     build_denoiser,
     build_network,
+    files,
     load_checkpoint,
     read_header,
     resolve_weights,
@@ -183,7 +183,7 @@ def test_failed_write_keeps_the_old_file(weights: Path, monkeypatch: pytest.Monk
 def test_resolve(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_weights(weights) == weights
     assert resolve_weights(weights.parent) == weights
-    monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", weights.parent)
+    monkeypatch.setattr(files, "WEIGHTS_FOLDER", weights.parent)
     assert resolve_weights("tiny") == weights
     with pytest.raises(AMDRestoreError, match=r"tinny: neither a released model .* released models: tiny$"):
         resolve_weights("tinny")

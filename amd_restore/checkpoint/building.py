@@ -1,0 +1,91 @@
+"""Network, denoiser and codec of a header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amd_restore.archs.base import RestorationNetwork, checked_network
+from amd_restore.archs.latent.codecs import build_codec
+from amd_restore.checkpoint.header import Header
+from amd_restore.diffusion import Codec, Denoiser, build_process
+from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import ARCH_REGISTRY, import_plugins
+
+ENCODER_PREFIX = "encoder."  # of the tensors of an encoder that was trained with the network
+SOURCE_KEY = "pretrained_model_name_or_path"  # names a checkpoint of diffusers, in network and codec
+
+
+def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> RestorationNetwork:
+    """The network a header describes, in evaluation mode.
+
+    Args:
+        header: of a weights file. Where it is an adapter, its base is loaded and the two are merged.
+        state_dict: its tensors; None leaves the random initial weights.
+
+    Raises:
+        AMDRestoreError: unknown network, arguments or tensors that do not fit it, or another base.
+    """
+    # Cheap: the networks import their third parties only when they are built.
+    import_plugins("archs", "*_arch.py")
+    options = dict(header.network)
+    kind = options.pop("type")
+    try:
+        net = checked_network(ARCH_REGISTRY.get(kind)(**options))
+        check_network_base(header, net)
+        if state_dict is not None:
+            net.load_state_dict(split_encoder(state_dict)[1])
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise AMDRestoreError(f"weights of '{header.name}' do not fit {kind}: {reason[:300]}") from error
+    return (net.merged() if net.base_fingerprint else net).eval()
+
+
+def build_denoiser(header: Header, net: nn.Module, dtype: torch.dtype = torch.float32) -> Denoiser:
+    """``net`` with the process and prediction type of ``header``: ``x0 = denoiser(x_t, t, cond)``."""
+    return Denoiser(net, build_process(header.process), header.prediction_type, dtype)
+
+
+def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> Codec:
+    """The codec between images and the latents of ``header``'s network.
+
+    Args:
+        header: of a weights file.
+        state_dict: its tensors, of which those of a trained encoder are taken.
+
+    Raises:
+        AMDRestoreError: the autoencoder cannot be loaded, or is another one than in training.
+    """
+    codec = build_codec(header.codec)
+    _check_base(header, "codec", codec.fingerprint, header.codec)
+    trained, _ = split_encoder(state_dict or {})
+    if trained:
+        codec.load_trained_state(trained)
+    return codec
+
+
+def split_encoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of a trained encoder, under the codec's own names, and those of the network."""
+    encoder = {k.removeprefix(ENCODER_PREFIX): v for k, v in state_dict.items() if k.startswith(ENCODER_PREFIX)}
+    return encoder, {k: v for k, v in state_dict.items() if not k.startswith(ENCODER_PREFIX)}
+
+
+def check_network_base(header: Header, net: RestorationNetwork) -> None:
+    """Compare the base that ``net`` found with the one that ``header``'s adapter was trained on.
+
+    Raises:
+        AMDRestoreError: it is another one.
+    """
+    _check_base(header, "network", net.base_fingerprint, header.network)
+
+
+def _check_base(header: Header, what: str, found: str | None, options: Mapping[str, Any]) -> None:
+    wanted = header.bases.get(what)
+    if wanted is not None and found is not None and wanted != found:
+        raise AMDRestoreError(
+            f"weights of '{header.name}' were trained with another {what} than {options.get(SOURCE_KEY)} holds now "
+            f"(fingerprint {found}, wanted {wanted}); put the original one there"
+        )

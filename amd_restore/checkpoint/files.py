@@ -1,0 +1,119 @@
+"""Weights files: safetensors with a header in their metadata, by path or by released name.
+
+Nothing here unpickles: a weights file cannot run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from amd_restore.atomic import write_atomically
+from amd_restore.checkpoint.header import Header
+from amd_restore.errors import AMDRestoreError
+
+METADATA_KEY = "amd_restore"  # of the header, among the safetensors metadata
+DEFAULT_MODEL = "x4-real"
+WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+
+
+def save_checkpoint(
+    path: str | Path, state_dict: Mapping[str, Tensor], header: Header, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write weights and header to ``path``, whole or not at all.
+
+    Args:
+        path: ends in ``.safetensors``; folders on the way are made.
+        state_dict: tensors on any device; floating ones are stored as ``dtype``, others as they are.
+        header: what the file says about itself.
+        dtype: storage type.
+
+    Raises:
+        AMDRestoreError: a tensor is not finite in ``dtype``, or the file cannot be written.
+    """
+    tensors = {}
+    for key, value in state_dict.items():
+        tensor = value.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+            if not torch.isfinite(tensor).all():
+                raise AMDRestoreError(f"{path}: '{key}' is not finite as {dtype}; nothing was written")
+        # Clones, because safetensors refuses tensors that share memory.
+        tensors[key] = tensor.contiguous().clone()
+    write_atomically(path, to_bytes(tensors, metadata={METADATA_KEY: header.to_json()}))
+
+
+def read_header(path: str | Path) -> Header:
+    """Header of a weights file, without its tensors; errors as :func:`load_checkpoint`."""
+    return _read(Path(path), with_tensors=False)[0]
+
+
+def load_checkpoint(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
+    """Header and tensors of a weights file; floating tensors come as float32 on the CPU.
+
+    Raises:
+        AMDRestoreError: the file is missing, truncated, no safetensors file, or has no valid header.
+    """
+    return _read(Path(path), with_tensors=True)
+
+
+def released_models() -> dict[str, Path]:
+    """Names of the models in the package, with their files."""
+    return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
+
+
+def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
+    """Weights file for a released name, a file, or a folder that holds exactly one ``.safetensors``.
+
+    Raises:
+        AMDRestoreError: nothing of that name; lists the released ones.
+    """
+    released = released_models()
+    if str(name_or_path) in released:
+        return released[str(name_or_path)]
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise AMDRestoreError(
+                f"{path}: holds {len(found)} .safetensors files where one is expected; name the file itself"
+            )
+        return found[0]
+    names = ", ".join(released) or "none"
+    raise AMDRestoreError(f"{name_or_path}: neither a released model nor a weights file; released models: {names}")
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, Tensor]]:
+    if not path.is_file():
+        released = ", ".join(released_models()) or "none"
+        raise AMDRestoreError(f"{path}: no such weights file; released models: {released}")
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if with_tensors:
+                tensors = {key: _to_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AMDRestoreError(
+            f"{path}: not a complete safetensors file ({error}); download or copy it again "
+            "(.pth and .ckpt files are not read: they could run code)"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise AMDRestoreError(
+            f"{path}: has no '{METADATA_KEY}' header; use weights exported by amd_restore's save_checkpoint"
+        )
+    try:
+        return Header.from_json(metadata[METADATA_KEY]), tensors
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{path}: {error}") from error
+
+
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
