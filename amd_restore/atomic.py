@@ -14,15 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from amd_restore.errors import AMDRestoreError
 
-# Name of a temporary file: host and process that write it, so that what a killed process left can be told from what a
-# living one is writing. The suffix keeps a leftover from being taken for an image or a checkpoint.
-_TEMPORARY = re.compile(r"\.amd-restore-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]+\.part")
-_OLD = 24 * 3600.0  # seconds after which a leftover is taken for dead, whoever seems to write it
-_mine: set[str] = set()  # names that this process is writing now
+# Name of a temporary file. The process that writes it holds a lock on it, which ends with the process: unlike its
+# number, that is also visible from another container. Locks need not reach other hosts, hence the name of the host.
+# The suffix keeps a leftover from being taken for an image or a checkpoint.
+_TEMPORARY = re.compile(r"\.amd-restore-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.part")
+_OLD = 24 * 3600.0  # seconds after which a leftover counts as dead where locks do not tell
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -52,10 +52,10 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
                 receiver.write(memory.getbuffer())
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".amd-restore-{_host()}-{os.getpid()}-{secrets.token_hex(8)}.part"
-        _mine.add(temporary.name)
+        temporary, file = _open_temporary(target.parent)
+        lock = os.dup(file.fileno())  # holds the lock until the file has its name
         try:
-            with open(temporary, "xb") as file:
+            with file:
                 take_mode(temporary, old)  # before the content: the file to be replaced may be a private one
                 yield file
                 file.flush()
@@ -66,7 +66,7 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
                 os.unlink(temporary)
             raise
         finally:
-            _mine.discard(temporary.name)
+            os.close(lock)
 
 
 def real_target(path: str | Path) -> tuple[Path, os.stat_result | None]:
@@ -121,9 +121,10 @@ def try_writing(path: str | Path) -> None:
 
 
 def remove_stale(folder: str | Path) -> int:
-    """Remove temporary files in ``folder`` that nobody writes any more; returns how many there were.
+    """Remove temporary files in ``folder`` whose writer is dead; returns how many there were.
 
-    That is known for processes of this machine. Those of another one (a shared folder) count as dead after a day.
+    The writer of a locked file lives. Files of another host, or without a lock on a file system that has none, count
+    as dead after a day.
     """
     removed = 0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -132,10 +133,13 @@ def remove_stale(folder: str | Path) -> int:
             if match is None:
                 continue
             with contextlib.suppress(OSError):
-                dead = match["host"] == _host() and not _written(entry.name, int(match["process"]))
-                if dead or time.time() - entry.stat().st_mtime > _OLD:
-                    os.unlink(entry.path)
-                    removed += 1
+                with open(entry.path, "rb") as file:
+                    locked = try_lock(file)
+                    dead = locked and match["host"] == _host()
+                    old = time.time() - entry.stat().st_mtime > _OLD
+                    if dead or (old and locked is not False):
+                        os.unlink(entry.path)
+                        removed += 1
     return removed
 
 
@@ -156,12 +160,33 @@ def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _written(name: str, process: int) -> bool:
-    if process == os.getpid():  # in containers, the next run often has the number of the last one
-        return name in _mine
-    if os.name == "nt":  # os.kill would end it there
-        return True
-    return is_running(process)
+def _open_temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        path = folder / f".amd-restore-{_host()}-{secrets.token_hex(8)}.part"
+        file = open(path, "xb")
+        # Another process may have taken it for a leftover before it was locked.
+        if try_lock(file) is not False and path.exists():
+            return path, file
+        file.close()
+
+
+def try_lock(file: IO[Any] | int) -> bool | None:
+    """Lock an open file for as long as it, or a copy of its descriptor, is open, in this process or a child.
+
+    Returns:
+        Whether it is locked now; False if somebody else holds the lock, None if there are no locks here.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return None
+    return True
 
 
 def is_running(process: int) -> bool:

@@ -27,6 +27,7 @@ from amd_restore.apps.ray.packets import Packet, Packets
 from amd_restore.apps.ray.plan import ClusterJob, plan_cluster_jobs, present
 from amd_restore.apps.ray.storage import StorageError, check_url_writable, fetch, list_folder, may_pass, put
 from amd_restore.apps.ray.worker import Loaded, Order, Worker
+from amd_restore.atomic import try_lock
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, encode, write_image
 from amd_restore.inference import memory
@@ -227,8 +228,8 @@ def test_a_worker_reads_and_writes_stores(tmp_path: Path, weights: Path, store: 
     expected = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name[0] != "2"}
     assert len(expected) == 9
     assert {name.removeprefix("/out/"): store.cat_file(name) for name in store.find("/out")} == expected
-    staged = [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
-    assert staged == []
+    staged = [path.name for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+    assert staged == ["lock"]
 
 
 def test_a_large_picture_is_streamed_into_a_store(
@@ -265,12 +266,14 @@ def test_weights_travel_to_machines_that_lack_them(tmp_path: Path, weights: Path
 
 
 def test_copies_of_a_killed_worker_are_cleared(tmp_path: Path, weights: Path) -> None:
-    dead = tmp_path / "temporary" / "amd-restore-stage-999999999-x"
-    alive = tmp_path / "temporary" / f"amd-restore-stage-{os.getppid()}-x"
+    dead, alive = tmp_path / "temporary" / "amd-restore-stage-x", tmp_path / "temporary" / "amd-restore-stage-y"
     for folder in (dead, alive):
         (folder / "1" / "in").mkdir(parents=True)
-    load(Worker(), weights)
-    assert not dead.exists() and alive.exists()
+        (folder / "lock").touch()
+    with open(alive / "lock", "rb") as lock:
+        assert try_lock(lock)
+        load(Worker(), weights)
+        assert not dead.exists() and alive.exists()
 
 
 def test_workers_divide_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:

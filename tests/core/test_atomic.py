@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
+from places import REPOSITORY
 
 from amd_restore import atomic
 from amd_restore.atomic import open_atomically, remove_stale, try_writing, write_atomically
@@ -19,8 +23,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def leftover(folder: Path, process: int, host: str = atomic._host()) -> Path:
-    path = folder / f".amd-restore-{host}-{process}-0123456789abcdef.part"
+def leftover(folder: Path, host: str = atomic._host(), number: int = 0) -> Path:
+    path = folder / f".amd-restore-{host}-{number:016x}.part"
     path.write_bytes(b"half")
     return path
 
@@ -107,27 +111,77 @@ def test_standard_output_in_a_file_is_not_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.txt"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows cannot ask whether a process lives")
 def test_leftovers_of_the_dead_only(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    leftover(tmp_path, dead.pid)
-    living = leftover(tmp_path, os.getppid())
-    foreign = leftover(tmp_path, dead.pid, host="00000000")
+    leftover(tmp_path)
+    foreign = leftover(tmp_path, host="00000000")
     own_name = tmp_path / ".amd-restore.part"
     own_name.touch()
     assert remove_stale(tmp_path) == 1
-    assert names(tmp_path) == sorted([living.name, foreign.name, own_name.name])
+    assert names(tmp_path) == sorted([foreign.name, own_name.name])
     os.utime(foreign, (time.time() - 2 * 86400,) * 2)
     assert remove_stale(tmp_path) == 1
-    assert foreign.name not in names(tmp_path)
-
-
-def test_the_number_of_the_last_run_is_used_again(tmp_path: Path) -> None:
-    # Usual in containers: the killed process had our own number.
-    leftover(tmp_path, os.getpid())
-    with open_atomically(tmp_path / "now") as file:
-        file.write(b"whole")
-        assert remove_stale(tmp_path) == 1
-    assert names(tmp_path) == ["now"]
+    assert names(tmp_path) == [own_name.name]
     assert remove_stale(tmp_path / "nowhere") == 0
+
+
+WRITER = """
+import os, sys
+from amd_restore.atomic import open_atomically
+with open_atomically(sys.argv[1]) as file:
+    file.write(b"whole")
+    print(flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_living_process_writes_stays_whatever_its_number_means_here(tmp_path: Path, killed: bool) -> None:
+    # Its number says nothing: in another container it may be ours, or nobody's.
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    (temporary,) = tmp_path.iterdir()
+    os.utime(temporary, (time.time() - 2 * 86400,) * 2)  # the writer has been stopped for two days
+    assert remove_stale(tmp_path) == 0
+    if killed:
+        writer.kill()
+        writer.communicate()
+        assert remove_stale(tmp_path) == 1 and names(tmp_path) == []
+    else:
+        writer.communicate(b"\n")
+        assert (tmp_path / "out").read_bytes() == b"whole" and writer.returncode == 0
+
+
+def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = atomic.try_lock
+    found: list[str] = []
+
+    def lock_late(file: IO[bytes]) -> bool | None:
+        if not found:
+            found.append(file.name)
+            assert remove_stale(tmp_path) == 1
+        return lock(file)
+
+    monkeypatch.setattr(atomic, "try_lock", lock_late)
+    write_atomically(tmp_path / "out", b"whole")
+    assert len(found) == 1
+    assert names(tmp_path) == ["out"] and (tmp_path / "out").read_bytes() == b"whole"
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    young, old = leftover(tmp_path), leftover(tmp_path, number=1)
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    write_atomically(tmp_path / "out", b"whole")
+    assert remove_stale(tmp_path) == 1
+    assert names(tmp_path) == sorted([young.name, "out"])

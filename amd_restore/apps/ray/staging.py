@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from amd_restore.apps.files.outcome import Outcome
 from amd_restore.apps.files.plan import Job
@@ -19,9 +18,10 @@ from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.ray.plan import ClusterJob
 from amd_restore.apps.ray.storage import fetch, is_url, put
+from amd_restore.atomic import try_lock
 from amd_restore.errors import AMDRestoreError
 
-_FOLDER = re.compile(r"amd-restore-stage-(?P<process>\d+)-.*")
+_PREFIX, _LOCK = "amd-restore-stage-", "lock"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class StagedRestorer(Restorer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         _remove_leftovers()
-        self._folder: Path | None = None
+        self._folder: tuple[Path, IO[bytes]] | None = None
         self._staged: dict[Job, Staged] = {}
         self._count = 0
 
@@ -69,8 +69,8 @@ class StagedRestorer(Restorer):
         source, target, folder = Path(item.source), Path(item.target), None
         if is_url(item.source) or is_url(item.target):
             self._count += 1
-            self._folder = self._folder or Path(tempfile.mkdtemp(prefix=f"amd-restore-stage-{os.getpid()}-"))
-            folder = self._folder / str(self._count)
+            self._folder = self._folder or _make_folder()
+            folder = self._folder[0] / str(self._count)
             if is_url(item.source):
                 source = folder / "in" / _last(item.source)
             if is_url(item.target):
@@ -124,18 +124,17 @@ def _last(url: str) -> str:
     return url.rpartition("/")[2]
 
 
+def _make_folder() -> tuple[Path, IO[bytes]]:
+    """A folder for copies, and the lock on it, which ends with this process."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = open(folder / _LOCK, "wb")
+    try_lock(lock)
+    return folder, lock
+
+
 def _remove_leftovers() -> None:
-    """Copies that killed workers left on this machine."""
-    if os.name == "nt":  # os.kill would end them there
-        return
-    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
-        for entry in entries:
-            match = _FOLDER.fullmatch(entry.name)
-            if match is None:
-                continue
-            try:
-                os.kill(int(match["process"]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(entry.path, ignore_errors=True)
-            except OSError:  # another user's
-                continue
+    """Remove copies that killed workers left on this machine."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), open(folder / _LOCK, "rb") as lock:  # else another user's
+            if try_lock(lock):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -11,13 +11,8 @@ import stat
 from pathlib import Path
 from typing import IO, Any
 
-from amd_restore.atomic import real_target, take_mode, user_error, write_atomically
+from amd_restore.atomic import real_target, take_mode, try_lock, user_error, write_atomically
 from amd_restore.errors import AMDRestoreError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs for one output are then not told apart
-    fcntl = None  # type: ignore[assignment]
 
 _OURS = re.compile(r"segment-\d{6}|job\.json|list\.txt|[0-9a-f]{16}\.part|\.amd-restore-.*\.part")
 
@@ -51,12 +46,9 @@ class WorkFolder:
         with user_error(f"cannot write {self.path}", "choose another output folder or free some space"):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "wb")
-            if fcntl is not None:
-                try:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    self._lock.close()
-                    raise AMDRestoreError(f"{self.target}: another process is making it; wait or stop it") from error
+            if try_lock(self._lock) is False:
+                self._lock.close()
+                raise AMDRestoreError(f"{self.target}: another process is making it; wait or stop it")
             self._adopt()
         return self
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import amd_restore
+from amd_restore.atomic import try_lock
 from amd_restore.benchmark.ablation.evaluation import Evaluation
 from amd_restore.benchmark.ablation.options import AblationOptions
 from amd_restore.benchmark.ablation.processes import ChildProcess, last_line, run_processes
@@ -141,15 +142,10 @@ def _locked(run: TrainingRun) -> Iterator[int]:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise AMDRestoreError(
-                    f"{run.name}: is being trained by another process; wait for it, or see --only and --evaluate_only"
-                ) from error
+        if try_lock(handle) is False:
+            raise AMDRestoreError(
+                f"{run.name}: is being trained by another process; wait for it, or see --only and --evaluate_only"
+            )
         yield handle
     finally:
         os.close(handle)
