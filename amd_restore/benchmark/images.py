@@ -57,7 +57,9 @@ def list_images(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise AMDRestoreError(f"{root}: no such folder of images (AMD_RESTORE_ASSETS names the asset folder)")
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
+    # Hidden ones such as ._a.png are notes of a file system.
+    visible = (path for path in root.iterdir() if not path.name.startswith("."))
+    files = sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
     if not files:
         raise AMDRestoreError(f"{root}: no images in it ({', '.join(SUFFIXES)})")
     return files

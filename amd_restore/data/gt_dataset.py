@@ -2,54 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from amd_restore.data.degradations import BicubicDegradation, build_degradation
+from amd_restore.data.image_files import check_pair, list_images, pair_by_name, read_rgb, size_of
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.blocks import DegradationOptions
 from amd_restore.options.fields import Limits, PathText
 from amd_restore.registry import DATASET_REGISTRY  # mends and imports BasicSR: stands before it
 
 from basicsr.utils.matlab_functions import imresize  # isort: skip
-
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """Image files directly in ``folder``, sorted by name. ``${VARIABLES}`` and ``~`` are expanded.
-
-    Raises:
-        AMDRestoreError: when the folder is missing or holds no image.
-    """
-    path = Path(os.path.expandvars(str(folder))).expanduser()
-    if not path.is_dir():
-        raise AMDRestoreError(f"{path}: no such folder; check dataroot_gt / dataroot_lq in the option file")
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
-    if not files:
-        raise AMDRestoreError(f"{path}: no image in this folder")
-    return files
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """RGB float32 (H, W, 3) in [0, 1].
-
-    Raises:
-        AMDRestoreError: when OpenCV cannot read the file.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise AMDRestoreError(f"{path}: not a readable image")
-    return np.asarray(image[:, :, ::-1], dtype=np.float32) / 255.0
 
 
 def _tensor(image: np.ndarray) -> Tensor:
@@ -59,6 +29,8 @@ def _tensor(image: np.ndarray) -> Tensor:
 @DATASET_REGISTRY.register()
 class GTDataset(Dataset[dict[str, Any]]):
     """Whole images, in pairs or with the low-quality side made here.
+
+    Pairs go by name. Hidden, unreadable and tiny files are left out.
 
     Without ``dataroot_lq`` the low-quality side is BasicSR's MATLAB-like ``imresize`` at 8 bits, unless
     ``degradation`` has another type than ``bicubic``: then it is that degradation, a function of
@@ -70,12 +42,15 @@ class GTDataset(Dataset[dict[str, Any]]):
         dataroot_lq: folder of low-quality images.
         filename_tmpl: name of the low-quality file without its suffix, from the clean one's: ``{}x4``.
         limit: use only the first so many images.
-        gt_size: side of a centre crop in output pixels; 0 is the whole image.
+        gt_size: side of a centre crop in output pixels, without ``dataroot_lq``; 0 is the whole image.
         degradation: how low-quality images are made without ``dataroot_lq``; null: as the file's ``degradation``.
         degradation_seed: seed of that, together with the image's name.
 
+    Attributes:
+        left_out: files that are left out, with the reason.
+
     Raises:
-        AMDRestoreError: missing or empty folders, or different numbers of files on the two sides.
+        AMDRestoreError: folders that are missing or hold no usable image, or pairs that do not match.
     """
 
     def __init__(
@@ -90,32 +65,57 @@ class GTDataset(Dataset[dict[str, Any]]):
         degradation_seed: Annotated[int, Limits(low=0)] = 0,
     ) -> None:
         self.scale, self.size, self.seed = scale, gt_size, degradation_seed
-        self.gt_files = list_images(dataroot_gt)[:limit]
         made = build_degradation(degradation or {}, scale)
         self.degradation = None if isinstance(made, BicubicDegradation) else made
-        self.lq_files = list_images(dataroot_lq)[:limit] if dataroot_lq else None
-        if self.lq_files is not None and len(self.lq_files) != len(self.gt_files):
-            raise AMDRestoreError(f"{dataroot_gt} has {len(self.gt_files)} images, {dataroot_lq} {len(self.lq_files)}")
+        clean, hidden = list_images(dataroot_gt)
+        files: list[Path | None] = [None] * len(clean)
+        if dataroot_lq is not None:
+            if gt_size:
+                raise AMDRestoreError("gt_size: pairs are used whole; leave it out")
+            files = [*pair_by_name(clean, list_images(dataroot_lq)[0], filename_tmpl)]
+        self.pairs: list[tuple[Path, Path | None]] = []
+        self.left_out = [f"{file.name} (hidden)" for file in hidden]
+        for pair in zip(clean, files, strict=True):
+            if limit is None or len(self.pairs) < limit:
+                self._add(*pair)
+        if not self.pairs:
+            raise AMDRestoreError(f"{dataroot_gt}: no usable image; left out: {', '.join(self.left_out[:3])}")
+
+    def _add(self, gt: Path, lq: Path | None) -> None:
+        """Take a clean image, with its low-quality one if it has one, or note why not."""
+        sizes = {file: size_of(file) for file in (gt, lq) if file}
+        unreadable = [file.name for file, size in sizes.items() if size is None]
+        if unreadable:
+            self.left_out.append(f"{unreadable[0]} (cannot be read)")
+            return
+        height, width = sizes[gt] or (0, 0)
+        if min(height, width) < 4 * self.scale:
+            self.left_out.append(f"{gt.name} ({width}x{height}, less than {4 * self.scale} pixels)")
+            return
+        if lq is not None:
+            check_pair(gt, (height, width), lq, sizes[lq] or (0, 0), self.scale)
+        self.pairs.append((gt, lq))
 
     def __len__(self) -> int:
-        return len(self.gt_files)
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``gt`` (3, sH, sW) and ``lq`` (3, H, W) in [0, 1], with their paths."""
-        gt = read_rgb(self.gt_files[index])
-        size, multiple = self.size, self.scale
-        if self.lq_files is not None:
-            lq = read_rgb(self.lq_files[index])
-            gt = gt[: lq.shape[0] * multiple, : lq.shape[1] * multiple]
-            return self._item(index, gt, lq, self.lq_files[index])
-        height, width = gt.shape[:2]
-        if size and min(height, width) >= size:
-            top, left = (height - size) // 2, (width - size) // 2
-            gt = gt[top : top + size, left : left + size]
-        # Sides that suit every scale and the space-to-depth factor.
-        multiple = 4 * self.scale
-        gt = gt[: gt.shape[0] // multiple * multiple, : gt.shape[1] // multiple * multiple]
-        return self._item(index, gt, self._degrade(gt, self.gt_files[index].name), self.gt_files[index])
+        gt_path, lq_path = self.pairs[index]
+        gt = read_rgb(gt_path)
+        if lq_path is not None:
+            lq = read_rgb(lq_path)
+            gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
+        else:
+            height, width = gt.shape[:2]
+            if self.size and min(height, width) >= self.size:
+                top, left = (height - self.size) // 2, (width - self.size) // 2
+                gt = gt[top : top + self.size, left : left + self.size]
+            # Sides that suit every scale and the space-to-depth factor.
+            multiple = 4 * self.scale
+            gt = gt[: gt.shape[0] // multiple * multiple, : gt.shape[1] // multiple * multiple]
+            lq = self._degrade(gt, gt_path.name)
+        return {"gt": _tensor(gt), "lq": _tensor(lq), "gt_path": str(gt_path), "lq_path": str(lq_path or gt_path)}
 
     def _degrade(self, gt: np.ndarray, name: str) -> np.ndarray:
         if self.degradation is not None:
@@ -125,11 +125,3 @@ class GTDataset(Dataset[dict[str, Any]]):
             return np.asarray(lq.permute(1, 2, 0).numpy())
         lq = np.clip(imresize(gt, 1 / self.scale), 0, 1) if self.scale > 1 else gt
         return np.asarray((lq * 255.0).round() / 255.0, dtype=np.float32)
-
-    def _item(self, index: int, gt: np.ndarray, lq: np.ndarray, lq_path: Path) -> dict[str, Any]:
-        return {
-            "gt": _tensor(gt),
-            "lq": _tensor(lq),
-            "gt_path": str(self.gt_files[index]),
-            "lq_path": str(lq_path),
-        }

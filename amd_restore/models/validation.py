@@ -104,11 +104,12 @@ def _restored(
         restored = model.restore(model.lq, steps, seed=0, guidance_scale=val.get("guidance_scale") or 1.0)
         outputs[steps] = tensor2img([restored.cpu()])
         for metric, options in metrics.items():
-            values[f"{metric}@{steps}"] = _measure(outputs[steps], gt, options, model.device)
+            values[f"{metric}@{steps}"] = measure(outputs[steps], gt, options, model.device)
     return outputs, gt, values
 
 
-def _measure(sr: np.ndarray, gt: np.ndarray, options: Mapping[str, Any], device: torch.device) -> float:
+def measure(sr: np.ndarray, gt: np.ndarray, options: Mapping[str, Any], device: torch.device) -> float:
+    """One metric, as ``val.metrics`` describes it, of BGR uint8 images (H, W, 3)."""
     options = {"crop_border": 0, **{k: v for k, v in options.items() if k != "better"}}  # BasicSR has no default
     if options["type"] == "lpips":
         with torch.no_grad():

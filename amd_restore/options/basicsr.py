@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from amd_restore.errors import AMDRestoreError
@@ -38,7 +39,11 @@ class DatasetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedImageOptions:
-    """What ``datasets.X`` of type ``PairedImageDataset`` takes besides: BasicSR's pairs from two folders."""
+    """What ``datasets.X`` of type ``PairedImageDataset`` takes besides: BasicSR's pairs from two folders.
+
+    Raises:
+        ValueError: a folder or file that is missing; a folder that is no .lmdb for that io_backend, or is one without.
+    """
 
     dataroot_gt: PathText = option(doc="folder (or .lmdb) of clean images")
     dataroot_lq: PathText = option(doc="folder (or .lmdb) of low-quality images")
@@ -51,6 +56,19 @@ class PairedImageOptions:
     color: Literal["y"] | None = option(None, "'y' to train on luminance only")
     mean: list[float] | None = option(None, "subtracted from the images, per channel")
     std: list[float] | None = option(None, "divides the images, per channel")
+
+    def __post_init__(self) -> None:
+        is_lmdb = self.io_backend.type == "lmdb"
+        for key in ("dataroot_gt", "dataroot_lq"):
+            folder = Path(getattr(self, key))
+            if not folder.is_dir():
+                raise ValueError(f"{key}: {folder}: no such folder")
+            if (folder.suffix == ".lmdb") != is_lmdb:
+                raise ValueError(f"{key}: {folder}: io_backend lmdb takes folders named *.lmdb, disk any others")
+            if is_lmdb and not (folder / "meta_info.txt").is_file():
+                raise ValueError(f"{key}: {folder}: no meta_info.txt in it; make it with datasets/prepare_folder.py")
+        if self.meta_info_file and not Path(self.meta_info_file).is_file():
+            raise ValueError(f"meta_info_file: {self.meta_info_file}: no such file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +216,11 @@ class LoggerOptions:
     save_checkpoint_freq: int = option(1000, "iterations between saved states", low=1)
     keep_checkpoints: int | None = option(None, "how many saved states are kept; null or 0: all", low=0)
     use_tb_logger: bool = option(False, "write TensorBoard files")
-    wandb: WandbOptions | None = option(None, "Weights & Biases")
+    wandb: WandbOptions | None = option(None, "Weights & Biases; needs use_tb_logger")
+
+    def __post_init__(self) -> None:
+        if self.wandb and self.wandb.project and not self.use_tb_logger:
+            raise ValueError("wandb.project needs use_tb_logger: true")
 
 
 @dataclass(frozen=True, kw_only=True)

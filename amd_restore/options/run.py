@@ -131,6 +131,12 @@ class RunOptions:
     dist_params: DistOptions | None = option(None, "distributed training")
 
     def __post_init__(self) -> None:
+        for key, name in {
+            "name": self.name,
+            **{f"datasets.{p}.name": d.name for p, d in self.datasets.items()},
+        }.items():
+            if not name.strip() or name in (".", "..") or set(name) & set("/\\"):
+                raise ValueError(f"{key}: {name!r} must be the name of a folder, no path")
         in_pixels = self.codec.type != "autoencoder"  # whose cells are known when it is loaded
         if in_pixels and self.codec.patch % self.scale:
             raise ValueError(f"codec.patch: must be a multiple of scale ({self.scale}), got {self.codec.patch}")

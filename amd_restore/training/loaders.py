@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from amd_restore.data.degradations import build_degradation
+from amd_restore.data.device_crops import DeviceCrops, lies_on_device
+from amd_restore.data.image_files import usable_pairs
+from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
 from amd_restore.errors import AMDRestoreError
+from amd_restore.models.distributed import images_of_process
+from amd_restore.models.validation import check_metrics, measure
 from amd_restore.options.basicsr import DatasetOptions, PairedImageOptions
 from amd_restore.options.fields import build, defaults
 from amd_restore.options.run import dataset_arguments, takes_dictionary
-from amd_restore.registry import import_basicsr
+from amd_restore.registry import import_basicsr  # mends and imports BasicSR: stands before it
+
+from basicsr.utils import tensor2img  # isort: skip
 
 
 def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
@@ -34,18 +43,67 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
     expected = inspect.signature(dataset_arguments(block["type"])).parameters
     if phase != "train" and "degradation" in expected and opt.get("degradation"):
         arguments.setdefault("degradation", opt["degradation"])
+    if phase == "train" and "gt_size" in expected and not block.get("gt_size"):
+        raise AMDRestoreError(f"datasets.{phase}.gt_size: missing; training takes crops of one size")
+    names = {"phase": phase.split("_")[0], "scale": opt["scale"]}
     try:
-        if takes_dictionary(cls):
-            if block["type"] == "PairedImageDataset":
-                arguments = dataclasses.asdict(build(arguments, PairedImageOptions))
-            names = {"name": block["name"], "phase": phase.split("_")[0], "scale": opt["scale"]}
-            dataset = cls({**arguments, **names})
+        if block["type"] == "PairedImageDataset":
+            dataset = _paired_images(cls, arguments, {**names, "name": block["name"]})
+        elif takes_dictionary(cls):
+            dataset = cls({**block, **names})
         else:
             dataset = cls(**arguments, **({"scale": opt["scale"]} if "scale" in expected else {}))
+        if not len(dataset):
+            raise AMDRestoreError(f"no usable image{_named('; left out: ', getattr(dataset, 'left_out', ()))}")
+        # A copy of BasicSR's: its databases must not be open when workers are forked.
+        item = PositionDataset(copy.deepcopy(dataset) if takes_dictionary(cls) else dataset, 0)[0]
+        if not isinstance(item, Mapping) or "gt" not in item:
+            raise AMDRestoreError(f"{block['type']}: an item must be a dictionary with 'gt'")
     except AMDRestoreError as error:
         raise AMDRestoreError(f"datasets.{phase}: {error}") from error
-    dataset.opt = block
+    except Exception as error:  # whatever a class from elsewhere raises
+        reason = " ".join(str(error).split())[:200]
+        raise AMDRestoreError(f"datasets.{phase}: {block['type']}: {type(error).__name__}: {reason}") from error
+    vars(dataset).setdefault("opt", block)  # its name is read from there; BasicSR's classes have all in it
     return dataset
+
+
+def _paired_images(cls: Any, arguments: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    """BasicSR's class, without the pairs that it would fail at later; in the order of their names."""
+    options = build(arguments, PairedImageOptions)
+    dataset = cls({**dataclasses.asdict(options), **names})
+    if options.io_backend.type == "disk":
+        least = max(options.gt_size or 0, 4 * names["scale"])
+        dataset.paths, dataset.left_out = usable_pairs(dataset.paths, least, names["scale"])
+    return dataset
+
+
+def _named(label: str, files: Sequence[str]) -> str:
+    """The first three names behind a label; nothing where there are none."""
+    return f"{label}{', '.join(files[:3])}{' ...' if len(files) > 3 else ''}" if files else ""
+
+
+def try_metrics(opt: Mapping[str, Any], phase: str, dataset: Any) -> None:
+    """Measure the first clean image of a validation against itself: metrics fail on images too small for them.
+
+    Raises:
+        AMDRestoreError: one of ``val.metrics`` fails; names it and the image.
+    """
+    val = opt.get("val") or {}
+    check_metrics(val)
+    item = dataset[0]
+    image = tensor2img([item["gt"]])
+    for name, options in (val.get("metrics") or {}).items():
+        try:
+            measure(image, image, options, torch.device("cpu"))
+        except AMDRestoreError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise AMDRestoreError(
+                f"val.metrics.{name}: fails on an image of datasets.{phase}, {item.get('gt_path')} "
+                f"({image.shape[1]}x{image.shape[0]}): {type(error).__name__}: {reason}"
+            ) from error
 
 
 def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
@@ -56,17 +114,17 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     Raises:
         AMDRestoreError: when no training data is given.
     """
-    from amd_restore.data.degradations import build_degradation
-    from amd_restore.data.device_crops import DeviceCrops, lies_on_device
-    from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
-    from amd_restore.models.distributed import images_of_process
-
     train_loader: Any = None
     sampler, val_loaders = None, []
     total_iters = int(opt["train"]["total_iter"])
     for phase, options in opt["datasets"].items():
         dataset = build_dataset(opt, phase)
+        left_out = getattr(dataset, "left_out", ())
+        if left_out:
+            count = f"{len(left_out)} of {len(left_out) + len(dataset)} files"
+            logger.warning(f"datasets.{phase}: {count} are left out{_named(': ', left_out)}")
         if phase != "train":
+            try_metrics(opt, phase, dataset)
             val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
             continue
         batch = images_of_process(opt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import logging
 import os
 import sys
@@ -24,8 +25,7 @@ import torch
 from amd_restore.errors import AMDRestoreError, run_command
 from amd_restore.options import OptionFile, check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
-from amd_restore.training.loaders import build_dataset, create_dataloaders
-from amd_restore.training.resume import load_resume_state
+from amd_restore.training.resume import changed_options, load_resume_state
 
 if TYPE_CHECKING:
     from amd_restore.models.ending import StopRequest
@@ -49,6 +49,11 @@ def build_parser(is_train: bool) -> argparse.ArgumentParser:
         # By the process that starts several: the time that time_limit counts from, and each one's share of the work.
         parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
         parser.add_argument("--shares", nargs="+", default=[], help=argparse.SUPPRESS)
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="try all of it: options, data, one iteration and validation; keep nothing",
+        )
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
     parser.add_argument("--debug", action="store_true", help="log, save and validate often; tracebacks on errors")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -68,6 +73,8 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     needed = ("train", "datasets") if is_train else ("datasets", "val")
     opt = load_options(args.opt, [*args.force_yml, *getattr(args, "shares", ())], needed)
     check_devices(opt, args.opt)
+    if is_train:
+        check_loggers(opt)
     opt["opt_path"] = str(args.opt)
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
@@ -108,6 +115,20 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
             if opt.get("val"):
                 opt["val"]["val_freq"] = 8
     return opt
+
+
+def check_loggers(opt: dict[str, Any]) -> None:
+    """Find a package that the logs need before the training begins.
+
+    Raises:
+        AMDRestoreError: it is not installed; names the option.
+    """
+    wandb = (opt["logger"].get("wandb") or {}).get("project")
+    wanted = {"logger.use_tb_logger": ("tensorboard", opt["logger"]["use_tb_logger"])}
+    wanted["logger.wandb.project"] = ("wandb", wandb)
+    for key, (package, is_on) in wanted.items():
+        if is_on and importlib.util.find_spec(package) is None:
+            raise AMDRestoreError(f"{key}: needs the package {package}; pip install {package}, or leave it out")
 
 
 def keep_options(args: argparse.Namespace, folder: str) -> None:
@@ -189,7 +210,7 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: flo
 
         if args.launcher != "none":
             _one_of_several(args, is_train, from_now)
-        code = start_several(args, from_now) if is_train else None
+        code = start_several(args, from_now) if is_train and not args.check else None
         return _alone(args, is_train, from_now) if code is None else code
 
     # A training ends in order after SIGTERM, see StopRequest.
@@ -248,12 +269,15 @@ def _patched_pipeline(
     import basicsr.train
 
     from amd_restore.models.ending import Batches, Stopped
+    from amd_restore.training.check import check_run
+    from amd_restore.training.loaders import build_dataset, create_dataloaders
 
     # BasicSR steps every schedule each iteration, also that of a student that is not updated in the first one.
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     module = basicsr.train if is_train else basicsr.test
     batches: list[Batches] = []
     options: list[dict[str, Any]] = []
+    changes: list[str] = []
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         opt = prepare_options(args, Path(root_path), is_train)
@@ -263,7 +287,16 @@ def _patched_pipeline(
             progress.states = Path(opt["path"]["training_states"]) if is_train else None
         return opt, args
 
+    def resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
+        state = load_resume_state(opt)
+        if state is not None:
+            file = OptionFile.read(args.opt, args.force_yml)
+            changes.extend(changed_options(file, Path(opt["path"]["resume_state"]).parent.parent))
+        return state
+
     def loaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
+        for change in changes:
+            logger.warning(change)
         train_loader, sampler, val_loaders, *lengths = create_dataloaders(opt, logger)
         batches.append(Batches(train_loader, val_loaders, request))
         return (batches[-1], sampler, val_loaders, *lengths)
@@ -293,7 +326,10 @@ def _patched_pipeline(
         module.build_dataset, module.build_dataloader = tested_dataset, tested_loader
         module.test_pipeline(str(Path.cwd()))
         return
-    module.load_resume_state, module.create_train_val_dataloader = load_resume_state, loaders
+    if args.check:
+        check_run(parse_options(str(Path.cwd()))[0], resume_state, loaders, build_model)
+        return
+    module.load_resume_state, module.create_train_val_dataloader = resume_state, loaders
     module.MessageLogger = message_logger
     module.copy_opt_file = lambda _, folder: None if progress and progress.rank else keep_options(args, folder)
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options import OptionFile, RunOptions
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
@@ -36,6 +38,52 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     opt["resume_iter"] = int(state["iter"])
     check_resume(opt, state["iter"])
     return state
+
+
+# Where a training state holds what the option file says, the state is taken.
+_OF_THE_STATE = ("train.optim_", "train.scheduler.")
+_WEIGHTS = "path.pretrain_"
+
+
+def changed_options(file: OptionFile, run: Path) -> list[str]:
+    """One line for each option that differs from those of the run's last session.
+
+    Args:
+        file: options of this session.
+        run: folder of the run, with the options of its last session.
+
+    Raises:
+        AMDRestoreError: another type of optimizer or scheduler, with which the state cannot go on.
+    """
+    kept = max(run.glob("*.yml"), key=lambda path: path.stat().st_mtime, default=None)
+    if kept is None:
+        return [f"{run}: holds no options of its last session to compare with"]
+    try:
+        before = _flat(RunOptions.check(OptionFile.read(kept).content, kept))
+    except AMDRestoreError as error:
+        return [f"the options of the last session cannot be compared: {error}"]
+    ignored = (file.content.get("path") or {}).get("ignore_resume_networks") or ()
+    now, lines = _flat(RunOptions.check(file.content, file)), []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key, "absent"), now.get(key, "absent")
+        if old == new:
+            continue
+        is_of_state = key.startswith(_OF_THE_STATE)
+        if is_of_state and key.endswith(".type"):
+            raise AMDRestoreError(
+                f"{file.place(key)}: {key}: was {old}, now {new}; the training state is for {old}: "
+                "set it back, or start a new run from the weights"
+            )
+        is_of_run = key.startswith(_WEIGHTS) and key.removeprefix(_WEIGHTS) not in ignored
+        effect = "without effect: the run goes on with its own" if is_of_state or is_of_run else "from here on"
+        lines.append(f"changed since the last session: {key}: {old} -> {new} ({effect})")
+    return lines
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {key: value}
+    return {k: v for name, item in value.items() for k, v in _flat(item, f"{key}.{name}" if key else name).items()}
 
 
 def _check_batch(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:

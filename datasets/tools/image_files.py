@@ -140,7 +140,11 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise AMDRestoreError(f"{folder}: no such folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    paths = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
     if not paths:
         raise AMDRestoreError(f"{folder}: no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return paths

@@ -1,0 +1,63 @@
+"""``train.py --check``: everything that a training does, once, and nothing of it kept."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from basicsr.utils import get_root_logger
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.models.ending import try_the_end
+
+
+def check_run(
+    opt: dict[str, Any],
+    resume_state: Callable[[dict[str, Any]], dict[str, Any] | None],
+    loaders: Callable[[dict[str, Any], Any], tuple[Any, ...]],
+    build_model: Callable[[dict[str, Any]], Any],
+) -> None:
+    """Make data, networks and optimizers of a run, take one iteration, save, and measure a first validation image.
+
+    All files go into a folder that is deleted.
+
+    Args:
+        opt: as :func:`~amd_restore.training.pipeline.prepare_options` made them.
+        resume_state: finds the training state to go on from.
+        loaders: makes the loaders.
+        build_model: makes the model.
+
+    Raises:
+        AMDRestoreError: something would fail in the run; one line.
+    """
+    state = resume_state(opt)
+    with tempfile.TemporaryDirectory() as folder:
+        opt["path"].update(
+            dict.fromkeys(("experiments_root", "models", "training_states", "log", "visualization"), folder)
+        )
+        logger = get_root_logger()
+        train_loader, _, val_loaders, *_ = loaders(opt, logger)
+        with _one_line("the model"):
+            model = build_model(opt)
+            if state is not None:
+                model.resume_training(state)
+        every = model.run.distill.fake_updates_per_student
+        with _one_line("the first iteration"):
+            model.feed_data(next(iter(train_loader)))
+            model.optimize_parameters((model.current_iter // every + 1) * every)  # in which the student is updated
+        with _one_line("saving, or the first image of a validation"):
+            try_the_end(model, val_loaders)
+        logger.info(f"Checked {opt['opt_path']}: options, data, networks, one iteration, saving and validation work")
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    try:
+        yield
+    except AMDRestoreError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AMDRestoreError(f"{what} fails: {type(error).__name__}: {reason}; --debug shows where") from error
