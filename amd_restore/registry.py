@@ -1,8 +1,8 @@
 """Names in option files -> classes: our own light registries, and BasicSR's when training asks for them.
 
-``ARCH_REGISTRY`` and ``REWARD_REGISTRY`` are ours and import nothing, so that inference runs without BasicSR.
-``MODEL_REGISTRY``, ``DATASET_REGISTRY``, ``LOSS_REGISTRY`` and ``METRIC_REGISTRY`` are BasicSR's own objects,
-imported at first use::
+``ARCH_REGISTRY``, ``REWARD_REGISTRY`` and ``LOSS_REGISTRY`` are ours and import nothing, so that inference runs without
+BasicSR. ``MODEL_REGISTRY``, ``DATASET_REGISTRY`` and ``METRIC_REGISTRY`` are BasicSR's own objects, imported at first
+use::
 
     from amd_restore.registry import MODEL_REGISTRY     # imports BasicSR here
 """
@@ -20,8 +20,8 @@ from amd_restore.errors import AMDRestoreError
 
 ClassT = TypeVar("ClassT", bound=type)
 
-_BASICSR_REGISTRIES = ("MODEL_REGISTRY", "DATASET_REGISTRY", "LOSS_REGISTRY", "METRIC_REGISTRY")
-_INFERENCE_PLUGINS = {"archs": "*_arch.py", "rewards": "*_reward.py"}
+_BASICSR_REGISTRIES = ("MODEL_REGISTRY", "DATASET_REGISTRY", "METRIC_REGISTRY")
+_INFERENCE_PLUGINS = {"archs": "*_arch.py", "rewards": "*_reward.py", "losses": "*_loss.py"}
 _TRAINING_PLUGINS = {"data": "*_dataset.py", "models": "*_model.py"}
 
 
@@ -89,6 +89,7 @@ class Registry:
 
 ARCH_REGISTRY = Registry("architecture")
 REWARD_REGISTRY = Registry("reward")
+LOSS_REGISTRY = Registry("loss")
 
 
 def register_all(training: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A discriminator of features that a frozen network sees."""
+"""A discriminator of the features of a frozen network."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class FeatureDiscriminator(nn.Module):
     Features are scaled to a mean length of 1 over channels in each image.
 
     Args:
-        reward: name of the reward whose network gives the features; it must also be a loss.
-        levels: how many of its layers are looked at, the finest first.
+        loss: name of the loss whose network gives the features.
+        levels: how many of its layers are judged, the finest first.
         num_feat: width of the heads.
         channels: of the layers; training fills them in.
     """
 
     def __init__(
-        self, reward: str = "effnet_lite1", levels: int = 4, num_feat: int = 64, channels: Sequence[int] = ()
+        self, loss: str = "effnet_lite1", levels: int = 4, num_feat: int = 64, channels: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.reward = reward
+        self.loss = loss
         self.heads = nn.ModuleList(
             _head(width, num_feat, stride=1 if level else 2) for level, width in enumerate(channels[:levels])
         )

@@ -1,4 +1,4 @@
-"""The mathematics of distillation as pure functions: tensors in, tensors out, torch and nothing else."""
+"""The mathematics of distillation as pure functions, and the losses that an option file can list (``*_loss.py``)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ from amd_restore.losses.dmd import (
     normalizer,
     surrogate_loss,
 )
-from amd_restore.losses.gan import discriminator_loss, generator_loss
 
 __all__ = [
     "denoising_loss",
-    "discriminator_loss",
-    "generator_loss",
     "gradient_cosine",
     "greatest_advantage",
     "group_advantage",

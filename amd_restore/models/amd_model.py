@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from amd_restore.losses.amd import greatest_advantage, group_advantage, score_adaptation, sharpening_weight
-from amd_restore.losses.perceptual import random_view
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
 from amd_restore.models.rollout import Rollout
@@ -29,10 +27,8 @@ class AMDModel(DMDModel):
 
     def init_training_settings(self) -> None:
         """Build the rewards; their running deviations serve standardisation and ``std_floor``."""
-        blocks = [{k: v for k, v in block.items() if k != "loss_weight"} for block in self.opt.get("rewards") or []]
+        blocks = [{"type": block.type, "weight": block.weight, **block.arguments} for block in self.run.rewards]
         self.reward = build_rewards(blocks, self.device, self.run.distill.standardize_rewards)
-        pairs = zip(self.reward.rewards, self.run.rewards, strict=True)
-        self.reward_losses = [(reward, block.loss_weight) for reward, block in pairs if block.loss_weight != 0]
         super().init_training_settings()
 
     def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
@@ -42,7 +38,7 @@ class AMDModel(DMDModel):
             (B,), or (B, 1, h, w) with ``distill.spatial``.
         """
         options = self.run.distill
-        if options.objective == "regression" or (not update_student and options.sharpening_strength == 0):
+        if not update_student and options.sharpening_strength == 0:
             return None
         advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout))
         with self.diagnostics.extra():
@@ -84,30 +80,15 @@ class AMDModel(DMDModel):
         strength = self.run.distill.sharpening_strength
         return sharpening_weight(advantage, strength, lambda weight: mean_of_all(weight.mean()))
 
-    def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        """DMD's, and rewards that were also given a weight as losses."""
-        losses, image = super().student_losses(rollout), rollout.image
-        gt, lq = self.targets(rollout)
-        for reward, weight in self.reward_losses:
-            pair = (image, gt)
-            if reward.random_views and self.run.distill.percep_augment:
-                # Else a network with strides leaves their grid in the picture.
-                pair = random_view(image, gt, self.host_generator)
-            with self.critic.watch(reward) if self.critic else contextlib.nullcontext():
-                losses[f"l_{reward.name}"] = weight * reward.loss(pair[0], gt=pair[1], lq=lq).mean()
-        return losses
-
     def after_validation(self, dataloader: Any) -> None:
         """Maps of the advantage on the first validation images, for the report."""
-        if self.run.distill.objective != "regression":
-            save_zone_maps(self, dataloader, self.current_iter)
+        save_zone_maps(self, dataloader, self.current_iter)
 
     def reward_names(self) -> tuple[str, ...]:
-        """Rewards that had a say, and anchoring losses; at strengths 0 rewards only diagnose."""
+        """Rewards that had a say, and losses; at strengths 0 rewards only diagnose."""
         options = self.run.distill
-        weighed = options.objective != "regression" and (options.adaptation_strength or options.sharpening_strength)
-        names = self.reward.names if weighed else [reward.name for reward, _ in self.reward_losses]
-        return tuple(sorted({*super().reward_names(), *names}))
+        weighed = options.adaptation_strength or options.sharpening_strength
+        return tuple(sorted({*super().reward_names(), *(self.reward.names if weighed else ())}))
 
     def extra_state(self) -> dict[str, Any]:
         """Running statistics of the rewards."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -18,13 +15,10 @@ from amd_restore.losses.dmd import (
     surrogate_loss,
 )
 from amd_restore.models.distributed import mean_of_all
-from amd_restore.models.image_critic import build_critic
 from amd_restore.models.restoration_model import build_network, channels_last
 from amd_restore.models.rollout import Denoising, Rollout
 from amd_restore.models.student_model import StudentModel
 from amd_restore.registry import MODEL_REGISTRY
-from amd_restore.rewards import BaseReward
-from amd_restore.rewards.fidelity_reward import build_lpips
 
 DIAGNOSE_EVERY = 4  # updates of the student between looks at the Forbidden Zone; all of them would cost 3% of a step
 
@@ -35,7 +29,6 @@ class DMDModel(StudentModel):
 
     ``net_g``: student. ``net_teacher``: real score, frozen. ``net_fake``: fake score, follows the student.
     :class:`~amd_restore.models.amd_model.AMDModel` overrides :meth:`diagnose`; everything else is shared.
-    With ``distill.objective: regression`` only the losses to the ground truth move the student, without a fake score.
     """
 
     def init_training_settings(self) -> None:
@@ -56,25 +49,11 @@ class DMDModel(StudentModel):
         if fake_path:
             self.load_network(self.net_fake, fake_path, True, "params", grow=distill.fake_sees_step)
         self.net_fake.train()
-        if distill.weight_percep > 0:
-            self.percep = build_lpips(distill.percep_net, self.device)
-        if self.opt.get("network_d"):
-            self.critic = build_critic(self.opt["network_d"], self.device, [r for r, _ in self.reward_losses])
-            if paths.get("pretrain_network_d"):
-                self.load_network(self.critic.net, paths["pretrain_network_d"], True, "params")
         super().init_training_settings()
 
-    def setup_optimizers(self) -> None:
-        """Student's and fake teacher's optimizers, then the critic's if there is one."""
-        student = [*self.net_g.parameters(), *(self.encoder.parameters() if self.encoder else ())]
-        named = [("optim_g", student), ("optim_fake", [*self.net_fake.parameters()])]
-        if self.critic is not None:
-            named.append(("optim_d", [*self.critic.net.parameters()]))
-        for name, parameters in named:
-            options = dict(self.opt["train"][name])
-            optimizer = self.get_optimizer(options.pop("type"), parameters, **options)
-            setattr(self, name.replace("optim_", "optimizer_"), optimizer)
-            self.optimizers.append(optimizer)
+    def trained_parameters(self) -> dict[str, list[Tensor]]:
+        """With the fake score."""
+        return super().trained_parameters() | {"optim_fake": [*self.net_fake.parameters()]}
 
     def train_step(self, current_iter: int) -> None:
         """The student's turn every ``fake_updates_per_student`` iterations, the fake score's in each."""
@@ -89,8 +68,7 @@ class DMDModel(StudentModel):
         if update_student:
             self.update_student(rollout, updates)
         # 4. Fake score: fits the student's samples, sharpest where they are worst.
-        if self.run.distill.objective != "regression":
-            self.update_fake(rollout)
+        self.update_fake(rollout)
 
     # ---- 2. rewards -------------------------------------------------------------------------------------------
 
@@ -109,26 +87,12 @@ class DMDModel(StudentModel):
     # ---- 3. student -------------------------------------------------------------------------------------------
 
     def update_student(self, rollout: Rollout, updates: int) -> None:
-        """A step of the student and of its average, then of the critic that has judged it."""
-        rollout = self.with_direction(rollout)
-
-        def losses(part: Rollout) -> dict[str, Tensor]:
-            part = part if self.accumulate == 1 else self.last_step(part)
-            return self.student_losses(part) | self.adversarial_loss(part)
-
-        self.descend(self.optimizer_g, rollout, losses)
-        if self.ema_decay > 0:
-            decay = min(self.ema_decay, (1 + updates) / (10 + updates))
-            self.model_ema(decay)
-            if self.encoder:
-                self.encoder.update(decay)
-        if self.critic is not None:
-            self.descend(self.optimizer_d, rollout, self.critic_losses)
+        """As every student's, with the direction in which the samples are matched."""
+        super().update_student(self.with_direction(rollout), updates)
 
     def with_direction(self, rollout: Rollout) -> Rollout:
         """The rollout with the direction in which it is matched, if it is."""
-        options = self.run.distill
-        if options.weight_dmd == 0 or options.objective == "regression":
+        if self.run.distill.weight_dmd == 0:
             return rollout
         direction, norm = self.direction(rollout)
         return rollout.having(direction=direction, norm=norm)
@@ -145,7 +109,6 @@ class DMDModel(StudentModel):
         return losses | super().student_losses(rollout)
 
     loss_name = "l_dmd"
-    reward_losses: Sequence[tuple[BaseReward, float]] = ()
     diagnosing = False  # whether this step measures more than it needs
 
     def matched(self, rollout: Rollout) -> Tensor | None:
@@ -282,24 +245,7 @@ class DMDModel(StudentModel):
         losses = {"l_fake": denoising_loss(x0_pred, batch.x0, weight_t, batch.weight)}
         return losses, (x0_pred.detach() - batch.x0).square() * weight_t.reshape(-1, 1, 1, 1)
 
-    def reward_names(self) -> tuple[str, ...]:
-        """The anchoring losses; rewards are added by AMD."""
-        options = self.run.distill
-        names = ["l1"] if options.weight_pix > 0 else []
-        names += ["l2"] if options.weight_l2 > 0 else []
-        return (*names, f"lpips_{options.percep_net}") if options.weight_percep > 0 else tuple(names)
-
-    def extra_state(self) -> dict[str, Any]:
-        """The trained encoder."""
-        return {"encoder": self.encoder.state_dict()} if self.encoder else {}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`extra_state`."""
-        if self.encoder:
-            self.encoder.load_state_dict(state["encoder"])
-
     def save_other_networks(self, current_iter: int) -> None:
-        """The fake teacher and the discriminator, under BasicSR's naming."""
+        """With the fake score."""
+        super().save_other_networks(current_iter)
         self.save_network(self.net_fake, "net_fake", current_iter)
-        if self.critic:
-            self.save_network(self.critic.net, "net_d", current_iter)

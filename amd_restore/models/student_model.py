@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from amd_restore.diffusion import Recipe, approach, first_state, last_call, row_times
-from amd_restore.losses.perceptual import pooled_l1, random_view
 from amd_restore.models.distributed import own_place, process_count
-from amd_restore.models.image_critic import ImageCritic
 from amd_restore.models.latent import Windows, cut_images, decode_windows
 from amd_restore.models.restoration_model import RestorationModel
 from amd_restore.models.rollout import Rollout
+from amd_restore.models.student_losses import StudentLosses
 
 
 class StudentModel(RestorationModel):
-    """Base of :class:`~amd_restore.models.dmd_model.DMDModel`: everything that needs no teacher."""
+    """Base of :class:`~amd_restore.models.supervised_model.SupervisedModel` and of
+    :class:`~amd_restore.models.dmd_model.DMDModel`: everything that needs no teacher."""
 
     kind = "student"
-    critic: ImageCritic | None = None
-    percep: Any  # LPIPS as a loss, with distill.weight_percep
+    losses: StudentLosses
+
+    def init_training_settings(self) -> None:
+        """Build the losses, and the discriminator that one of them may need."""
+        self.losses = StudentLosses(self.run, self.opt.get("network_d"), self.device)
+        if self.losses.discriminator and self.run.path.pretrain_network_d:
+            self.load_network(self.losses.discriminator.net, self.run.path.pretrain_network_d, True, "params")
+        super().init_training_settings()
+
+    def trained_parameters(self) -> dict[str, list[Tensor]]:
+        """What is trained, by the name of its optimizer's block."""
+        student = [*self.net_g.parameters(), *(self.encoder.parameters() if self.encoder else ())]
+        discriminator = self.losses.discriminator
+        return {"optim_g": student} | ({"optim_d": [*discriminator.net.parameters()]} if discriminator else {})
+
+    def setup_optimizers(self) -> None:
+        """An optimizer for each of :meth:`trained_parameters`."""
+        for name, parameters in self.trained_parameters().items():
+            options = getattr(self.run.train, name)
+            optimizer = self.get_optimizer(options.type, parameters, options.lr, **options.arguments)
+            setattr(self, name.replace("optim_", "optimizer_"), optimizer)
+            self.optimizers.append(optimizer)
 
     def feed_data(self, data: Any) -> None:
         """In training each lq appears ``group_size`` times in a row, to be restored from as many noises."""
@@ -129,36 +150,63 @@ class StudentModel(RestorationModel):
         size = options.group_size
         return steps[own].repeat_interleave(size), stop[own].repeat_interleave(size), int(stop.max())
 
-    # ---- losses to the ground truth ---------------------------------------------------------------------------
+    # ---- the student's turn -----------------------------------------------------------------------------------
+
+    def update_student(self, rollout: Rollout, updates: int) -> None:
+        """A step of the student and of its average, then of the discriminator that has judged it.
+
+        Args:
+            rollout: the student's samples.
+            updates: of the student so far, with this one.
+        """
+
+        def losses(part: Rollout) -> dict[str, Tensor]:
+            part = part if self.accumulate == 1 else self.last_step(part)
+            return self.student_losses(part) | self.adversarial_loss(part)
+
+        self.descend(self.optimizer_g, rollout, losses)
+        if self.ema_decay > 0:
+            decay = min(self.ema_decay, (1 + updates) / (10 + updates))
+            self.model_ema(decay)
+            if self.encoder:
+                self.encoder.update(decay)
+        if self.losses.discriminator:
+            self.descend(self.optimizer_d, rollout, self.discriminator_losses)
 
     def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Losses to the ground truth, each times its weight."""
-        options, image = self.run.distill, rollout.image
-        losses: dict[str, Tensor] = {}
-        gt, _ = self.targets(rollout)
-        if options.weight_pix > 0:
-            losses["l_pix"] = options.weight_pix * (image - gt).abs().mean()
-        if options.weight_pooled > 0:
-            losses["l_pooled"] = options.weight_pooled * pooled_l1(image, gt)
-        if options.weight_l2 > 0:
-            losses["l_l2"] = options.weight_l2 * (image - gt).square().mean()
-        if options.weight_percep > 0:
-            pair = (image, gt)
-            if options.percep_augment:
-                pair = random_view(image, gt, self.host_generator)
-            losses["l_percep"] = options.weight_percep * self.percep(*pair).mean()
-        return losses
+        """Losses to the ground truth but the adversarial one, each times its weight."""
+        return self.losses.of(rollout.image, *self.targets(rollout), self.host_generator)
 
     def adversarial_loss(self, rollout: Rollout) -> dict[str, Tensor]:
-        """The student's loss by ``network_d``, times its weight; it comes after all rewards have judged the image."""
-        if self.critic is None:
+        """The student's loss by ``network_d``, times its weight; after all others, whose features it may need."""
+        loss = self.losses.adversarial
+        if loss is None:
             return {}
-        self.critic.see(rollout.image, self.targets(rollout)[0])
         with self.autocast():
-            return {"l_g_gan": self.run.distill.weight_adversarial * self.critic.student_loss()}
+            return {f"l_{loss.name}": loss(rollout.image, *self.targets(rollout), self.host_generator)}
 
-    def critic_losses(self, rollout: Rollout) -> dict[str, Tensor]:
+    def discriminator_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         """The loss of ``network_d`` on the pairs that it has just judged."""
-        assert self.critic is not None
+        assert self.losses.discriminator is not None
         with self.autocast():
-            return {"l_d": self.critic.loss()}
+            return {"l_d": self.losses.discriminator.loss()}
+
+    # ---- saving -----------------------------------------------------------------------------------------------
+
+    def reward_names(self) -> tuple[str, ...]:
+        """Metrics that are losses."""
+        return tuple(sorted(self.losses.names))
+
+    def extra_state(self) -> dict[str, Any]:
+        """The trained encoder."""
+        return {"encoder": self.encoder.state_dict()} if self.encoder else {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`extra_state`."""
+        if self.encoder:
+            self.encoder.load_state_dict(state["encoder"])
+
+    def save_other_networks(self, current_iter: int) -> None:
+        """The discriminator, under BasicSR's naming."""
+        if self.losses.discriminator:
+            self.save_network(self.losses.discriminator.net, "net_d", current_iter)

@@ -1,4 +1,4 @@
-"""Training of the conditional diffusion teacher, and its warm start by regression."""
+"""Training of the conditional diffusion teacher."""
 
 from __future__ import annotations
 
@@ -14,39 +14,27 @@ from amd_restore.registry import MODEL_REGISTRY
 class TeacherModel(RestorationModel):
     """Conditional denoiser of the residual.
 
-    ``train.objective`` is ``regression`` (L1 at pure noise, t = 1: the cheap warm start, which fixes what the
-    condition alone can say) or ``denoising`` (v-weighted squared error, t from a logit-normal, a share of the batch
-    at t = 1, condition dropped at random for classifier-free guidance).
+    The loss is the v-weighted squared error; t comes from a logit-normal, a share of the batch is at t = 1, and the
+    condition is dropped at random for classifier-free guidance.
     """
 
     kind = "teacher"
 
     def train_step(self, current_iter: int) -> None:
         """One step of gradient descent."""
-        is_regression = self.opt["train"].get("objective", "denoising") == "regression"
-        losses = self.regression_losses if is_regression else self.denoising_losses
-        self.descend(self.optimizer_g, self.draw_batch(is_regression), losses)
+        self.descend(self.optimizer_g, self.draw_batch(), self.denoising_losses)
         if self.ema_decay > 0:
             # A short memory at first, so that the average forgets the start.
             self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
 
-    def draw_batch(self, is_regression: bool) -> Denoising:
-        """Latents of the batch at hand, with noise, times and, for the denoising loss, dropped conditions."""
+    def draw_batch(self) -> Denoising:
+        """Latents of the batch at hand, with noise, times and dropped conditions."""
         options = self.run.diffusion
         x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
         n, noise, cond = len(x0), self.randn(x0.shape), self.codec.condition(self.lq)
-        if is_regression:
-            return Denoising(x0=x0, noise=noise, t=torch.ones(n, device=x0.device), cond=cond)
         t = torch.sigmoid(self.randn((n,)) * options.logit_std + options.logit_mean)
         t = torch.where(self.rand(n) < options.share_t1, torch.ones_like(t), t)
         return Denoising(x0=x0, noise=noise, t=t, cond=cond, keep=self.rand(n) >= options.cond_dropout)
-
-    def regression_losses(self, batch: Denoising) -> dict[str, Tensor]:
-        """L1 between x0 and its estimate from pure noise."""
-        x_t = batch.noise * self.process.sigma(batch.t[0])
-        with self.autocast():
-            x0_pred = self.denoiser(self.net_g)(x_t, batch.t, batch.cond)
-        return {"l_pix": (x0_pred - batch.x0).abs().mean()}
 
     def denoising_losses(self, batch: Denoising) -> dict[str, Tensor]:
         """Squared error of v (the x0 error times :meth:`Process.loss_weight`), averaged."""

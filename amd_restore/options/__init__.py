@@ -11,6 +11,7 @@ from amd_restore.options.blocks import (
     DegradationOptions,
     DiffusionOptions,
     DistillOptions,
+    LossOptions,
     RewardOptions,
 )
 from amd_restore.options.files import OptionFile, merge, read_yaml
@@ -22,6 +23,7 @@ __all__ = [
     "DegradationOptions",
     "DiffusionOptions",
     "DistillOptions",
+    "LossOptions",
     "OptionFile",
     "RewardOptions",
     "RunOptions",

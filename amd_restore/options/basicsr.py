@@ -160,7 +160,6 @@ class TrainOptions:
         None, "learning rate over iterations; needed without time_limit, not used with it"
     )
     warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
-    objective: Literal["denoising", "regression"] = option("denoising", "teacher's loss; regression: the warm start")
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
     grow_networks: bool = option(
         False, "networks may have more blocks or channels than their files; the new ones start as nothing"

@@ -211,8 +211,10 @@ class DiffusionOptions:
 class DistillOptions:
     """``distill``: DMD and AMD (2602.07345). Both strengths at 0 are DMD bit for bit.
 
+    A SupervisedModel has the student's steps, its start and the group from here, and nothing else.
+
     Raises:
-        ValueError: times out of order, weights that do not fit the steps, or no loss with a weight.
+        ValueError: times out of order, or weights that do not fit the steps.
     """
 
     num_steps: list[int] = option([1, 2, 4], "schedule lengths that one student learns", low=1, high=1000)
@@ -223,9 +225,6 @@ class DistillOptions:
     )
     group_size: int = option(4, "samples per low-quality image, which the advantage compares", low=1)
     fake_updates_per_student: int = option(4, "updates of the fake score per update of the student", low=1)
-    objective: Literal["dmd", "regression"] = option(
-        "dmd", "what moves the student: DMD, or only the losses to the ground truth"
-    )
     fake_sees_step: bool = option(
         False, "tell the fake score at which of the student's steps a sample was made; needed for several steps"
     )
@@ -256,13 +255,6 @@ class DistillOptions:
     matching_first: bool = option(
         True, "false: the student's first step, from noise alone, learns by the losses to the ground truth only"
     )
-    weight_pix: float = option(0.0, "weight of L1 to the ground truth, pixel units", low=0)
-    weight_pooled: float = option(0.0, "weight of L1 on means over 4, 8 and 16 pixels: colours without detail", low=0)
-    weight_l2: float = option(0.0, "weight of the squared error to the ground truth, pixel units", low=0)
-    weight_percep: float = option(0.0, "weight of LPIPS to the ground truth", low=0)
-    weight_adversarial: float = option(0.1, "weight of the adversarial loss of network_d, where there is one", low=0)
-    percep_net: Literal["squeeze", "alex", "vgg"] = option("squeeze", "backbone of that LPIPS")
-    percep_augment: bool = option(True, "show networks that are losses random views; so they are harder to deceive")
     standardize_rewards: bool = option(True, "divide each reward by its running deviation inside groups")
 
     def __post_init__(self) -> None:
@@ -275,12 +267,6 @@ class DistillOptions:
                 raise ValueError(f"step_weights has {len(self.step_weights)} entries, num_steps {len(self.num_steps)}")
             if sum(self.step_weights) <= 0:
                 raise ValueError("step_weights are all 0")
-        anchored = self.weight_pix or self.weight_l2 or self.weight_percep
-        if self.objective == "regression":
-            if not anchored:
-                raise ValueError("objective regression needs weight_pix, weight_l2 or weight_percep")
-        elif not (self.weight_dmd or anchored):
-            raise ValueError("weight_dmd, weight_pix, weight_l2 and weight_percep are all 0; one must be greater")
         if self.group_size == 2 and self.std_floor < 1 and (self.adaptation_strength or self.sharpening_strength):
             raise ValueError(
                 f"std_floor ({self.std_floor:g}) with group_size 2: the advantage of two samples would be a sign only; "
@@ -298,7 +284,13 @@ class RewardOptions:
 
     type: str = option(doc="registered class")
     weight: float = option(1.0, "factor in the weighted sum; rewards are already: higher is better")
-    loss_weight: float = option(
-        0.0, "factor as a loss of the student; 0 leaves the reward what AMD makes of it, a diagnosis"
-    )
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """One entry of ``losses``; the other keys are arguments of its class."""
+
+    type: str = option(doc="registered class: L1, L2, PooledL1, LPIPS, DISTS, EfficientNet, Reward, Adversarial")
+    weight: float = option(1.0, "factor in the sum; 0 leaves the loss out", low=0)
     arguments: dict[str, Any] = field(default_factory=dict)

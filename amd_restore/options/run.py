@@ -24,12 +24,20 @@ from amd_restore.options.blocks import (
     DegradationOptions,
     DiffusionOptions,
     DistillOptions,
+    LossOptions,
     RewardOptions,
 )
 from amd_restore.options.fields import OptionError, Plugin, build, check, defaults, option
 from amd_restore.options.files import OptionFile
 from amd_restore.options.plugins import import_named
-from amd_restore.registry import ARCH_REGISTRY, REWARD_REGISTRY, did_you_mean, import_basicsr, register_all
+from amd_restore.registry import (
+    ARCH_REGISTRY,
+    LOSS_REGISTRY,
+    REWARD_REGISTRY,
+    did_you_mean,
+    import_basicsr,
+    register_all,
+)
 
 # What BasicSR's pipelines and ours write into the options while running; no file may set it.
 RUNTIME_KEYS = {
@@ -39,7 +47,7 @@ RUNTIME_KEYS = {
 PHASES = ("train", "val", "test")
 # What distillation cannot start without, by model.
 _DISTILLATION = ("network_teacher", "network_fake", "train.optim_fake", "path.pretrain_network_teacher")
-_NEEDED = {"DMDModel": _DISTILLATION, "AMDModel": (*_DISTILLATION, "rewards")}
+_NEEDED = {"SupervisedModel": ("losses",), "DMDModel": _DISTILLATION, "AMDModel": (*_DISTILLATION, "rewards")}
 # A teacher that is a published checkpoint needs no weights of ours.
 _SOURCE_KEY = "pretrained_model_name_or_path"
 
@@ -81,8 +89,14 @@ def _find_reward(name: str) -> type:
     return REWARD_REGISTRY.get(name)
 
 
+def _find_loss(name: str) -> type:
+    register_all()
+    return LOSS_REGISTRY.get(name)
+
+
 Network = Annotated[dict[str, Any], Plugin(_find_network)]
 Reward = Annotated[RewardOptions, Plugin(_find_reward, given=("device",), common=RewardOptions)]
+Loss = Annotated[LossOptions, Plugin(_find_loss, given=("device",), common=LossOptions)]
 Dataset = Annotated[DatasetOptions, Plugin(dataset_arguments, given=("scale",), common=DatasetOptions)]
 
 
@@ -119,11 +133,12 @@ class RunOptions:
     degradation: DegradationOptions = option(DegradationOptions(), "how low-quality images are made")
     diffusion: DiffusionOptions = option(DiffusionOptions(), "forward process and times")
     distill: DistillOptions = option(DistillOptions(), "distillation")
+    losses: list[Loss] = option([], "losses of the student to the ground truth; DMD and AMD add the matching loss")
     rewards: list[Reward] = option([], "rewards of AMD")
     network_g: Network = option(doc="the network being trained")
     network_teacher: Network | None = option(None, "real score, frozen")
     network_fake: Network | None = option(None, "fake score, follows the student")
-    network_d: Network | None = option(None, "discriminator of the student's images; null: no adversarial loss")
+    network_d: Network | None = option(None, "discriminator of the student's images, for the loss Adversarial")
     path: PathOptions = option(PathOptions(), "weights to start from")
     train: TrainOptions | None = option(None, "training")
     val: ValOptions | None = option(None, "validation")
@@ -165,8 +180,21 @@ class RunOptions:
                     continue
                 if not operator.attrgetter(key)(self):
                     raise ValueError(f"{key}: missing; training a {self.model_type} needs it")
-            if self.network_d is not None and self.train.optim_d is None:
-                raise ValueError("train.optim_d: missing; network_d needs it")
+            self._check_losses(self.train)
+
+    def _check_losses(self, train: TrainOptions) -> None:
+        """Whether the losses are enough for this model, and have what they need."""
+        types = [loss.type for loss in self.losses if loss.weight > 0]
+        if self.model_type == "TeacherModel" and types:
+            raise ValueError("losses: a TeacherModel learns to denoise; losses are for SupervisedModel and students")
+        if self.model_type == "SupervisedModel" and not types:
+            raise ValueError("losses: none has a weight; training a SupervisedModel needs one")
+        if self.model_type in ("DMDModel", "AMDModel") and not types and self.distill.weight_dmd == 0:
+            raise ValueError("losses: none has a weight, and distill.weight_dmd is 0; one must be greater")
+        if (self.network_d is not None) != ("Adversarial" in types):
+            raise ValueError("network_d: needs a loss of type Adversarial with a weight, and that loss needs network_d")
+        if self.network_d is not None and train.optim_d is None:
+            raise ValueError("train.optim_d: missing; network_d needs it")
 
     @classmethod
     def check(cls, opt: Mapping[str, Any], file: str | Path | OptionFile) -> dict[str, Any]:

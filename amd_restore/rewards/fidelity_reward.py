@@ -39,7 +39,6 @@ class LPIPSReward(BaseReward):
     range = (0.0, float("inf"))
     has_map = True
     differentiable = True
-    random_views = True
     min_size = MIN_SIZE
 
     def __init__(self, net: str = "squeeze", weight: float = 1.0, device: torch.device | str = "cpu") -> None:

@@ -30,7 +30,6 @@ class DISTSReward(BaseReward):
     range = (0.0, 1.0)
     differentiable = True
     min_size = dists_net.MIN_SIZE
-    random_views = True
 
     def __init__(self, weights: str | None = None, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         super().__init__(weight, device)
@@ -59,7 +58,6 @@ class EfficientNetReward(BaseReward):
     has_map = True
     differentiable = True
     min_size = efficientnet.MIN_SIZE
-    random_views = True
 
     def __init__(self, variant: str = "lite0", weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         super().__init__(weight, device)

@@ -54,7 +54,6 @@ class BaseReward:
         exact_map: whether the map's mean over its locations is the value; else it is near.
         differentiable: whether :meth:`loss` works.
         min_size: pixels a side that an image needs.
-        random_views: as a loss, better shown random views: of networks whose strides would leave their grid.
     """
 
     name: str = "reward"
@@ -65,7 +64,6 @@ class BaseReward:
     exact_map: ClassVar[bool] = True
     differentiable: bool = False
     min_size: int = 1
-    random_views: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
         self.weight, self.device = weight, torch.device(device)
@@ -116,12 +114,20 @@ class BaseReward:
         Raises:
             AMDRestoreError: when the reward is not differentiable.
         """
-        if not self.differentiable:
-            raise AMDRestoreError(f"reward '{self.name}' is not differentiable and cannot be a loss")
+        self.require_differentiable()
         loss = -self._signed(self._run(self.measure, sr, gt, lq))
         if sr.requires_grad and torch.is_grad_enabled() and not loss.requires_grad:
             raise AMDRestoreError(f"reward '{self.name}' gives no gradient and cannot be a loss")
         return loss
+
+    def require_differentiable(self) -> None:
+        """Check that :meth:`loss` works.
+
+        Raises:
+            AMDRestoreError: it does not.
+        """
+        if not self.differentiable:
+            raise AMDRestoreError(f"reward '{self.name}' is not differentiable and cannot be a loss")
 
     def _run(self, measure: Callable[..., ResultT], sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> ResultT:
         """Call ``measure`` in full precision; references are data: clamped and without gradient."""

@@ -229,21 +229,24 @@ class Check:
         options.update(name=name, num_gpu=1 if self.device.type == "cuda" else 0)
         options["path"] = {"ignore_resume_networks": ["network_teacher"]}
         if self.miniature:
-            for key in ("network_g", "network_teacher", "network_fake"):
-                options[key] = dict(TINY)
+            options |= {key: dict(TINY) for key in ("network_g", "network_teacher", "network_fake") if key in options}
             if "network_d" in options:
                 options["network_d"]["num_feat"] = 8
             options["num_threads"] = 1
             weights = str(self.tiny_weights())
-        else:
+        elif "network_teacher" in options:
             options["network_g"] = dict(options["network_teacher"])
-        options["path"] |= {f"pretrain_network_{net}": weights for net in ("g", "teacher")}
+        else:
+            weights = str(ROOT / "amd_restore" / "weights" / f"x4-{degradation}.safetensors")
+        options["path"] |= {
+            f"pretrain_network_{net}": weights for net in ("g", "teacher") if f"network_{net}" in options
+        }
         options["datasets"]["train"].update(crops_file=str(self.folder / "crops.npy"), gt_size=self.size)
         options["datasets"] = {"train": options["datasets"]["train"]}
         options.pop("val", None)
         if self.miniature:
             options["datasets"]["train"]["batch_size_per_gpu"] = 2
-            options["rewards"] = [reward for reward in options["rewards"] if reward["type"] != "NIQEReward"]
+            options["rewards"] = [one for one in options.get("rewards", []) if one["type"] != "NIQEReward"]
         options["train"]["total_iter"] = iterations
         options["logger"] = {"print_freq": 1, "save_checkpoint_freq": iterations, "keep_checkpoints": 2}
         return options

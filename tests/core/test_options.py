@@ -101,7 +101,15 @@ def test_good_file(tmp_path: Path) -> None:
         ("train.time_limit", "s", "train.time_limit: expected a time like 540s, 30m or 8h, got str 's'"),
         ("train.time_limit", "0h", "train.time_limit: must be greater than 0, got 0"),
         ("train.scheduler", None, "train.scheduler: missing, and no train.time_limit instead of it"),
-        ("train.objective", "denoise", "train.objective: unknown value str 'denoise'; did you mean 'denoising'?"),
+        ("losses", [{"type": "L1loss"}], "losses.0.type: unknown loss 'L1loss'; did you mean 'L1'?"),
+        (
+            "losses",
+            [{"type": "LPIPS", "nett": "alex"}],
+            "losses.0.nett: LPIPS has no such argument; did you mean 'net",
+        ),
+        ("losses", [{"type": "L1"}, {"type": "L2", "weight": -1}], "losses.1.weight: must be at least 0, got -1"),
+        ("losses", [{"type": "Adversarial"}], "network_d: needs a loss of type Adversarial with a weight, and that"),
+        ("network_d", {"type": "PatchDiscriminator"}, "network_d: needs a loss of type Adversarial with a weight, and"),
         ("codec.patch", 6, "codec.patch: must be a multiple of scale (4), got 6"),
         ("codec.std", 0, "codec.std: must be greater than 0"),
         ("datasets.train.gt_size", 30, "datasets.train.gt_size: must be a multiple of codec.patch (4), got 30"),
@@ -112,7 +120,7 @@ def test_good_file(tmp_path: Path) -> None:
         ("distill.num_steps", [1, 0], "distill.num_steps.1: must be at least 1 and at most 1000, got 0"),
         ("distill.num_steps", [], "num_steps needs at least one"),
         ("distill.step_weights", [1.0], "step_weights has 1 entries, num_steps 2"),
-        ("distill.weight_dmd", 0, "distill: weight_dmd, weight_pix, weight_l2 and weight_percep are all 0"),
+        ("distill.weight_dmd", 0, "losses: none has a weight, and distill.weight_dmd is 0; one must be greater"),
         ("distill.t_min", 0.99, "t_min (0.99) must be less than t_max (0.98)"),
         ("distill.normalize", "yes please", "distill.normalize: expected true or false"),
         ("num_gpu", "all", "num_gpu: expected a whole number or 'auto', got str 'all'"),
@@ -141,6 +149,16 @@ def test_what_distillation_needs(tmp_path: Path, model: str, key: str) -> None:
     load_options(write(tmp_path, {"model_type": "TeacherModel", key: None}))
     if not key.startswith("train"):
         load_options(write(tmp_path, {"model_type": model, key: None, "train": None}))  # for test.py
+
+
+def test_which_models_have_losses(tmp_path: Path) -> None:
+    losses = [{"type": "L1", "weight": 0.5}]
+    off = {"type": "L1", "weight": 0}
+    load_options(write(tmp_path, {"model_type": "SupervisedModel", "losses": losses, "network_teacher": None}))
+    for found, expected in (([], "losses: missing; training a SupervisedModel"), ([off], "losses: none has a weight")):
+        assert expected in problem(write(tmp_path, {"model_type": "SupervisedModel", "losses": found}))
+    expected = "losses: a TeacherModel learns to denoise"
+    assert expected in problem(write(tmp_path, {"model_type": "TeacherModel", "losses": losses}))
 
 
 def test_an_empty_teacher_or_reward_list_is_a_missing_one(tmp_path: Path) -> None:

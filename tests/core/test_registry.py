@@ -76,11 +76,11 @@ def test_register_all_finds_networks_and_rewards() -> None:
 
 def test_register_all_for_training_enters_models_and_datasets() -> None:
     registry.register_all(training=True)
-    from amd_restore.registry import DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
+    from amd_restore.registry import DATASET_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-    assert {"TeacherModel", "DMDModel", "AMDModel", "SRModel"} <= set(MODEL_REGISTRY.keys())
+    assert {"TeacherModel", "SupervisedModel", "DMDModel", "AMDModel", "SRModel"} <= set(MODEL_REGISTRY.keys())
     assert {"GTDataset", "PairedImageDataset"} <= set(DATASET_REGISTRY.keys())
-    assert "calculate_psnr" in METRIC_REGISTRY and "L1Loss" in LOSS_REGISTRY
+    assert "calculate_psnr" in METRIC_REGISTRY
 
 
 def test_basicsr_builds_our_networks(throwaway_arch: type[nn.Module]) -> None:

@@ -117,7 +117,7 @@ MUTATIONS = (
         "tests/training/test_bfloat16_training.py::no_block",
     ),
     Mutation(
-        "probe of the critic's features on the CPU",
+        "probe of the discriminator's features on the CPU",
         "MIN_SIZE, MIN_SIZE, device=next(self.parameters()).device)",
         "MIN_SIZE, MIN_SIZE)",
         "tests/training/test_pretend_cuda.py::adversarial",

@@ -91,8 +91,9 @@ def shrink(
         if options.get("distill", {}).get("decode_crop"):
             options["distill"]["decode_crop"] = 8  # of 12 cells
         options["val"]["metrics"].pop("niqe", None)  # needs more pixels than that transformer has positions
-    if options.get("distill", {}).get("percep_net") == "vgg":
-        options["distill"]["percep_net"] = "squeeze"  # whose weights are at hand
+    for loss in options.get("losses") or []:
+        if loss.get("net") == "vgg":
+            loss["net"] = "squeeze"  # whose weights are at hand
     if is_smaller and options["network_g"]["type"] == "FlatDenoiser":
         options["network_g"]["num_feat"] = SMALL_FEAT
     options["num_threads"] = 1

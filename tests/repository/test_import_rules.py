@@ -35,7 +35,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
     },
     "core": {
         "diffusion": set(),
-        "losses": set(),
+        "losses": {"registry", "rewards"},
         "archs": {"registry", "compat", "diffusion"},
         "rewards": {"registry", "compat"},
         "data": {"registry", "options"},

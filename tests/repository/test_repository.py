@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,6 +17,7 @@ import pytest
 import torch
 from places import REPOSITORY
 from tiny_model import save_tiny
+from training_setup import TINY_NETWORK, StartWeights, build_model, load_miniature
 
 from amd_restore import __version__
 from amd_restore.diffusion import SAMPLERS
@@ -176,20 +176,16 @@ def test_recipe_architecture() -> None:
     assert any(isinstance(module, torch.nn.GELU) for module in net.modules())
 
 
-def test_recipe_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    register_all(training=True)
-    names = run_recipe("A loss")
-    from amd_restore.models.dmd_model import DMDModel
-    from amd_restore.registry import MODEL_REGISTRY
-
-    a = torch.rand(2, 3, 4, 4)
-    assert float(names["charbonnier"](a, a)) == pytest.approx(1e-3)
-    monkeypatch.setattr(DMDModel, "student_losses", lambda self, rollout: {"l_amd": torch.zeros(())})
-    model = object.__new__(MODEL_REGISTRY.get("CharbonnierModel"))
-    model.codec = None
-    losses = model.student_losses(SimpleNamespace(gt=a, lq=a, image=a + 1, windows=None))
-    assert set(losses) == {"l_amd", "l_charbonnier"}
-    assert float(losses["l_charbonnier"]) == pytest.approx(1.0, abs=1e-4)
+def test_recipe_loss(tmp_path: Path, assets: Path) -> None:
+    run_recipe("A loss")
+    start = StartWeights(tmp_path).of(TINY_NETWORK)
+    options = load_miniature("amd_x4_classical", tmp_path, start) | {"amp": "none"}
+    options["losses"] = [{"type": "Charbonnier", "weight": 0.5, "epsilon": 0.01}]
+    model = build_model(options, tmp_path)
+    image = torch.rand(4, 3, 8, 8)
+    losses = model.losses.of(image, image, image, torch.Generator())
+    assert set(losses) == {"l_charbonnier"} and float(losses["l_charbonnier"]) == pytest.approx(0.5 * 0.01)
+    assert "charbonnier" in model.header().rewards
 
 
 def test_recipe_reward() -> None:

@@ -80,7 +80,7 @@ def calls_by_block(model: Any) -> dict[tuple[int, int], set[bool]]:
             found[block[1], id(layer)].add(torch.is_grad_enabled())
 
     model.autocast = numbered
-    for value in [*vars(model).values(), getattr(model.critic, "net", None)]:
+    for value in [*vars(model).values(), getattr(model.losses.discriminator, "net", None)]:
         for layer in value.modules() if isinstance(value, nn.Module) else ():
             layer.register_forward_pre_hook(note)
     model.optimize_parameters(1)

@@ -17,7 +17,7 @@ from test_distillation import build, feed
 from training_setup import TINY_NETWORK, StartWeights
 
 STORED = REPOSITORY / "tests" / "golden" / "amd_miniature.json"
-LOGGED = ("l_fake", "l_amd", "l_pix", "l_percep", "reward/total", "amd/grad_norm")
+LOGGED = ("l_fake", "l_amd", "l_l1", "l_lpips_squeeze", "reward/total", "amd/grad_norm")
 
 
 def short_run(folder: Path) -> list[dict[str, float]]:

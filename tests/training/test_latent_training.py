@@ -37,7 +37,7 @@ def options_of(folder: Path, name: str = OSEDIFF, **changes: Any) -> dict[str, A
     options["train"].update(warmup_iter=-1, ema_decay=0.5)
     options["train"]["optim_g"]["lr"] = options["train"]["optim_fake"]["lr"] = 1e-3
     options["degradation"] = {"type": "bicubic"}
-    options["distill"]["weight_percep"] = 0.0
+    options["losses"] = [loss for loss in options["losses"] if loss["type"] != "LPIPS"]
     options["rewards"] = [{"type": "PSNRReward"}]
     options["val"]["metrics"] = {"psnr": {"type": "calculate_psnr", "crop_border": 4}}
     for network in ("network_g", "network_teacher", "network_fake"):
@@ -121,7 +121,8 @@ def test_start_from_lq_on_the_residual_codec_trains_and_restores(workshop: Path)
     assert run_training(teacher, workshop).returncode == 0
     weights = workshop / "experiments" / teacher["name"] / "models" / "net_g_latest.pth"
     options = load_miniature("amd_x4_classical", workshop, str(weights), iterations=2)
-    options["distill"].update(start="lq", start_noise=0.5, decode_crop=8, percep_augment=False)
+    options["distill"].update(start="lq", start_noise=0.5, decode_crop=8)
+    options["losses"] = [{"type": "LPIPS", "weight": 0.25, "random_views": False}]
     options["rewards"] = [{"type": "PSNRReward"}]
     result = run_training(options, workshop)
     assert result.returncode == 0, result.stderr[-2000:]

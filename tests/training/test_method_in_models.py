@@ -105,7 +105,7 @@ def test_the_first_step_is_matched_or_left_to_the_ground_truth(workshop: Path, f
     alone: dict[str, Any] = {
         "num_steps": [1],
         "step_weights": [1.0],
-        "weight_percep": 0.0,
+        "losses": [{"type": "L1"}],
         "fake_updates_per_student": 1,
     }
     models = [build(workshop, matching_first=first, **alone), build(workshop, weight_dmd=0.0, **alone)]
@@ -261,7 +261,7 @@ def teacher_calls(model: Any, count: int = 200) -> list[dict[str, Any]]:
     spy = Spy(model, lambda *_: x0)
     for iteration in range(1, count + 1):
         model.seed_step(iteration)
-        model.denoising_losses(model.draw_batch(is_regression=False))
+        model.denoising_losses(model.draw_batch())
     return spy.calls
 
 
@@ -271,7 +271,7 @@ def test_the_teacher_minimises_the_error_of_v(workshop: Path) -> None:  # noqa: 
     x0 = model.codec.encode(model.gt, model.lq)
     spy = Spy(model, lambda *_: x0 + 0.5)
     model.seed_step(1)
-    loss = model.denoising_losses(model.draw_batch(is_regression=False))["l_denoise"]
+    loss = model.denoising_losses(model.draw_batch())["l_denoise"]
     weight = model.process.loss_weight(spy.calls[-1]["t"])
     torch.testing.assert_close(loss, 0.25 * weight.mean())
     assert abs(float(weight.mean()) - 1.0) > 0.1, "else it would make no difference"

@@ -10,8 +10,6 @@ import torch
 from test_distillation import build, changed, feed, snapshot
 from training_setup import TINY_NETWORK, StartWeights, rollout_of
 
-from amd_restore.errors import AMDRestoreError
-
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Path:
@@ -35,12 +33,26 @@ def same(a: Any, b: Any, *nets: str) -> bool:
     )
 
 
-def test_regression_trains_the_student_alone(workshop: Path) -> None:
-    model = build(workshop, "amd_x4_classical", objective="regression", fake_updates_per_student=1)
-    before = {net: snapshot(getattr(model, net)) for net in ("net_g", "net_fake")}
+def test_a_supervised_model_has_a_student_and_its_losses_alone(workshop: Path) -> None:
+    model = build(workshop, "perceptual_x4_classical")
+    before = snapshot(model.net_g)
     model.optimize_parameters(1)
-    assert changed(model.net_g, before["net_g"]) and not changed(model.net_fake, before["net_fake"])
-    assert set(model.get_current_log()) >= {"l_pix", "l_percep"}
+    assert changed(model.net_g, before) and not hasattr(model, "net_teacher") and not hasattr(model, "net_fake")
+    assert set(model.get_current_log()) == {"l_l1", "l_lpips_squeeze", "l_effnet_lite1"}
+    assert set(model.reward_names()) == {"l1", "lpips_squeeze", "effnet_lite1"}
+
+
+def test_the_warm_start_is_regression_from_pure_noise(workshop: Path) -> None:
+    """L1 of pixels over the deviation of the codec is L1 of latents, at t = 1."""
+    model = build(workshop, "regression_x4_classical")
+    assert not hasattr(model, "net_teacher") and set(model.run.distill.num_steps) == {1}
+    model.seed_step(1)
+    noise = model.randn(model.codec.latent_shape(model.lq))
+    t, x0 = torch.ones(len(noise)), model.codec.encode(model.gt, model.lq)
+    with torch.no_grad():
+        expected = (model.denoiser(model.net_g)(noise, t, model.codec.condition(model.lq)) - x0).abs().mean()
+    model.optimize_parameters(1)
+    assert model.get_current_log()["l_l1"] == pytest.approx(float(expected), rel=2e-3)
 
 
 def test_spatial_strength_zero_is_dmd_bit_for_bit(workshop: Path) -> None:
@@ -81,17 +93,14 @@ def test_spatial_amd_weights_locations_differently(workshop: Path) -> None:
     assert not same(steps(model), steps(build(workshop, "amd_x4_classical")), "net_g", "net_fake")
 
 
-def test_a_reward_as_loss_moves_the_student_and_is_off_by_default(workshop: Path) -> None:
-    plain = build(workshop)
-    assert not plain.reward_losses
-    model = build(workshop, percep_augment=False)  # else the loss sees a random view
-    model.reward_losses = [(model.reward.rewards[0], 0.5)]
+def test_a_metric_as_loss_moves_the_student(workshop: Path) -> None:
+    model = build(workshop, losses=[{"type": "LPIPS", "weight": 0.5, "random_views": False}])
     x0 = torch.zeros(model.codec.latent_shape(model.lq), requires_grad=True)
     rollout = rollout_of(model, x0, advantage=torch.zeros(len(x0)))
     image, losses = rollout.image, model.student_losses(model.with_direction(rollout))
-    name, value = f"l_{model.reward.rewards[0].name}", model.reward.rewards[0](image, gt=model.gt, lq=model.lq)
-    assert losses[name].item() == pytest.approx(0.5 * float(-value.mean()), rel=1e-3)
-    losses[name].backward()
+    value = model.reward.rewards[0](image, gt=model.gt, lq=model.lq)
+    assert losses["l_lpips_squeeze"].item() == pytest.approx(0.5 * float(-value.mean()), rel=1e-3)
+    losses["l_lpips_squeeze"].backward()
     assert x0.grad is not None and x0.grad.abs().sum() > 0
 
 
@@ -110,16 +119,10 @@ def test_the_fake_teacher_starts_the_same_when_it_sees_the_step(workshop: Path) 
     assert seeing.net_fake.conv_in.weight[:, -1].abs().sum() > 0, "and learns to use it"
 
 
-def test_contradictions_are_refused(workshop: Path) -> None:
-    with pytest.raises(AMDRestoreError, match="objective regression"):
-        build(workshop, objective="regression", weight_pix=0.0, weight_percep=0.0)
-
-
 def test_weights_name_the_rewards_that_had_a_say(workshop: Path) -> None:
     both = {"lpips_squeeze", "psnr"}
     assert both <= set(build(workshop).reward_names())
-    idle: dict[str, Any] = {"adaptation_strength": 0.0, "sharpening_strength": 0.0, "weight_percep": 0.0}
-    model = build(workshop, **idle)
-    assert not both & set(model.reward_names()), "rewards that only diagnose leave the metric independent"
-    model.reward_losses = [(model.reward.rewards[0], 1.0)]
-    assert "lpips_squeeze" in model.reward_names()
+    idle: dict[str, Any] = {"adaptation_strength": 0.0, "sharpening_strength": 0.0}
+    model = build(workshop, losses=[{"type": "L1"}, {"type": "LPIPS", "weight": 0}], **idle)
+    assert model.reward_names() == ("l1",), "rewards that only diagnose leave the metric independent"
+    assert "lpips_squeeze" in build(workshop, losses=[{"type": "LPIPS"}], **idle).reward_names()

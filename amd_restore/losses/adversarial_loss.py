@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from amd_restore.losses.loss import BaseLoss
+from amd_restore.registry import LOSS_REGISTRY
+
+
+class Discriminator(Protocol):
+    """What judges images, and learns to tell them apart in a turn of its own."""
+
+    def receive(self, image: Tensor, gt: Tensor) -> None:
+        """Take in restored images (B, 3, H, W) and their ground truth."""
+
+    def student_loss(self) -> Tensor:
+        """The loss of the images received last, a scalar with gradient to them only."""
+
+
+@LOSS_REGISTRY.register()
+class Adversarial(BaseLoss):
+    """How far ``network_d`` tells the student's images from the ground truth; computed after all other losses.
+
+    Attributes:
+        discriminator: that network; the model gives it.
+    """
+
+    name = "adversarial"
+    discriminator: Discriminator
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
+
+    def measure(self, image: Tensor, gt: Tensor, lq: Tensor) -> Tensor:
+        self.discriminator.receive(image, gt)
+        return self.discriminator.student_loss()
 
 
 def generator_loss(logits_fake: Tensor) -> Tensor:

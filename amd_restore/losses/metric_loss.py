@@ -1,0 +1,121 @@
+"""Metrics as losses: the distances of networks, and any differentiable reward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amd_restore.losses.loss import BaseLoss
+from amd_restore.registry import LOSS_REGISTRY
+from amd_restore.rewards import BaseReward, DISTSReward, EfficientNetReward, LPIPSReward, build_rewards
+
+
+class MetricLoss(BaseLoss):
+    """Minus a reward, whose name it has.
+
+    Args:
+        metric: the reward; rewards and losses of one kind share its network.
+        weight: factor in the sum.
+        random_views: compare random views, without which a network's strides would leave their grid in the image.
+    """
+
+    def __init__(self, metric: BaseReward, weight: float, random_views: bool) -> None:
+        super().__init__(weight, random_views, metric.device)
+        self.metric, self.name = metric, metric.name
+
+    def measure(self, image: Tensor, gt: Tensor, lq: Tensor) -> Tensor:
+        return self.metric.loss(image, gt=gt, lq=lq).mean()
+
+
+@LOSS_REGISTRY.register()
+class LPIPS(MetricLoss):
+    """LPIPS with the backbone ``squeeze``, ``alex`` or ``vgg``.
+
+    Args:
+        net: that backbone.
+        weight, random_views, device: as of every loss.
+
+    Raises:
+        AMDRestoreError: without the lpips package or the backbone's weights.
+    """
+
+    def __init__(
+        self,
+        net: str = "squeeze",
+        weight: float = 1.0,
+        random_views: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(LPIPSReward(net, device=device), weight, random_views)
+
+
+@LOSS_REGISTRY.register()
+class DISTS(MetricLoss):
+    """DISTS: similar textures count as equal.
+
+    Args:
+        weights: file with the learned weights; None looks in the asset folder and pyiqa's cache.
+        weight, random_views, device: as of every loss.
+
+    Raises:
+        AMDRestoreError: without the learned weights or those of VGG16.
+    """
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        weight: float = 1.0,
+        random_views: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(DISTSReward(weights, device=device), weight, random_views)
+
+
+@LOSS_REGISTRY.register()
+class EfficientNet(MetricLoss):
+    """Distance of EfficientNet-Lite features.
+
+    Args:
+        variant: ``lite0``, which is also a metric of the benchmark, or ``lite1``.
+        weight, random_views, device: as of every loss.
+
+    Raises:
+        AMDRestoreError: an unknown variant, or without the packages of the network and of its weights.
+    """
+
+    def __init__(
+        self,
+        variant: str = "lite1",
+        weight: float = 1.0,
+        random_views: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        reward = EfficientNetReward(variant, device=device)
+        super().__init__(reward, weight, random_views)
+        self.distance = reward.distance
+
+
+@LOSS_REGISTRY.register()
+class Reward(MetricLoss):
+    """Any differentiable reward, as in ``{type: Reward, reward: {type: BRISQUEReward}, weight: 0.01}``.
+
+    Args:
+        reward: its block as under ``rewards``.
+        weight, random_views, device: as of every loss.
+
+    Raises:
+        AMDRestoreError: the reward is unknown, has an unknown key, or is not differentiable.
+    """
+
+    def __init__(
+        self,
+        reward: dict[str, Any],
+        weight: float = 1.0,
+        random_views: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        metric = build_rewards([reward], device).rewards[0]
+        metric.require_differentiable()
+        super().__init__(metric, weight, random_views)

@@ -1,0 +1,60 @@
+"""The losses of an option file as a student has them, with the discriminator that one of them may need."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amd_restore.losses.adversarial_loss import Adversarial
+from amd_restore.losses.loss import build_losses
+from amd_restore.models.discriminator import ImageDiscriminator, build_discriminator
+from amd_restore.options import RunOptions
+
+
+class StudentLosses:
+    """Losses to the ground truth, each times its weight.
+
+    Args:
+        run: options; ``losses`` says which.
+        network_d: block of the discriminator, with the channels that training filled in; None without one.
+        device: where networks of the losses live.
+
+    Raises:
+        AMDRestoreError: see :func:`~amd_restore.losses.loss.build_losses` and
+            :func:`~amd_restore.models.discriminator.build_discriminator`.
+    """
+
+    def __init__(self, run: RunOptions, network_d: Mapping[str, Any] | None, device: torch.device) -> None:
+        blocks = [{"type": block.type, "weight": block.weight, **block.arguments} for block in run.losses]
+        losses = build_losses(blocks, device)
+        self.losses = [loss for loss in losses if not isinstance(loss, Adversarial)]
+        self.adversarial = next((loss for loss in losses if isinstance(loss, Adversarial)), None)
+        self.discriminator: ImageDiscriminator | None = None
+        if self.adversarial is not None:
+            assert network_d is not None
+            self.discriminator = build_discriminator(network_d, device, self.losses)
+            self.adversarial.discriminator = self.discriminator
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics that are minimised: all losses but the adversarial one."""
+        return [loss.name for loss in self.losses]
+
+    def of(self, image: Tensor, gt: Tensor, lq: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """All losses but the adversarial one, by name in the log.
+
+        Args:
+            image: restored images (B, 3, H, W), with gradient.
+            gt: ground truth, same shape.
+            lq: low-quality images.
+            generator: source of random views.
+        """
+        values = {}
+        for loss in self.losses:
+            with self.discriminator.watch(loss) if self.discriminator else contextlib.nullcontext():
+                values[f"l_{loss.name}"] = loss(image, gt, lq, generator)
+        return values
