@@ -1,12 +1,16 @@
-"""What a call of the pipeline can ask for, and what it refuses in one line."""
+"""Arguments of a call of the pipeline: their checks, one line each, before any work."""
 
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
@@ -14,6 +18,8 @@ from amd_restore.inference.fidelity import noise_level
 
 if TYPE_CHECKING:
     from amd_restore.inference.post import PostProcess
+
+Seeds = int | Sequence[int]
 
 
 def check_image(lq: Tensor) -> None:
@@ -45,11 +51,32 @@ def memory_errors() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class WindowOptions:
+    """How the windows of an image are restored.
+
+    Args:
+        num_steps: network evaluations.
+        seeds: of the images in the batch.
+        fidelity, tta, post: see :meth:`RestorationPipeline.__call__ <amd_restore.RestorationPipeline.__call__>`.
+    """
+
+    num_steps: int
+    seeds: tuple[int, ...]
+    fidelity: float = 0.0
+    tta: bool = False
+    post: PostProcess | None = None
+
+
+@dataclass(frozen=True)
 class CallOptions:
-    """Options of :meth:`RestorationPipeline.__call__`, by the same names."""
+    """Options of :meth:`RestorationPipeline.__call__ <amd_restore.RestorationPipeline.__call__>`, by the same names.
+
+    Raises:
+        AMDRestoreError: one is out of its range or of another type; names it.
+    """
 
     num_steps: int | None = None
-    seed: int | Sequence[int] = 0
+    seed: Seeds = 0
     tile: int | None = None
     halo: int | None = None
     max_memory: float | None = None
@@ -58,30 +85,45 @@ class CallOptions:
     post: PostProcess | None = None
     progress: Callable[[int, int], None] | None = None
 
-    def check(self, num_steps: int) -> None:
-        """Refuse what is out of range.
-
-        Raises:
-            AMDRestoreError: names the option.
-        """
-        if num_steps < 1:
-            raise AMDRestoreError(f"the number of steps must be at least 1, got {num_steps}")
-        if self.tile is not None and self.tile < 0:
+    def __post_init__(self) -> None:
+        if self.num_steps is not None and _whole("the number of steps", self.num_steps) < 1:
+            raise AMDRestoreError(f"the number of steps must be at least 1, got {self.num_steps}")
+        if self.tile is not None and _whole("tile", self.tile) < 0:
             raise AMDRestoreError(f"tile must be 0 (none) or a number of pixels, got {self.tile}")
-        if self.halo is not None and self.halo < 0:
+        if self.halo is not None and _whole("halo", self.halo) < 0:
             raise AMDRestoreError(f"halo must not be negative, got {self.halo}")
-        if self.max_memory is not None and not self.max_memory > 0:
-            raise AMDRestoreError(f"max_memory must be a number of bytes, got {self.max_memory}")
+        if self.max_memory is not None and not (isinstance(self.max_memory, Real) and self.max_memory > 0):
+            raise AMDRestoreError(f"max_memory must be a number of bytes, as 2**30, got {self.max_memory!r}")
+        if not isinstance(self.fidelity, Real):
+            raise AMDRestoreError(f"fidelity must be a number from 0 to 1, got {self.fidelity!r}")
         noise_level(self.fidelity)
 
-    def seeds(self, count: int) -> list[int]:
-        """One for each of ``count`` images.
+    def of_windows(self, default_steps: int, count: int) -> WindowOptions:
+        """What each window of ``count`` images needs; ``default_steps`` are taken where no number of steps is named.
 
         Raises:
-            AMDRestoreError: there are more or fewer.
+            AMDRestoreError: no seed, or another number of seeds than images.
         """
-        if not isinstance(self.seed, Sequence):
-            return list(range(self.seed, self.seed + count))
-        if len(self.seed) != count:
-            raise AMDRestoreError(f"{len(self.seed)} seeds were given for {count} images")
-        return list(self.seed)
+        steps = default_steps if self.num_steps is None else int(self.num_steps)
+        return WindowOptions(steps, _seeds(self.seed, count), float(self.fidelity), self.tta, self.post)
+
+
+def _seeds(seed: Any, count: int) -> tuple[int, ...]:
+    """One seed for each of ``count`` images: ``seed``, ``seed + 1`` ..., or those given."""
+    if isinstance(seed, Tensor | np.ndarray) and seed.ndim == 1:
+        seed = seed.tolist()
+    if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):
+        first = _whole("seed", seed)
+        return tuple(range(first, first + count))
+    if len(seed) != count:
+        raise AMDRestoreError(f"{len(seed)} seeds were given for {count} images")
+    return tuple(_whole("seed", one) for one in seed)
+
+
+def _whole(name: str, value: Any) -> int:
+    """``value`` as an int; numbers of NumPy and torch are taken, floats and bools are not."""
+    floating = isinstance(value, Tensor) and value.dtype.is_floating_point
+    if not floating and not isinstance(value, bool | torch.Generator):
+        with contextlib.suppress(TypeError, ValueError):
+            return operator.index(value)
+    raise AMDRestoreError(f"{name} must be a whole number, got {value!r}")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amd_restore.diffusion import cell_side
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import fill_transparent
 
@@ -21,19 +22,16 @@ class Planes:
 
     Args:
         image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`.
-        padded_side: by the length of a side, that which windows may reach; the border is repeated up to there.
+        lq_patch: of the codec; windows may reach up to :func:`~amd_restore.diffusion.cell_side` of each side, where the
+            border is repeated.
 
     Raises:
-        AMDRestoreError: no image by shape, dtype or range.
+        AMDRestoreError: no image by type, shape, dtype or range.
     """
 
-    def __init__(self, image: np.ndarray[Any, Any], padded_side: Callable[[int], int]) -> None:
-        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
-            raise AMDRestoreError(f"an image must be (H, W) or (H, W, 1 to 4 channels), not {image.shape}")
-        if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
-            raise AMDRestoreError(f"an image must be uint8, uint16 or floating, not {image.dtype}")
-        if image.size == 0:
-            raise AMDRestoreError(f"the image is empty: {image.shape}")
+    def __init__(self, image: np.ndarray[Any, Any], lq_patch: int) -> None:
+        _check(image)
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)
         planes = np.atleast_3d(image)
         self.dtype = image.dtype
         self.highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
@@ -41,13 +39,9 @@ class Planes:
         has_alpha = self.channels in (2, 4)
         colour = planes[..., :-1] if has_alpha else planes
         self.alpha = planes[..., -1:] if has_alpha else None
-        if self.highest == 1:
-            low, high = float(colour.min()), float(colour.max())
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # also catches NaN
-                raise AMDRestoreError(f"an image must lie in [0, 1], but spans {low:.3g} to {high:.3g}")
         if self.alpha is not None and not self.alpha.all():
             colour = self._stored(fill_transparent(self._floats(colour), self._floats(self.alpha)))
-        missing = [(0, padded_side(side) - side) for side in colour.shape[:2]]
+        missing = [(0, cell_side(side, lq_patch) - side) for side in colour.shape[:2]]
         self.colour = np.pad(colour, [*missing, (0, 0)], mode="edge") if any(map(any, missing)) else colour
 
     def window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
@@ -97,6 +91,26 @@ class Planes:
             values = np.multiply(values, np.float32(self.highest), out=values if in_place else None)
             values = np.rint(values, out=values)
         return values.astype(self.dtype)
+
+
+def _check(image: Any) -> None:
+    """Refuse what is no image by type, shape, dtype or range."""
+    if not isinstance(image, np.ndarray):
+        raise AMDRestoreError(
+            f"an image must be a numpy array, not {type(image).__name__}; read a file with "
+            "amd_restore.image_io.read_image(file).pixels, convert a PIL image with numpy.asarray(image), and restore "
+            "a tensor or several images by calling the pipeline itself"
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
+        raise AMDRestoreError(f"an image must be (H, W) or (H, W, 1 to 4 channels), not {image.shape}")
+    if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise AMDRestoreError(f"an image must be uint8, uint16 or floating, not {image.dtype}")
+    if image.size == 0:
+        raise AMDRestoreError(f"the image is empty: {image.shape}")
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also catches NaN
+            raise AMDRestoreError(f"an image must lie in [0, 1], alpha too, but spans {low:.3g} to {high:.3g}")
 
 
 def _tensor(planes: np.ndarray[Any, Any]) -> Tensor:

@@ -55,13 +55,15 @@ def measure_window(options: argparse.Namespace) -> dict[str, float]:
     """Bytes per lq pixel of one window, and how many the plan of tiles counts for it."""
     import torch
 
+    from amd_restore.inference.call_options import WindowOptions
+
     pipeline = load(options)
     pipeline(torch.rand(1, 3, 64, 64), num_steps=options.steps, tile=0)
     before = peak_bytes()
     lq = torch.rand(1, 3, options.window, options.window)
-    pipeline._restore_window(lq, 0, 0, options.steps, [0])
+    pipeline.restorer(lq, 0, 0, WindowOptions(options.steps, (0,)))
     taken = (peak_bytes() - before) / options.window**2
-    return {"bytes_per_pixel": taken, "planned": pipeline._bytes_per_pixel()}
+    return {"bytes_per_pixel": taken, "planned": pipeline.restorer.bytes_per_pixel}
 
 
 def measure_picture(options: argparse.Namespace) -> dict[str, float]:

@@ -61,7 +61,7 @@ def test_a_strided_network_is_tiled_on_its_own_grid() -> None:
     assert pipeline.reach(1) == 5
     whole = pipeline(lq, tile=0)
     torch.testing.assert_close(pipeline(lq, tile=13, halo=6), whole, atol=1e-5, rtol=0)
-    pipeline.net.multiple = 1
+    pipeline.restorer.net.multiple = 1
     assert (pipeline(lq, tile=13, halo=6) - whole).abs().max() > 1e-3
 
 

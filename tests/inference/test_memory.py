@@ -100,7 +100,7 @@ def test_unknown_networks_are_probed_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(memory, "probed_cost", fake)
     pipeline = RestorationPipeline(tiny_header(), Other(), "cpu", "float32")
     for _ in range(2):
-        pipeline(torch.rand(1, 3, 40, 40), max_memory=pipeline._resident + 100 * MIB)
+        pipeline(torch.rand(1, 3, 40, 40), max_memory=pipeline.restorer.resident + 100 * MIB)
     assert len(costs) == 1
 
 
@@ -109,7 +109,7 @@ def test_max_memory_sets_the_tiles(tmp_path: Path) -> None:
     totals: list[int] = []
     image = np.zeros((300, 300, 3), np.uint8)
     for extra in (20, 60, 4000):
-        limit = pipeline._resident + extra * MIB
+        limit = pipeline.restorer.resident + extra * MIB
         rows = pipeline.restore_rows(image, max_memory=limit, progress=lambda _, total: totals.append(total))
         next(rows)
     assert totals[0] > totals[-1] == 1

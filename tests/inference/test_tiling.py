@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.tiling import blend_weights, blend_width, plan_axis, restore_bands
-from amd_restore.pipeline import DEFAULT_HALO, RestorationPipeline
+from amd_restore.inference.window import DEFAULT_HALO
+from amd_restore.pipeline import RestorationPipeline
 
 PHOTOGRAPH = REPOSITORY / "lowres" / "kingfisher.png"
 
@@ -130,7 +131,7 @@ def test_patches_larger_than_the_scale(tmp_path: Path) -> None:
 def test_large_images_are_tiled_unless_forbidden(
     pipeline: RestorationPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amd_restore.pipeline.PROBE_SIDE", 8)
+    monkeypatch.setattr("amd_restore.inference.image.PROBE_SIDE", 8)
     calls: list[int] = []
     pipeline(torch.rand(1, 3, 8, 1100), progress=lambda _, total: calls.append(total))
     assert calls == [3, 3, 3]

@@ -48,10 +48,10 @@ WINGS: dict[str, dict[str, set[str]]] = {
     "inference": {
         "__init__": {"pipeline"},  # when the name is first used
         "image_io": {"registry"},
-        "inference": {"precision", "image_io", "diffusion"},
+        "inference": {"precision", "checkpoint", "diffusion", "archs", "image_io"},
         "postprocess": {"image_io"},
         "backends": {"precision", "checkpoint", "diffusion", "archs", "image_io"},
-        "pipeline": {"precision", "checkpoint", "diffusion", "archs", "image_io", "inference", "backends"},
+        "pipeline": {"precision", "checkpoint", "diffusion", "image_io", "inference", "backends"},
         "integrations": {"compat", "checkpoint", "diffusion", "pipeline"},
     },
     "training": {

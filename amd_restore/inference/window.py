@@ -1,0 +1,121 @@
+"""From a window of an image to its restored pixels: noise by position, recipe, fidelity, orientations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from amd_restore.archs.base import checked_network
+from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.checkpoint import Header, build_denoiser, build_header_codec
+from amd_restore.diffusion import Codec, Draw, field_noise, restore_latent
+from amd_restore.inference import memory
+from amd_restore.inference.call_options import WindowOptions
+from amd_restore.inference.fidelity import tempered
+from amd_restore.inference.tta import restore_oriented
+
+# Pixels of lq that a tile takes in beyond its borders, where the network's reach is not less. Differences to the
+# untiled result by distance from a cut are in benchmarks/2026-11-23_constants.md.
+DEFAULT_HALO = 16
+PROBE_SIDE = 160  # of the window with which memory is measured; smaller images are not tiled
+
+
+class WindowRestorer:
+    """A network, its process and its codec.
+
+    Args:
+        header: of the weights.
+        net: the network with its weights.
+        codec: of the header; None builds it.
+        device: where it runs.
+        dtype: arithmetic of the network.
+        mean: loads the restorer of ``header.mean``.
+
+    Raises:
+        AMDRestoreError: as :func:`~amd_restore.archs.base.checked_network`.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        net: nn.Module,
+        codec: Codec | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        mean: Callable[[], WindowRestorer],
+    ) -> None:
+        self.header, self.device, self.mean = header, device, mean
+        self.codec = (codec or build_header_codec(header)).to(device)
+        self.net = checked_network(net).eval().requires_grad_(False).to(device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.denoiser = build_denoiser(header, self.net, dtype)
+        self.resident = max(memory.process_memory() + memory.KEPT, memory.RUNTIME)
+        self._probed: float | None = None
+
+    def reach(self, num_steps: int) -> int | None:
+        """How far, in lq pixels, a result can depend on its surroundings; None when on the whole image.
+
+        With a halo of at least this, tiled and untiled results are the same but for rounding.
+        """
+        return None if self.net.radius is None else self.net.radius * num_steps * self.codec.lq_patch
+
+    def halo(self, num_steps: int) -> int:
+        """The halo that is taken when none is named, in lq pixels; see ``DEFAULT_HALO``."""
+        reach = self.reach(num_steps)
+        return DEFAULT_HALO if reach is None else min(reach, DEFAULT_HALO)
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Memory that a window takes, per lq pixel: known for the flat network, else measured once."""
+        if isinstance(self.net, FlatDenoiser):
+            return memory.flat_cost(self.net.conv_in.out_channels, self.denoiser.dtype, self.device)
+        if self._probed is None:
+            patch, options = torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5), WindowOptions(1, (0,))
+            self._probed = memory.probed_cost(lambda: self(patch, 0, 0, options), PROBE_SIDE**2, self.device)
+        return self._probed
+
+    @torch.inference_mode()
+    def __call__(self, window: Tensor, top: int, left: int, options: WindowOptions) -> Tensor:
+        """Restore a window.
+
+        Args:
+            window: (B, 3, h, w) in [0, 1], sides multiples of ``codec.lq_patch``.
+            top, left: where it lies in the whole image, in lq pixels.
+            options: how; ``seeds`` are B.
+
+        Returns:
+            (B, 3, scale h, scale w), not clamped.
+        """
+        if not options.fidelity or not self.header.mean:
+            sr = self._sample(window, top, left, options)
+        else:
+            sr = self.mean()(window, top, left, replace(options, num_steps=1, fidelity=1.0, post=None))
+            if options.fidelity < 1:
+                sr = torch.lerp(self._sample(window, top, left, replace(options, fidelity=0.0)), sr, options.fidelity)
+        return sr if options.post is None else options.post(sr, window.to(self.device), top, left)
+
+    def _sample(self, window: Tensor, top: int, left: int, options: WindowOptions) -> Tensor:
+        """Restore with this network alone, without ``post``."""
+        window = window.to(self.device)
+        _, channels, height, width = self.codec.latent_shape(window)
+        y, x = self.codec.cells(top), self.codec.cells(left)
+        recipe = self.header.recipe(options.num_steps)
+
+        def draw(step: int) -> Tensor:
+            if options.fidelity == 1:  # the noise would be multiplied by 0
+                zeros = torch.zeros(len(window), height, width, channels, dtype=torch.float32, device=self.device)
+                return zeros.permute(0, 3, 1, 2)
+            return field_noise(options.seeds, channels, y, x, height, width, step).to(self.device)
+
+        def restore(lq: Tensor, draw: Draw) -> Tensor:
+            return self.codec.decode(restore_latent(self.denoiser, self.codec, lq, draw, recipe), lq)
+
+        faithful = tempered(draw, options.fidelity)
+        if not options.tta:
+            return restore(window, faithful)
+        # Cells of an autoencoder have no inside that could be turned.
+        patch = 1 if self.header.bases.get("codec") else self.codec.patch
+        return restore_oriented(restore, window, faithful, patch)
