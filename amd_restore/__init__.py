@@ -1,7 +1,8 @@
 """Photo super-resolution in one to four diffusion steps, by Adaptive Matching Distillation.
 
 ``from amd_restore import RestorationPipeline`` is the door for Python programs. Importing this package imports
-nothing heavy: torch and the rest come with the first public name that needs them.
+nothing heavy: torch and the rest come with the first public name that needs them. It switches off the telemetry of the
+packages that it uses.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from amd_restore.compat import disable_telemetry
 from amd_restore.errors import AMDRestoreError
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["AMDRestoreError", "RestorationPipeline", "__version__"]
+
+disable_telemetry()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The only place that mends third parties, so that nobody else has to know.
+"""All workarounds for third-party packages.
 
 Each is mended only where it is needed:
 
@@ -11,6 +11,7 @@ Each is mended only where it is needed:
   here calls them), so that the import succeeds. **The real fix is a matching pair of builds**: torch and
   torchvision both from PyTorch's CPU index, or both from the same CUDA index; then this module leaves
   torchvision alone.
+* ONNX Runtime, OpenVINO, Ray and the packages of Hugging Face report their use to their makers unless told not to.
 * openai-clip 1.0.1, which pyiqa uses, takes ``packaging`` out of ``pkg_resources``, which setuptools 82 dropped.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
@@ -28,6 +30,22 @@ _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 _NMS_ARGUMENTS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 _declarations: list[Any] = []  # torch.library forgets a declaration when its Library object dies
+
+
+# Variables that packages read when they are imported.
+_TELEMETRY = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, diffusers, transformers, gradio
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def disable_telemetry() -> None:
+    """Switch off what dependencies report; call it before they are imported. What the user has set stays."""
+    for name, value in _TELEMETRY.items():
+        os.environ.setdefault(name, value)
+    # OpenVINO has no such variable: without this package it reports nothing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def patch() -> None:

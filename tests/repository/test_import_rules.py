@@ -46,7 +46,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         },
     },
     "inference": {
-        "__init__": {"pipeline"},  # when the name is first used
+        "__init__": {"compat", "pipeline"},  # the latter when the name is first used
         "image_io": {"registry"},
         "inference": {"precision", "checkpoint", "diffusion", "archs", "image_io"},
         "postprocess": {"image_io"},

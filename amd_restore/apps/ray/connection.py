@@ -19,7 +19,6 @@ _THREADS = 4  # of a worker without a GPU, where the user names neither threads 
 _STORE = 80 * 2**20  # bytes; nothing large passes through Ray's store, and 75 MiB is its least
 _PATIENCE = 10.0  # seconds
 _QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anyone
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # a lost worker is reported by us, in one line
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
