@@ -143,6 +143,11 @@ def remove_stale(folder: str | Path) -> int:
     return removed
 
 
+def expanded(path: str | Path) -> Path:
+    """``path`` with ``~`` replaced by the home folder; as it is where there is none, as in many containers."""
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def user_error(what: str, advice: str) -> Iterator[None]:
     """Turn an ``OSError`` of the body into one line, ``what: reason; advice``.

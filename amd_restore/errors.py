@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -29,10 +30,11 @@ class DeliveryError(AMDRestoreError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, with the option ``--debug``."""
+    """An argument parser whose errors are one line, with the option ``--debug``; ``~`` in paths is the home folder."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.register("type", Path, lambda text: Path(os.path.expanduser(text)))  # shells leave ``--out=~/x`` alone
         self.add_argument("--debug", action="store_true", help="show tracebacks")
 
     def error(self, message: str) -> NoReturn:

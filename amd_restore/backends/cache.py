@@ -8,13 +8,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from amd_restore.atomic import write_atomically
+from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/amd_restore/graphs``, or ``~/.cache/amd_restore/graphs``; may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "amd_restore" / "graphs"
+    """``$XDG_CACHE_HOME/amd_restore/graphs``, or ``~/.cache/amd_restore/graphs``; may not exist yet.
+
+    Raises:
+        AMDRestoreError: the user has no home folder.
+    """
+    folder = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if not folder.is_absolute():
+        raise AMDRestoreError("no home folder to keep files in; set HOME or XDG_CACHE_HOME")
+    return folder / "amd_restore" / "graphs"
 
 
 def cached(key: str, make: Callable[[], bytes]) -> bytes:
@@ -27,7 +34,10 @@ def cached(key: str, make: Callable[[], bytes]) -> bytes:
         key: names everything that the bytes depend on; part of the file's name.
         make: called when there is no such entry.
     """
-    path = cache_folder() / f"{key}.onnx.cached"
+    try:
+        path = cache_folder() / f"{key}.onnx.cached"
+    except AMDRestoreError:
+        return make()
     with contextlib.suppress(OSError):
         stored = path.read_bytes()
         if hashlib.sha256(stored[32:]).digest() == stored[:32]:

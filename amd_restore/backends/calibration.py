@@ -8,6 +8,7 @@ calibrated by ``amd-restore export --dtype int8 --calibration FOLDER``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -100,7 +101,10 @@ def find_ranges(header: Header, state_dict: Mapping[str, Tensor]) -> Ranges:
         AMDRestoreError: these weights were never calibrated; says how to do it.
     """
     digest = weights_digest(state_dict)
-    for path in (*sorted(RANGES_FOLDER.glob("*.json")), _kept(digest)):
+    places = sorted(RANGES_FOLDER.glob("*.json"))
+    with contextlib.suppress(AMDRestoreError):  # without a home folder there are only those in the package
+        places.append(_kept(digest))
+    for path in places:
         if path.is_file():
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["weights"] == digest:

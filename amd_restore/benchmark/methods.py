@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from amd_restore.atomic import expanded
 from amd_restore.benchmark.images import Image, Pair, read_rgb, resize_to_height, to_uint8
 from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
 from amd_restore.benchmark.provenance import file_hash
@@ -234,7 +235,7 @@ def build_methods(options: BenchmarkOptions) -> Iterator[Method]:
 def _exist(method: MethodOptions) -> bool:
     """Whether all weights are there, right or wrong."""
     released = released_models()
-    return all(name in released or Path(name).expanduser().exists() for name in method.weights)
+    return all(name in released or expanded(name).exists() for name in method.weights)
 
 
 def _row_name(name: str, steps: int | None) -> str:

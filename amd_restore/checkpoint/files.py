@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from amd_restore.atomic import write_atomically
+from amd_restore.atomic import expanded, write_atomically
 from amd_restore.checkpoint.header import Header
 from amd_restore.errors import AMDRestoreError
 
@@ -76,7 +76,7 @@ def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
     released = released_models()
     if str(name_or_path) in released:
         return released[str(name_or_path)]
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.is_file():
         return path
     if path.is_dir():

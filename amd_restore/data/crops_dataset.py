@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.fields import Limits, PathText
 from amd_restore.registry import DATASET_REGISTRY
@@ -41,7 +41,7 @@ class CropsDataset(Dataset[dict[str, Any]]):
         use_hflip: bool = True,
         use_rot: bool = True,
     ) -> None:
-        self.path, self.size = Path(crops_file).expanduser(), gt_size
+        self.path, self.size = expanded(crops_file), gt_size
         self.use_hflip, self.use_rot = use_hflip, use_rot
         self.crops = self._open()
 

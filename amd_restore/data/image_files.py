@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -23,7 +24,7 @@ def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
     Raises:
         AMDRestoreError: when the folder is missing or holds no image.
     """
-    path = Path(os.path.expandvars(str(folder))).expanduser()
+    path = expanded(os.path.expandvars(folder))
     if not path.is_dir():
         raise AMDRestoreError(f"{path}: no such folder; check dataroot_gt / dataroot_lq in the option file")
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
-from amd_restore.atomic import write_atomically
+from amd_restore.atomic import expanded, write_atomically
 from amd_restore.checkpoint import check_network_base, load_checkpoint, split_encoder
 from amd_restore.errors import AMDRestoreError
 
@@ -55,7 +55,7 @@ def load_weights(
     Raises:
         AMDRestoreError: the file is missing, damaged, or holds the weights of another network.
     """
-    path = Path(os.path.expandvars(path)).expanduser()
+    path = expanded(os.path.expandvars(path))
     if not path.is_file():
         raise AMDRestoreError(f"{path}: no such weights file; check the path block of the option file")
     state: Mapping[str, Tensor]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from amd_restore.atomic import write_atomically
+from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 
 BASE = "base"  # key of the files that a file builds on
@@ -167,7 +167,7 @@ def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, A
 
 
 def _from_folder(folder: Path, name: str) -> str:
-    return str((folder / Path(name).expanduser()).resolve())
+    return str((folder / expanded(name)).resolve())
 
 
 def _has(node: Any, keys: Sequence[str]) -> bool:

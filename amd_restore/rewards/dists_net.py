@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.lpips_net import backbone_file, load_features
 from amd_restore.rewards.weight_files import assets_folder, find_file, hub_folder, read_tensors
@@ -38,7 +39,7 @@ def weights_file(path: str | None = None) -> Path:
     default = (assets_folder() / "weights" / WEIGHTS, hub_folder() / "pyiqa" / _CACHED)
     return find_file(
         "DISTS needs its learned weights (tensors alpha and beta of 1475 values)",
-        (Path(path).expanduser(),) if path else default,
+        (expanded(path),) if path else default,
         "get weights.pt from its authors' repository on GitHub, dingkeyan93/DISTS, folder DISTS_pytorch, and name "
         "it as `weights: PATH`; or let pyiqa download it: python -c \"import pyiqa; pyiqa.create_metric('dists')\"",
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amd_restore import compat
+from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import REWARD_REGISTRY, did_you_mean
 from amd_restore.rewards.reward import BaseReward
@@ -139,8 +140,8 @@ def _hub_requests(error: BaseException) -> list[tuple[str, Path]]:
     while cause is not None:
         url = getattr(getattr(cause, "_request", None), "url", None)
         if url is not None:
-            home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-            found.append((str(url), Path(home) / "hub"))
+            home = expanded(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+            found.append((str(url), home / "hub"))
         cause = cause.__cause__ or cause.__context__
     return found
 

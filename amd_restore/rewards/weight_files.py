@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 
 
 def assets_folder() -> Path:
     """Folder of weights and benchmark images: ``$AMD_RESTORE_ASSETS``, else ``~/.cache/amd_restore``."""
-    return Path(os.environ.get("AMD_RESTORE_ASSETS") or Path.home() / ".cache" / "amd_restore").expanduser()
+    return expanded(os.environ.get("AMD_RESTORE_ASSETS") or "~/.cache/amd_restore")
 
 
 def hub_folder() -> Path:

@@ -25,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from amd_restore.errors import Parser
+
 WARM_UP, REPEATS, ROUNDS, SIDE = 3, 10, 3, 128
 OURS = tuple(
     f"{backend} {dtype}"
@@ -84,13 +86,13 @@ def _peer(row: str, options: argparse.Namespace) -> Callable[[], Any]:
 
 def main() -> int:
     """Measure every row and write the table; 1 when a row of ours failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="x4-classical", help="released name, file or folder")
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", nargs="+", choices=OURS, default=list(OURS), metavar="ROW", help=", ".join(OURS))
     parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), default=list(PEERS))
-    parser.add_argument("--cache", type=Path, default=Path("~/.cache/amd_restore_peers").expanduser())
+    parser.add_argument("--cache", type=Path, default="~/.cache/amd_restore_peers")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--output", type=Path, help="Markdown file (default: standard output)")
     parser.add_argument("--row", help=argparse.SUPPRESS)

@@ -6,7 +6,6 @@ Needs the benchmark sets Set5 and, with ``--set14``, Set14 below ``FOLDER/benchm
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import functools
 import itertools
@@ -30,6 +29,7 @@ from amd_restore.checkpoint import (
     resolve_weights,
 )
 from amd_restore.diffusion import Draw, field_noise, restore_latent
+from amd_restore.errors import Parser
 from amd_restore.inference.tta import medoid, orient, restore_oriented, unorient
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import (
@@ -218,9 +218,9 @@ def load_pairs(assets: Path, name: str) -> list[Pair]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     default = os.environ.get("AMD_RESTORE_ASSETS", "~/.cache/amd_restore")
-    parser.add_argument("--assets", type=Path, default=Path(default).expanduser())
+    parser.add_argument("--assets", type=Path, default=default)
     parser.add_argument("--set14", action="store_true", help="also the map's calibration on Set14 (a minute)")
     parser.add_argument("--only", nargs="+", choices=["fidelity", "consistency", "colour", "tta", "uncertainty"])
     parser.add_argument("--out", type=Path)

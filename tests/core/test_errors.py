@@ -85,6 +85,15 @@ def test_the_parser_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert Parser().parse_args(["--debug"]).debug
 
 
+def test_the_home_folder_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/mine")
+    parser = Parser()
+    parser.add_argument_group("files").add_argument("--out", type=Path, default="~/default")
+    assert parser.parse_args([]).out == Path("/mine/default")
+    assert parser.parse_args(["--out=~/x"]).out == Path("/mine/x")
+    assert parser.parse_args(["--out=$x~y"]).out == Path("$x~y")  # variables belong to the shell
+
+
 @pytest.mark.parametrize("redirect", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
 def test_work_is_done_whatever_the_streams_are(redirect: str, tmp_path: Path) -> None:
     body = f"say('result'); note('advice'); complain('line'); open({str(tmp_path / 'done')!r}, 'x').close()"

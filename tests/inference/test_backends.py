@@ -212,6 +212,24 @@ def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch
     assert cached("key", lambda: b"graph") == b"graph"
 
 
+def test_a_user_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(number: int) -> None:  # as in containers that run under any number
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cached("key", lambda: b"graph") == b"graph"
+    header, state = load_checkpoint(resolve_weights("x4-classical"))
+    assert calibration.find_ranges(header, state)
+    with pytest.raises(AMDRestoreError, match="no int8 ranges"):
+        calibration.find_ranges(tiny_header(), tiny_state())
+    with pytest.raises(AMDRestoreError, match="no home folder.*XDG_CACHE_HOME"):
+        calibration.keep_ranges(tiny_state(), {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_package_has_the_ranges_of_the_released_student() -> None:
     header, state = load_checkpoint(resolve_weights("x4-classical"))
     ranges = calibration.find_ranges(header, state)

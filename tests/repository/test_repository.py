@@ -56,6 +56,12 @@ def test_no_code_file_has_two_jobs() -> None:
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
+def test_the_home_folder_is_looked_up_in_one_place() -> None:
+    # Path's own functions fail where there is none.
+    for path in (REPOSITORY / "amd_restore").rglob("*.py"):
+        assert not re.search(r"\.expanduser\(\)|Path\.home\(", path.read_text(encoding="utf-8")), path
+
+
 def test_no_path_of_somebodys_machine() -> None:
     # Spelt so that this file does not contain what it looks for.
     private = re.compile("|".join(f"{slash}{name}{slash}" for slash in "/" for name in ("work", "root", "home", "mnt")))

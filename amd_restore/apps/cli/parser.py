@@ -10,6 +10,7 @@ from typing import Any
 from amd_restore import __version__
 from amd_restore.apps.files.plan import EXTENSIONS
 from amd_restore.apps.files.settings import Settings
+from amd_restore.atomic import expanded
 from amd_restore.errors import Parser
 
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -197,7 +198,7 @@ def fraction(text: str) -> float:
 
 def _place(text: str) -> Path | str:
     """A path; URLs stay text, those of files apart."""
-    return Path(text.removeprefix("file://")) if "://" not in text or text.startswith("file://") else text
+    return expanded(text.removeprefix("file://")) if "://" not in text or text.startswith("file://") else text
 
 
 def _suffix(text: str) -> str:

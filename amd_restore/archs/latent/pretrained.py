@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from amd_restore import compat
+from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -43,7 +44,7 @@ def diffusers_class(name: str) -> Any:
 
 def resolve(name_or_path: str | Path) -> str:
     """``name_or_path`` with ``~`` expanded where that exists on disk, else as it is: a hub id."""
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     return str(path) if path.exists() else str(name_or_path)
 
 

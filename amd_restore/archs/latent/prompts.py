@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from amd_restore.archs.latent.pretrained import diffusers_class, load_config, one_line, resolve
-from amd_restore.atomic import write_atomically
+from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 
 TOKENS, POOLED = "prompt_embeds", "pooled_prompt_embeds"
@@ -162,7 +162,7 @@ def read_prompts(path: str | Path) -> dict[str, Tensor]:
     Raises:
         AMDRestoreError: no such file, or not one of these.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     advice = "make one with: amd-restore prompts --model DIR --prompt TEXT -o FILE.safetensors"
     if not path.is_file():
         raise AMDRestoreError(f"{path}: no such file of prompts; {advice}")

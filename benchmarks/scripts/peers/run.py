@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
     parser.add_argument("--output", type=Path, required=True, help="folder of results")
     parser.add_argument("--datasets", nargs="+", default=[], help="only these sub-folders of the input")
     parser.add_argument("--subfolder", default="LRbicx4", help="where a data set has its inputs in a sub-folder")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "amd_restore_peers")
+    parser.add_argument("--cache", type=Path, default="~/.cache/amd_restore_peers")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3, help=f"timed calls on {SIDE}x{SIDE}; 0 leaves them out")
     args = parser.parse_args(arguments)
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
 
     def command() -> int:
         datasets = find_all_datasets(args.input, args.datasets, args.subfolder)
-        job = PeerRun(datasets, args.output, args.cache.expanduser().resolve(), args.threads, args.repeats)
+        job = PeerRun(datasets, args.output, args.cache.resolve(), args.threads, args.repeats)
         chosen = [kind for kind in kinds if "all" in args.peers or kind.name in args.peers]
         say(f"{processor()}, {args.threads} threads, the first call of each is not timed")
         date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
