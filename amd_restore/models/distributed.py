@@ -67,15 +67,14 @@ def sum_of_all(x: Tensor) -> Tensor:
 # ---- networks -----------------------------------------------------------------------------------------------------
 
 
-def replicate(net: nn.Module, device: torch.device, find_unused: bool) -> nn.Module:
+def replicate(net: nn.Module, device: torch.device) -> nn.Module:
     """A copy of ``net`` in every process, their gradients averaged."""
     devices = [torch.cuda.current_device()] if device.type == "cuda" else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # its successor is not in older versions
-        # Buffers are constants here, and processes may call a network differently often without a gradient.
-        return DistributedDataParallel(
-            net, device_ids=devices, find_unused_parameters=find_unused, broadcast_buffers=False
-        )
+        # The null condition is not in every graph. Buffers are constants here, and processes may call a network
+        # differently often without a gradient.
+        return DistributedDataParallel(net, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ class RestorationModel(TrainingStep, SRModel):
             if path is None:
                 self.model_ema(0)
             else:
-                self.load_network(self.net_g_ema, path, self.opt["path"].get("strict_load_g", True), "params_ema")
+                self.load_network(self.net_g_ema, path, True, "params_ema")
         self.setup_optimizers()
         self.setup_schedulers()
 
@@ -126,7 +126,7 @@ class RestorationModel(TrainingStep, SRModel):
         if not self.opt["dist"]:
             wrapped: nn.Module = super().model_to_device(net)
             return wrapped
-        net = replicate(net.to(self.device), self.device, bool(self.opt.get("find_unused_parameters", False)))
+        net = replicate(net.to(self.device), self.device)
         self.trained_nets.append(net)
         return net
 

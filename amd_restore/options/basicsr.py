@@ -113,8 +113,7 @@ def find_optimizer(name: str) -> type:
 
 Optimizer = Annotated[OptimizerOptions, Plugin(find_optimizer, given=("params",), common=OptimizerOptions)]
 _SCHEDULER_KEYS = {
-    "MultiStepLR": ("milestones", "gamma", "restarts", "restart_weights"),
-    "MultiStepRestartLR": ("milestones", "gamma", "restarts", "restart_weights"),
+    "MultiStepLR": ("milestones", "gamma"),
     "CosineAnnealingRestartLR": ("periods", "restart_weights", "eta_min"),
 }
 
@@ -123,11 +122,10 @@ _SCHEDULER_KEYS = {
 class SchedulerOptions:
     """``train.scheduler``, one for all optimizers. Counts are iterations."""
 
-    type: Literal["MultiStepLR", "MultiStepRestartLR", "CosineAnnealingRestartLR"] = option(doc="schedule")
+    type: Literal["MultiStepLR", "CosineAnnealingRestartLR"] = option(doc="schedule")
     milestones: list[int] | None = option(None, "iterations at which the rate is multiplied by gamma", low=0)
     gamma: float | None = option(None, "factor at milestones", above=0)
-    restarts: list[int] | None = option(None, "iterations at which the rate starts anew", low=0)
-    restart_weights: list[float] | None = option(None, "factor of the rate after each restart", low=0)
+    restart_weights: list[float] | None = option(None, "factor of the rate in each cosine cycle; null: [1]", low=0)
     periods: list[int] | None = option(None, "lengths of the cosine cycles", low=1)
     eta_min: float | None = option(None, "final learning rate of a cosine cycle", low=0)
 
@@ -138,11 +136,10 @@ class SchedulerOptions:
                 raise ValueError(f"{self.type} has no {key}; it takes {', '.join(allowed)}")
         if getattr(self, allowed[0]) is None:
             raise ValueError(f"{self.type} needs {allowed[0]}")
-        parts = "periods" if self.type == "CosineAnnealingRestartLR" else "restarts"
-        # Where the file says nothing, BasicSR has one restart, at 0, and one weight.
-        count, weights = (1 if given is None else len(given) for given in (getattr(self, parts), self.restart_weights))
+        # Where the file says nothing, BasicSR has one weight.
+        count, weights = len(self.periods or [1]), len(self.restart_weights or [1])
         if count != weights:
-            raise ValueError(f"restart_weights has {weights} entries, {parts} {count}; give one for each")
+            raise ValueError(f"restart_weights has {weights} entries, periods {count}; give one for each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +179,6 @@ class MetricOptions:
     type: str = option(doc="calculate_psnr, calculate_ssim, calculate_niqe or lpips")
     crop_border: int = option(0, "pixels left out at each side", low=0)
     test_y_channel: bool = option(False, "measure on Y of YCbCr")
-    input_order: Literal["HWC", "CHW", "HW"] = option("HWC", "layout of the arrays")
-    convert_to: Literal["y", "gray"] = option("y", "channel that NIQE sees")
     net: Literal["alex", "squeeze", "vgg"] = option("alex", "backbone of LPIPS")
 
 
@@ -230,7 +225,6 @@ class PathOptions:
     pretrain_network_teacher: PathText | None = option(None, "weights of network_teacher")
     pretrain_network_d: PathText | None = option(None, "weights of network_d; null: it starts untrained")
     pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
-    strict_load_g: bool = option(True, "every weight of network_g must be in its file")
     param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
     resume_state: PathText | None = option(None, "training state to go on from")
     ignore_resume_networks: list[str] | None = option(None, "networks that a resume does not load")

@@ -127,7 +127,6 @@ class RunOptions:
     export: Literal["adapter", "merged"] = option(
         "adapter", "exported weights of a network with LoRA: the adapter, which needs its base, or one whole network"
     )
-    find_unused_parameters: bool = option(False, "for distributed training")
     datasets: dict[str, Dataset] = option({}, "by phase: train, val, val_2, test_set5, ...")
     codec: CodecOptions = option(CodecOptions(), "space in which diffusion runs")
     degradation: DegradationOptions = option(DegradationOptions(), "how low-quality images are made")

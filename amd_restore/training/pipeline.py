@@ -78,7 +78,6 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
     opt["opt_path"] = str(args.opt)
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
-        opt.setdefault("find_unused_parameters", True)  # the null condition is not in every graph
         start_processes(opt, args.launcher)
     opt["rank"], opt["world_size"] = get_dist_info()
     opt["manual_seed"] = int(opt.get("manual_seed") or 0)

@@ -93,7 +93,7 @@ def test_good_file(tmp_path: Path) -> None:
         ("train.scheduler.periods", [4], "MultiStepLR has no periods"),
         ("train.scheduler", cosine([2, 2]), "train.scheduler: restart_weights has 1 entries, periods 2"),
         ("train.scheduler", cosine([4], [1, 1]), "train.scheduler: restart_weights has 2 entries, periods 1"),
-        ("train.scheduler.restarts", [0, 2], "train.scheduler: restart_weights has 1 entries, restarts 2"),
+        ("train.scheduler.restart_weights", [1], "train.scheduler: MultiStepLR has no restart_weights"),
         ("train.scheduler", cosine([3]), "scheduler.periods: their sum (3) must be at least total_iter (4)"),
         ("train.scheduler", cosine([1, 2], [1, 1]), "scheduler.periods: their sum (3) must be at least total_iter (4)"),
         ("train.time_limit_s", 60, "train.time_limit_s: unknown key; did you mean 'time_limit'?"),
@@ -170,8 +170,6 @@ def test_an_empty_teacher_or_reward_list_is_a_missing_one(tmp_path: Path) -> Non
 def test_schedules_that_fit(tmp_path: Path) -> None:
     for scheduler in (cosine([4]), cosine([2, 3], [1, 0.5])):
         load_options(write(tmp_path, {"train.scheduler": scheduler}))
-    restarts = {"type": "MultiStepRestartLR", "milestones": [1], "restarts": [0, 2], "restart_weights": [1, 0.5]}
-    load_options(write(tmp_path, {"train.scheduler": restarts}))
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD", "RMSprop", "NAdam", "Adafactor"])

@@ -52,7 +52,7 @@ def make_options(folder: Path, recipe: str, name: str = "", **changes: Any) -> d
     for key in [key for key in options["train"] if key.startswith("optim_")]:
         options["train"][key]["eps"] = 1e-3
     if "distill" in options:
-        options["distill"].update(fake_updates_per_student=2, group_size=2, num_steps=[1, 2, 4])
+        options["distill"].update(fake_updates_per_student=2, group_size=2, std_floor=1.0, num_steps=[1, 2, 4])
         options["distill"].pop("step_weights", None)
     for key, value in changes.items():
         block, target = options, key.split("__")
