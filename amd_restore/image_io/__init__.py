@@ -4,17 +4,16 @@ PNG, JPEG, WebP, TIFF, BMP, AVIF and HEIF (the last with the extra ``heif``) are
 written as an animation. Pillow reads and checks every file (OpenCV takes a truncated JPEG for a half gray picture)
 and holds the metadata; OpenCV takes what Pillow cannot: 16 bits per channel in colour, and float TIFF.
 
-What a file has and a picture has not: XMP (it repeats EXIF, and the rest of it are sizes, thumbnails, gain maps and
-edits of the small picture), maker notes and thumbnails, text chunks, a PNG's gAMA and cHRM, all but the main picture
-of a phone's MPO or HEIF file.
+What becomes of each part of a file is listed in docs/formats.md; ``Picture.lost`` says what was dropped.
 """
 
 from __future__ import annotations
 
-from amd_restore.image_io.decoding import decode, read_image, suffix_of
+from amd_restore.image_io.decoding import decode, read_bytes, read_image, suffix_of
 from amd_restore.image_io.encoding import encode, is_streamed, write_image
+from amd_restore.image_io.fitting import check_side, fitted
 from amd_restore.image_io.formats import FRAME_SUFFIXES, READABLE_SUFFIXES, SUFFIXES
-from amd_restore.image_io.frames import Frame, Frames, read_frames, write_frames
+from amd_restore.image_io.frames import Frame, Frames, frames_of, read_frames, write_frames
 from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture
 from amd_restore.image_io.transparency import fill_transparent
 
@@ -26,10 +25,14 @@ __all__ = [
     "Frame",
     "Frames",
     "Picture",
+    "check_side",
     "decode",
     "encode",
     "fill_transparent",
+    "fitted",
+    "frames_of",
     "is_streamed",
+    "read_bytes",
     "read_frames",
     "read_image",
     "suffix_of",

@@ -7,6 +7,8 @@ import io
 
 from PIL import Image, ImageCms
 
+from amd_restore.image_io.signals import Signal
+
 _BLACK_POINT = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _DATE = slice(24, 36)  # of a profile's header (ICC.1:2022, 7.2)
 
@@ -40,6 +42,11 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
         return image.convert("RGB"), None
     assert converted is not None  # it is when nothing is converted in place
     return converted, srgb_profile()
+
+
+def kept_signal(signal: Signal | None, icc: bytes | None) -> Signal | None:
+    """``signal`` unless there is a profile, or it names sRGB or nothing."""
+    return signal if signal and not icc and not (signal[0] in (1, 2) and signal[1] in (2, 13)) else None
 
 
 def kept_profile(profile: bytes | None, channels: int) -> bytes | None:

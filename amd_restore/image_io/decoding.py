@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import threading
@@ -13,14 +14,16 @@ from PIL import Image
 
 from amd_restore.atomic import user_error
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import colour, deep, heif
+from amd_restore.image_io import chunks, colour, deep, heif, signals
+from amd_restore.image_io.directories import main_picture
 from amd_restore.image_io.formats import FORMATS
-from amd_restore.image_io.metadata import metadata_of, read_metadata, upright
+from amd_restore.image_io.metadata import is_adobe_rgb, lost_of, lost_tags, metadata_of, read_metadata, upright
 from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged
+from amd_restore.image_io.refusals import NO_IMAGE, unsupported
+from amd_restore.image_io.signals import Signal
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF")
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names for what is hardly another format
-_NO_IMAGE = "no image file, or a broken one; PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and HEIF can be read"
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
 _PILLOW = threading.Lock()  # its limit on pixels is one for the whole process
 
@@ -75,30 +78,38 @@ def decode(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
     except AMDRestoreError:
         raise
     except Exception as error:  # each decoder has its own kinds of errors
-        raise damaged(error) from error
+        known = None if isinstance(error, MemoryError) else unsupported(data)
+        raise (AMDRestoreError(known) if known else damaged(error)) from error
 
 
 def _decode(data: bytes, max_pixels: int | None) -> Picture:
+    lost = list[str]()
+    if deep.is_tiff(data):
+        data, lost = main_picture(data)
+    png = chunks.cleaned(data)
+    data = png.data
     try:
         image = open_header(data, max_pixels)
     except _UnknownError:
         if deep.is_tiff(data):
-            return _decode_deep_tiff(data, max_pixels)
+            return _decode_deep_tiff(data, max_pixels, lost)
         raise
     pages = getattr(image, "n_frames", 1)
     if image.format == "TIFF":
-        if pages > 1:
-            raise AMDRestoreError(f"holds {pages} pages; split it into single images first")
         tags = image.tag_v2  # type: ignore[attr-defined]  # every TIFF has it
         deep.check_strips(data, tags)
         if deep.is_deep_tiff(tags):
-            return _decode_deep_tiff(data, max_pixels, image)
+            return _decode_deep_tiff(data, max_pixels, lost, image)
     elif pages > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
         raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames")
     image.load()
+    image.info["icc_profile"] = png.icc or image.info.get("icc_profile")
     pixels, icc = _pixels(image, data)
+    icc, signal = colours(image, png, pixels.shape[2], icc)
     metadata = read_metadata(image)
-    return Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi)
+    kinds = [*lost, *png.lost, *lost_of(image)]
+    pixels = upright(pixels, metadata.orientation)
+    return Picture(pixels, icc, metadata.exif, metadata.dpi, signal, tuple(dict.fromkeys(kinds)))
 
 
 def suffix_of(data: bytes) -> str | None:
@@ -122,22 +133,27 @@ def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(io.BytesIO(data), formats=READABLE)
+        except MemoryError:
+            raise
         except Exception as error:  # each decoder has its own kinds of errors
-            raise _UnknownError(_NO_IMAGE) from error
+            known = unsupported(data)
+            raise (AMDRestoreError(known) if known else _UnknownError(NO_IMAGE)) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     check_size(*image.size, max_pixels)
     return image
 
 
-def _decode_deep_tiff(data: bytes, max_pixels: int | None, image: Image.Image | None = None) -> Picture:
+def _decode_deep_tiff(
+    data: bytes, max_pixels: int | None, lost: list[str], image: Image.Image | None = None
+) -> Picture:
     """A TIFF of more than 8 bits, whose pixels Pillow cannot show, and sometimes (no ``image``) not even its tags."""
     tags = deep.read_tags(data)
-    if not {deep.WIDTH, deep.HEIGHT} <= set(tags) or not deep.is_deep_tiff(tags):
-        raise _UnknownError(_NO_IMAGE)
+    if not {deep.WIDTH, deep.HEIGHT} <= set(tags):
+        raise _UnknownError(NO_IMAGE)
+    if not deep.is_deep_tiff(tags):
+        raise AMDRestoreError(deep.unsupported(tags))
     check_size(tags[deep.WIDTH], tags[deep.HEIGHT], max_pixels)
-    if tags.next:
-        raise AMDRestoreError("holds several pages; split it into single images first")
     if image is not None:
         metadata = read_metadata(image)
     else:
@@ -148,7 +164,31 @@ def _decode_deep_tiff(data: bytes, max_pixels: int | None, image: Image.Image | 
         metadata = metadata_of(exif)
     pixels = deep.decode_deep_tiff(data, tags)
     icc = colour.kept_profile(tags.get(deep.ICC_PROFILE), pixels.shape[2])
-    return Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi)
+    kinds = tuple(dict.fromkeys([*lost, *lost_tags(tags)]))
+    return Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi, lost=kinds)
+
+
+def colours(
+    image: Image.Image, file: chunks.Cleaned, channels: int, icc: bytes | None
+) -> tuple[bytes | None, Signal | None]:
+    """Profile and signal, where not the profile ``icc`` alone says what the colours are; a cICP chunk is worth more.
+
+    Raises:
+        AMDRestoreError: a PNG with the value range or the matrix of video.
+    """
+    signal, cicp = None, file.cicp
+    if cicp is not None and len(cicp) == 4:
+        if cicp[2:] != b"\0\1":
+            raise AMDRestoreError("a PNG with the value range or matrix of video; convert it to full-range RGB")
+        icc, signal = None, (cicp[0], cicp[1])
+    elif icc is None and image.format == "PNG":
+        icc = signals.png_profile(image.info, channels)
+    elif icc is None and image.format == "AVIF":
+        with contextlib.suppress(Exception):  # odd boxes are no reason to refuse the picture
+            signal = signals.nclx(file.data)
+    elif icc is None and is_adobe_rgb(image):
+        icc = signals.adobe_rgb(channels)
+    return icc, colour.kept_signal(signal, icc)
 
 
 def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:

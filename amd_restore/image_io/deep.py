@@ -66,6 +66,14 @@ def is_deep_tiff(tags: Tags) -> bool:
     raise AMDRestoreError(f"{samples} are not supported; convert to 8 or 16 bits, or to 32-bit float in [0, 1]")
 
 
+def unsupported(tags: Tags) -> str:
+    """What to say about a TIFF that nothing here can read, though its directory is whole."""
+    names = {2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "ICC Lab", 10: "ITU Lab"}
+    kind = names.get(tags.get(PHOTOMETRIC, 1), "gray" if tags.get(PHOTOMETRIC, 1) < 2 else "unusual")
+    bits, packing = "+".join(map(str, tags.get(BITS, (1,)))), tags.get(COMPRESSION, 1)
+    return f"a TIFF of {kind} with {bits} bits, compression {packing}, cannot be read; store it as plain RGB"
+
+
 def decode_deep_tiff(data: bytes, tags: Tags) -> Pixels:
     """(H, W, C) uint16, or float32 in [0, 1], as stored, orientation not applied.
 
@@ -109,7 +117,7 @@ def decode_cv2(data: bytes, channels: int) -> Pixels:
         try:
             decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
-            raise damaged(error.err) from error
+            raise damaged(MemoryError() if error.code == cv2.Error.StsNoMem else error.err) from error
     if decoded is None:
         raise damaged("or packed in a way that OpenCV does not know")
     decoded = np.atleast_3d(decoded)

@@ -15,7 +15,8 @@ from PIL import Image
 from amd_restore.atomic import open_atomically, write_atomically
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import heif
-from amd_restore.image_io.formats import FORMATS, NAMES, SUFFIXES
+from amd_restore.image_io.fitting import fitted, format_of
+from amd_restore.image_io.formats import FORMATS, NAMES
 from amd_restore.image_io.metadata import exif_of
 from amd_restore.image_io.picture import Picture, Pixels, to_depth
 from amd_restore.image_io.png import write_png
@@ -55,8 +56,12 @@ def write_image(
             raises passes through.
     """
     path = Path(path)
-    if is_streamed(path):
+    try:
+        picture = fitted(picture, path.suffix)
         check_quality(quality)
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{path}: {error}") from error
+    if is_streamed(path):
         with open_atomically(path) as file:
             _STREAMED[NAMES[path.suffix.lower()]](file, picture, [picture.pixels] if rows is None else rows)
         return
@@ -73,8 +78,7 @@ def encode(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
     """Bytes of a file in the format of ``suffix``.
 
     16 bits are kept by PNG and TIFF, written as 12 by HEIF and rounded to 8 by the others. Float pixels stay float
-    in TIFF and become 16 bits in PNG, 12 in HEIF, 8 in the others. JPEG alone has no alpha; WebP stores gray as
-    RGB, so it drops a gray profile. TIFF becomes BigTIFF where it might exceed 4 GiB.
+    in TIFF and become 16 bits in PNG, 12 in HEIF, 8 in the others. TIFF becomes BigTIFF where it might exceed 4 GiB.
 
     Args:
         picture: what to write.
@@ -83,15 +87,11 @@ def encode(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
             JPEG, AVIF and HEIF are written without chroma subsampling.
 
     Raises:
-        AMDRestoreError: unknown suffix; a quality out of its range; alpha in a JPEG; more pixels than the format
-            can hold; HEIF without its package.
+        AMDRestoreError: as :func:`~amd_restore.image_io.fitting.fitted`; a quality out of its range; HEIF without its
+            package.
     """
-    kind = NAMES.get(suffix.lower(), "")
-    if kind not in FORMATS or not FORMATS[kind].still:
-        raise AMDRestoreError(f"cannot write '{suffix}' files; use one of {', '.join(SUFFIXES)}")
     check_quality(quality)
-    if kind == "JPEG" and picture.has_alpha:
-        raise AMDRestoreError("JPEG has no transparency; write png, webp or tiff")
+    kind, picture = format_of(suffix), fitted(picture, suffix)
     if kind == "HEIF":
         return heif.encode(picture, quality)
     out = io.BytesIO()
@@ -108,16 +108,18 @@ def encode(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
     if kind == "AVIF":
         options["subsampling"] = "4:0:0" if channels == 1 else "4:4:4"
     if kind != "BMP":
-        # WebP stores no gray, so a gray profile would describe pixels that are not there.
-        options["icc_profile"] = None if kind == "WEBP" and channels < 3 else picture.icc
-        options["exif"] = exif_of(picture) or b""
+        options["icc_profile"] = picture.icc
+        options["exif"] = exif_of(picture, kind != "JPEG") or b""
     if picture.dpi and kind in ("JPEG", "BMP"):
         options["dpi"] = picture.dpi
     try:
         Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(out, kind, **options)
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         raise _too_large(kind, pixels, error) from error
-    return out.getvalue()
+    data = out.getvalue()
+    if picture.signal and (place := data.find(b"colrnclx")) > 0:  # Pillow writes that of sRGB
+        data = data[: place + 8] + struct.pack(">HH", *picture.signal) + data[place + 12 :]
+    return data
 
 
 def check_quality(quality: int | None) -> None:

@@ -15,12 +15,14 @@ from PIL import Image
 
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import colour
-from amd_restore.image_io.decoding import open_header, read_bytes
+from amd_restore.image_io import chunks, colour
+from amd_restore.image_io.decoding import colours, open_header, read_bytes
 from amd_restore.image_io.encoding import check_quality
+from amd_restore.image_io.fitting import fitted
 from amd_restore.image_io.formats import FRAME_SUFFIXES, NAMES
-from amd_restore.image_io.metadata import exif_of, read_metadata, upright
+from amd_restore.image_io.metadata import exif_of, lost_of, read_metadata, upright
 from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, to_depth
+from amd_restore.image_io.png import chunk
 
 _GRAY = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
 
@@ -38,14 +40,14 @@ class Frames:
     """An animation; iterating decodes one frame at a time, and may be done again.
 
     Args:
-        data: content of the file.
+        file: its content.
         count: number of frames; 1 for a still picture.
         plays: how often it is shown; 0 is for ever.
         size: (width, height) of every frame.
         max_pixels: that a frame may have; None allows any.
     """
 
-    data: bytes
+    file: chunks.Cleaned
     count: int
     plays: int
     size: tuple[int, int]
@@ -60,7 +62,7 @@ class Frames:
         Raises:
             AMDRestoreError: a frame is truncated or damaged.
         """
-        image = open_header(self.data, self.max_pixels)
+        image = open_header(self.file.data, self.max_pixels)
         for index in range(self.count):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # odd metadata
@@ -77,8 +79,9 @@ class Frames:
         except Exception as error:  # each decoder has its own kinds of errors
             raise AMDRestoreError(f"frame {index + 1}: {damaged(error)}") from error
         metadata = read_metadata(image)
-        icc = colour.kept_profile(image.info.get("icc_profile"), pixels.shape[2])
-        picture = Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi)
+        icc = colour.kept_profile(self.file.icc or image.info.get("icc_profile"), pixels.shape[2])
+        icc, signal = colours(image, self.file, pixels.shape[2], icc)
+        picture = Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi, signal)
         return Frame(picture, max(0, duration))
 
 
@@ -88,18 +91,24 @@ def read_frames(path: str | Path, max_pixels: int | None = DEFAULT_MAX_PIXELS) -
     Raises:
         AMDRestoreError: the file is missing, empty, damaged, too large, or neither GIF, WebP, PNG nor AVIF.
     """
-    data = read_bytes(path)
     try:
-        image = open_header(data, max_pixels)
-        if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
-            raise AMDRestoreError(f"{image.format} holds no frames; GIF, WebP, PNG and AVIF can")
-        try:
-            count = getattr(image, "n_frames", 1)
-        except Exception as error:  # each decoder has its own kinds of errors
-            raise damaged(error) from error
-        return Frames(data, count, _plays(image), image.size, max_pixels)
+        return frames_of(read_bytes(path), max_pixels)
     except AMDRestoreError as error:
-        raise AMDRestoreError(f"{path}: {error}") from error
+        raise error if str(path) in str(error) else AMDRestoreError(f"{path}: {error}") from error
+
+
+def frames_of(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Frames:
+    """Animation from the content of a file; errors as :func:`read_frames`."""
+    file = chunks.cleaned(data)
+    image = open_header(file.data, max_pixels)
+    if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
+        raise AMDRestoreError(f"{image.format} holds no frames; GIF, WebP, PNG and AVIF can")
+    try:
+        count = getattr(image, "n_frames", 1)
+    except Exception as error:  # each decoder has its own kinds of errors
+        raise damaged(error) from error
+    file.lost = list(dict.fromkeys([*file.lost, *lost_of(image)]))
+    return Frames(file, count, _plays(image), image.size, max_pixels)
 
 
 def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, quality: int | None = None) -> None:
@@ -130,7 +139,10 @@ def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, qual
     sizes = {frame.picture.pixels.shape[:2] for frame in all_frames}
     if len(sizes) != 1:
         raise AMDRestoreError(f"{path}: an animation needs frames of one size, these have {len(sizes)}")
-    first = all_frames[0].picture
+    try:
+        first = fitted(all_frames[0].picture, path.suffix)
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{path}: {error}") from error
     images = _images([frame.picture for frame in all_frames])
     options: dict[str, Any] = {"duration": [frame.duration for frame in all_frames], "loop": plays}
     if kind == "GIF":
@@ -139,8 +151,7 @@ def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, qual
             del options["loop"]  # GIF counts repetitions
     else:
         icc = colour.kept_profile(first.icc, 1 if images[0].mode == "L" else 3)
-        options |= {"icc_profile": icc if kind == "PNG" or images[0].mode != "L" else None}
-        options |= {"exif": exif_of(first) or b""}
+        options |= {"icc_profile": icc, "exif": exif_of(first, resolution=True) or b""}
     if kind == "WEBP":
         options |= {"quality": quality or 95}
     out = io.BytesIO()
@@ -149,7 +160,11 @@ def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, qual
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         height, width = sizes.pop()
         raise AMDRestoreError(f"{path}: {kind} cannot hold {width}x{height} pixels ({error}); write png") from error
-    write_atomically(path, out.getvalue())
+    data = out.getvalue()
+    if first.signal:
+        end = data.index(b"IDAT") - 4  # Pillow writes no cICP chunk
+        data = data[:end] + chunk(b"cICP", bytes([*first.signal, 0, 1])) + data[end:]
+    write_atomically(path, data)
 
 
 def _images(pictures: list[Picture]) -> list[Image.Image]:

@@ -19,6 +19,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _CHANNELS = {"L": 1, "I": 1, "LA": 2, "La": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 DEFAULT_QUALITY = 95
+_CODING = (6, 1)  # matrix and range of what is written here: BT.601, full
 
 
 def is_heif(data: bytes) -> bool:
@@ -50,7 +51,15 @@ def decode(data: bytes, max_pixels: int | None) -> Picture:
     exif.load(image.info.get("exif") or b"")
     metadata = metadata_of(exif)
     icc = colour.kept_profile(image.info.get("icc_profile"), channels)
-    return Picture(pixels, icc, metadata.exif, metadata.dpi)
+    named = image.info.get("nclx_profile") or {}
+    signal = colour.kept_signal((named.get("color_primaries", 2), named.get("transfer_characteristics", 2)), icc)
+    present = {
+        "XMP": image.info.get("xmp"),
+        "further pictures": len(file) > 1,
+        "depth and other maps": image.info.get("depth_images") or image.info.get("aux"),
+    }
+    lost = tuple(kind for kind, there in present.items() if there)
+    return Picture(pixels, icc, metadata.exif, metadata.dpi, signal, lost)
 
 
 def encode(picture: Picture, quality: int | None) -> bytes:
@@ -66,11 +75,16 @@ def encode(picture: Picture, quality: int | None) -> bytes:
     options: dict[str, Any] = {"quality": quality or DEFAULT_QUALITY, "chroma": 444, "enc_params": {"preset": "fast"}}
     if deep:
         options["bit_depth"] = 12
+    if picture.signal:
+        names = ("color_primaries", "transfer_characteristics", "matrix_coefficients", "full_range_flag")
+        options |= dict(zip(names, (*picture.signal, *_CODING), strict=True))
     size = (pixels.shape[1], pixels.shape[0])
     out = io.BytesIO()
     try:
         data = np.ascontiguousarray(pixels).tobytes()
-        library.encode(mode, size, data, out, icc_profile=picture.icc, exif=exif_of(picture), **options)
+        library.encode(
+            mode, size, data, out, icc_profile=picture.icc, exif=exif_of(picture, resolution=True), **options
+        )
     except Exception as error:  # of many kinds; without an encoder, RuntimeError
         reason = str(error).split("\n", 1)[0]
         raise AMDRestoreError(f"HEIF cannot hold {size[0]}x{size[1]} pixels ({reason}); write png") from error

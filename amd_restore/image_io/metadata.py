@@ -16,10 +16,17 @@ from amd_restore.image_io.picture import Picture, Pixels
 # carried apart, because it changes with the size.
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 _KEPT = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_DROPPED = (0x927C, 0xA005)
+_INTEROPERABILITY = 0xA005
+_DROPPED = (0x927C, _INTEROPERABILITY)
+_LOST = {"xmp": "XMP", "photoshop": "IPTC", "comment": "comment"}  # by Pillow's names
+_LOST_TAGS = {700: "XMP", 33723: "IPTC", 34377: "IPTC", 34735: "GeoTIFF"} | dict.fromkeys(
+    (301, 318, 319), "colorimetry"
+)
+_SEGMENTS = {"APP0", "APP1", "APP2", "APP13", "APP14", "COM"}  # of a JPEG, that are looked at
 _WIDTH, _HEIGHT, _ORIENTATION = 0xA002, 0xA003, 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 _CM_PER_INCH = 2.54
+_ADDED = 256  # bytes at most by which size and resolution make an EXIF block longer
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,29 @@ def read_metadata(image: Image.Image) -> Metadata:
     return metadata_of(source, stored)
 
 
+def is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether a camera says so in its EXIF (CIPA DC-008, 4.6.8: interoperability R03)."""
+    try:
+        return image.getexif().get_ifd(_INTEROPERABILITY).get(1) == "R03"
+    except Exception:  # as above
+        return False
+
+
+def lost_of(image: Image.Image) -> list[str]:
+    """What an opened file holds beside that is not kept, by kind."""
+    lost = [kind for name, kind in _LOST.items() if image.info.get(name)]
+    if image.format == "MPO":
+        lost.append("further pictures")
+    if {name for name, _ in getattr(image, "applist", ())} - _SEGMENTS:
+        lost.append("further segments")
+    return lost + lost_tags(getattr(image, "tag_v2", {}))
+
+
+def lost_tags(tags: Any) -> list[str]:
+    """What the directory of a TIFF holds beside that is not kept, by kind."""
+    return [kind for tag, kind in _LOST_TAGS.items() if tag in tags]
+
+
 def metadata_of(source: Image.Exif, stored_dpi: Any = None) -> Metadata:
     """Metadata of an EXIF table, and of the resolution that the file states elsewhere (pixels per inch)."""
     try:
@@ -64,12 +94,16 @@ def metadata_of(source: Image.Exif, stored_dpi: Any = None) -> Metadata:
         return Metadata()
 
 
-def exif_of(picture: Picture) -> bytes | None:
-    """The picture's EXIF block with its present size and resolution; None if it has no EXIF."""
-    if picture.exif is None:
-        return None
+def exif_of(picture: Picture, resolution: bool = False) -> bytes | None:
+    """The picture's EXIF block with its present size and resolution; None if it has no EXIF.
+
+    With ``resolution`` one is made for the resolution, where the format has no other place for it.
+    """
     exif = Image.Exif()
-    exif.load(picture.exif)
+    if picture.exif is not None:
+        exif.load(picture.exif)
+    elif not (resolution and picture.dpi):
+        return None
     values = dict(exif.get_ifd(EXIF_IFD))
     if _WIDTH in values or _HEIGHT in values:
         values |= {_WIDTH: picture.pixels.shape[1], _HEIGHT: picture.pixels.shape[0]}
@@ -78,6 +112,27 @@ def exif_of(picture: Picture) -> bytes | None:
     if picture.dpi:
         exif[X_RESOLUTION], exif[Y_RESOLUTION], exif[RESOLUTION_UNIT] = (*picture.dpi, 2)
     return exif.tobytes()
+
+
+def shortened(block: bytes, limit: int) -> bytes | None:
+    """An EXIF block without as many of its longest values as it takes to stay below ``limit`` bytes."""
+    exif = Image.Exif()
+    exif.load(block)
+    tables = {ifd: dict(exif.get_ifd(ifd)) for ifd in (EXIF_IFD, GPS_IFD)}
+    tables[0] = {tag: value for tag, value in exif.items() if tag not in tables}
+    lengths = {(ifd, tag): len(str(value)) for ifd, table in tables.items() for tag, value in table.items()}
+    for ifd, tag in sorted(lengths, key=lengths.__getitem__, reverse=True):
+        if len(block) <= limit - _ADDED:
+            break
+        del tables[ifd][tag]
+        kept = Image.Exif()
+        for name, value in [
+            *tables[0].items(),
+            *((name, tables[name]) for name in (EXIF_IFD, GPS_IFD) if tables[name]),
+        ]:
+            kept[name] = value
+        block = kept.tobytes() if len(kept) else b""
+    return block or None
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,16 @@ class Picture:
         icc: colour profile that belongs to ``pixels``.
         exif: EXIF block; it names no orientation, for that has been applied.
         dpi: pixels per inch, (horizontal, vertical).
+        signal: primaries and transfer of the colours by ITU-T H.273, where the file has those instead of a profile.
+        lost: what the file held, or would have to hold, and the picture does not, by kind.
     """
 
     pixels: Pixels
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    signal: tuple[int, int] | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def has_alpha(self) -> bool:
@@ -42,7 +47,7 @@ class Picture:
         dpi = self.dpi
         if dpi is not None:
             dpi = dpi[0] * width / self.pixels.shape[1], dpi[1] * height / self.pixels.shape[0]
-        return Picture(pixels, self.icc, self.exif, dpi)
+        return dataclasses.replace(self, pixels=pixels, dpi=dpi)
 
 
 def to_depth(pixels: Pixels, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:
@@ -73,6 +78,8 @@ def check_size(width: int, height: int, max_pixels: int | None) -> None:
 
 def damaged(error: object) -> AMDRestoreError:
     """The error to raise when a decoder fails; its reason is cut to a few words of one line."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return AMDRestoreError("there is too little memory to decode it; free some, or cut the picture up")
     reason = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
     reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
     return AMDRestoreError(f"the image data are truncated or damaged ({reason}); copy it again")

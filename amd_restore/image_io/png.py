@@ -91,8 +91,8 @@ def _lines(band: Pixels, depth: int) -> Pixels:
 
 
 def _metadata(picture: Picture) -> bytes:
-    """The iCCP, pHYs and eXIf chunks (11.3)."""
-    chunks = b""
+    """The cICP, iCCP, pHYs and eXIf chunks (11.3)."""
+    chunks = chunk(b"cICP", bytes([*picture.signal, 0, 1])) if picture.signal else b""
     if picture.icc:
         chunks += chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.icc))
     if picture.dpi:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from warm_python import warm_python
 from amd_restore.apps.cli import main
 from amd_restore.apps.files.plan import plan_jobs
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import Picture, encode, read_image, write_image
+from amd_restore.image_io import Frame, Picture, encode, read_image, write_frames, write_image
 from amd_restore.pipeline import RestorationPipeline
 
 CAN_WRITE_ANYWHERE = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -298,12 +299,54 @@ def test_any_suffix_of_a_single_file(folder: Path, weights: Path) -> None:
     assert files(folder / "results") == ["picture.png"]
 
 
+def test_what_a_format_cannot_hold_is_said_before_the_work(
+    folder: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RestorationPipeline, "restore_image", lambda *_, **__: pytest.fail("restored first"))
+    frames = [Frame(Picture(np.full((2, 4200, 3), value, np.uint8)), 10) for value in (0, 99)]
+    write_frames(folder / "moving.webp", frames)
+    write_image(folder / "wide.webp", Picture(pixels(2, 4200)))
+    write_image(folder / "hdr.png", Picture(pixels(5, 6), signal=(9, 16)))
+    hdr = "its colours are PQ (HDR), which this format cannot say; write png, avif or heic"
+    wide = "WEBP cannot hold 16800x8 pixels, at most 16383 a side; write png or tiff"
+    for arguments, message in (
+        (("wide.webp",), wide),
+        (("moving.webp", "--frames"), wide),
+        (("hdr.png", "--ext", "jpg"), hdr),
+    ):
+        assert main(["-i", *arguments, "--model", str(weights)]) == 1
+        assert capsys.readouterr().err == f"{arguments[0]}: {message}\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((folder / "hdr.png").read_bytes())))
+    assert main(["-i", "-", "-o", "x.jpg", "--model", str(weights)]) == 2
+    assert "its colours are PQ (HDR)" in capsys.readouterr().err
+
+
+def test_alpha_that_hides_nothing_is_no_obstacle(folder: Path, weights: Path) -> None:
+    opaque = np.dstack([pixels(5, 6), np.full((5, 6, 1), 255, np.uint8)])
+    write_image(folder / "a.png", Picture(opaque))
+    assert main(["-i", "a.png", "--ext", "jpg", "--model", str(weights)]) == 0
+    assert read_image(folder / "results" / "a.jpg").pixels.shape == (20, 24, 3)
+
+
+def test_options_hold_for_standard_input_too(
+    folder: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(Picture(pixels(5, 6)), ".png")
+    for options, name in ((["--ext", "jpg"], "x.jpg"), (["--suffix", "_x4"], "x_x4.jfif"), ([], "x.jfif")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert main(["-i", "-", "-o", "x.jfif", *options, "--model", str(weights)]) == 0
+        assert (folder / name).read_bytes()[:2] == b"\xff\xd8"
+    for option in (["--n-samples", "2"], ["--frames"], ["--compare"]):
+        assert main(["-i", "-", "-o", "x.png", *option, "--model", str(weights)]) == 2
+        assert capsys.readouterr().err == f"{option[0]} needs files; it cannot be used with -\n"
+
+
 def test_alpha_into_jpeg_is_refused_with_advice(
     folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(folder / "a.png", Picture(pixels(5, 6, 4)))
     assert main(["-i", "a.png", "--ext", "jpg", "--model", str(weights)]) == 1
-    assert capsys.readouterr().err == "a.png: results/a.jpg: JPEG has no transparency; write png, webp or tiff\n"
+    assert capsys.readouterr().err == "a.png: JPEG has no transparency; write png, webp or tiff\n"
 
 
 def test_untrained_step_counts_are_noted(folder: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

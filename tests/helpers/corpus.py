@@ -225,11 +225,11 @@ def _names(b: _Builder) -> None:
     b.good("really_a_tiff.webp", encode(Picture(photo(8, 8, 3, np.uint16)), ".tif"), photo(8, 8, 3, np.uint16))
     for name, data in (
         ("text.png", b"these are not pixels\n" * 9),
-        ("svg.png", b"<svg xmlns='a'/>"),
         ("zeros.jpg", bytes(5000)),
     ):
         b.bad(name, data, "no image file")
-    b.bad("pdf.tif", b"%PDF-1.7\n%\xe2\xe3", "no image file")
+    b.bad("svg.png", b"<svg xmlns='a'/>", "SVG files cannot be read; convert it")
+    b.bad("pdf.tif", b"%PDF-1.7\n%\xe2\xe3", "PDF files cannot be read; convert it")
     b.bad(
         "heif_header.heic", (24).to_bytes(4, "big") + b"ftypheic" + bytes(4) + b"heicmif1", TRUNCATED + "|pillow-heif"
     )

@@ -60,13 +60,19 @@ class Report:
         restored, skipped, failed = (self.count(status) for status in ("restored", "skipped", "failed"))
         images = "1 image" if self.total == 1 else f"{self.total} images"
         text = f"restored {restored} of {images} into {self._place()} in {time.perf_counter() - self._start:.1f} s"
+        not_kept = Counter(kind for outcome in self.outcomes for kind in outcome.lost)
         if skipped:
             text += f", {skipped} skipped (already there; --overwrite replaces them)"
         if tried := self.cluster.get("retries"):
             text += f", {tried} tried again"
         if lost := self.cluster.get("lost_workers"):
             text += f", {lost} worker{'s' if lost > 1 else ''} lost"
-        return text + (f", {failed} failed" if failed else "") + omissions(self.left_out)
+        return (
+            text
+            + (f", {failed} failed" if failed else "")
+            + omissions("left out", self.left_out)
+            + omissions("not kept", not_kept)
+        )
 
     def write(self, path: Path) -> None:
         """Write the JSON report to ``path``, ``-`` for standard output.

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from amd_restore.apps.cli.console import Console
-from amd_restore.apps.files.plan import EXTENSIONS
+from amd_restore.apps.files.plan import EXTENSIONS, is_image_name
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError, note, write_output
@@ -30,6 +30,8 @@ def restore_bytes(options: argparse.Namespace, settings: Settings, console: Cons
         (options.json, "--json"),
         (settings.compare, "--compare"),
         (settings.uncertainty, "--uncertainty"),
+        (settings.n_samples > 1, "--n-samples"),
+        (settings.frames, "--frames"),
     ):
         if given:
             raise AMDRestoreError(f"{name} needs files; it cannot be used with -")
@@ -72,6 +74,6 @@ def _target(options: argparse.Namespace, suffix: str) -> Path | None:
     output: Path = options.output
     if output == STANDARD:
         return None
-    if output.suffix.lower() in EXTENSIONS.values() and not output.is_dir():
-        return output
+    if is_image_name(output) and not output.is_dir():
+        return output.with_name(f"{output.stem}{options.suffix}{EXTENSIONS.get(options.ext, output.suffix)}")
     return output / f"stdin{options.suffix}{suffix}"

@@ -118,7 +118,10 @@ class Engine:
         except Exception as error:  # as above
             return failed(source.job, error)
         seconds += source.seconds + time.perf_counter() - start
-        return Outcome(source.job, "restored", seconds=seconds, size=source.size, restored_size=size)
+        lost = source.lost
+        if source.frames is not None:
+            lost += tuple(f"{what} of an animation" for what in self.restorer.settings.extras)
+        return Outcome(source.job, "restored", seconds=seconds, size=source.size, restored_size=size, lost=lost)
 
     def _tiles(self, group: Sequence[Source]) -> Callable[[int, int], None] | None:
         progress, job = self.progress, group[0].job

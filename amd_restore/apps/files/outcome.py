@@ -34,6 +34,7 @@ class Outcome:
         seconds: of reading, work and writing together.
         size, restored_size: (height, width) of the input and of the output, in pixels.
         error: the exception behind a failure, for its traceback.
+        lost: what the input held and the output does not, by kind.
     """
 
     job: Task
@@ -43,6 +44,7 @@ class Outcome:
     size: tuple[int, int] | None = None
     restored_size: tuple[int, int] | None = None
     error: BaseException | None = dataclasses.field(default=None, compare=False, repr=False)
+    lost: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """As a JSON object; what is not known is left out."""
@@ -55,6 +57,8 @@ class Outcome:
             values["message"] = self.message
         if self.status == "restored":
             values["seconds"] = round(self.seconds, 3)
+        if self.lost:
+            values["lost"] = list(self.lost)
         for key, size in (("size", self.size), ("restored_size", self.restored_size)):
             if size is not None:
                 values[key] = {"width": size[1], "height": size[0]}

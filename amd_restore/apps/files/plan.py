@@ -81,7 +81,7 @@ def find_sources(source: Path, output: Path | None, recursive: bool, left_out: C
         raise AMDRestoreError(f"{source}: cannot be listed ({error.strerror}); check its permissions") from error
     if not found:
         advice = "name another folder" if recursive else "name another folder, or look deeper with --recursive"
-        raise AMDRestoreError(f"{source}: no image in this folder{omissions(left_out)}; {advice}")
+        raise AMDRestoreError(f"{source}: no image in this folder{omissions('left out', left_out)}; {advice}")
     return source, found
 
 
@@ -99,13 +99,10 @@ def is_input(name: str, left_out: Counter[str]) -> bool:
     return False
 
 
-def omissions(left_out: Counter[str]) -> str:
-    """What was left out, as the end of a sentence."""
-    return (
-        "; left out: " + ", ".join(f"{kind} {count}" for kind, count in sorted((+left_out).items()))
-        if +left_out
-        else ""
-    )
+def omissions(what: str, counts: Counter[str]) -> str:
+    """``what`` happened to how many of which kind, as the end of a sentence."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted((+counts).items()))
+    return f"; {what}: {kinds}" if kinds else ""
 
 
 def set_apart(

@@ -13,16 +13,19 @@ from amd_restore.apps.files.outcome import Outcome, failed
 from amd_restore.apps.files.plan import Job, is_image_name
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.files.work import Work
+from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import (
     DEFAULT_MAX_PIXELS,
     Frame,
     Frames,
     Picture,
+    check_side,
     decode,
     encode,
+    fitted,
+    frames_of,
     is_streamed,
-    read_frames,
-    read_image,
+    read_bytes,
     write_frames,
     write_image,
 )
@@ -55,6 +58,13 @@ class Source:
             return self.frames.size[1], self.frames.size[0]
         return None if self.picture is None else self.picture.pixels.shape[:2]
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What the input held and the output does not, by kind."""
+        if self.frames is not None:
+            return tuple(self.frames.file.lost)
+        return () if self.picture is None else self.picture.lost
+
 
 Finish = Callable[[], tuple[int, int]]  # writes what was restored, answers with its (height, width)
 
@@ -80,11 +90,12 @@ class Restorer:
         """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
         start = time.perf_counter()
         try:
-            if self.settings.frames and job.source.suffix.lower() in (".gif", ".webp", ".png", ".apng", ".avif"):
-                frames = read_frames(job.source, self._max_pixels)
-                if frames.count > 1:
-                    return Source(job, None, time.perf_counter() - start, frames=frames)
-            picture = read_image(job.source, self._max_pixels)
+            data = read_bytes(job.source)
+            frames = self._frames(data)
+            if frames is not None:
+                check_side(job.target.suffix, *self.work.output_size(frames.size[1], frames.size[0]))
+                return Source(job, None, time.perf_counter() - start, frames=frames)
+            picture = self._fitted(decode(data, self._max_pixels), job.target.suffix)
         except Exception as error:  # reported and counted; a bug of ours must not cost the other pictures
             return Source(job, None, 0.0, failed(job, error))
         return Source(job, picture, time.perf_counter() - start)
@@ -135,9 +146,21 @@ class Restorer:
         Raises:
             AMDRestoreError: no picture that can be read, or one that the format of ``suffix`` cannot hold.
         """
-        picture = decode(data, self._max_pixels)
+        picture = self._fitted(decode(data, self._max_pixels), suffix)
         restored = self.work.resized(self.work.one(picture.pixels, 0, None), picture.pixels)
         return encode(picture.with_pixels(restored), suffix, self.settings.quality)
+
+    def _frames(self, data: bytes) -> Frames | None:
+        """The animation that is restored as one; None for all else, which is told by :func:`decode` what it is."""
+        try:
+            frames = frames_of(data, self._max_pixels) if self.settings.frames else None
+        except AMDRestoreError:
+            return None
+        return frames if frames is not None and frames.count > 1 else None
+
+    def _fitted(self, picture: Picture, suffix: str) -> Picture:
+        """What the output can hold is known now, and need not be found out after the work."""
+        return fitted(picture, suffix, self.work.output_size(*picture.pixels.shape[:2]))
 
     def _streams(self, job: Job, picture: Picture) -> bool:
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1] * self.work.pipeline.scale**2
@@ -175,7 +198,8 @@ class Restorer:
             if self.settings.compare:
                 from amd_restore.postprocess import side_by_side
 
-                write_image(job.beside("compare"), Picture(side_by_side(picture.pixels, restored.pixels)))
+                pair = side_by_side(picture.pixels, restored.pixels)
+                write_image(job.beside("compare"), Picture(pair, restored.icc, signal=restored.signal))
             if is_image_name(job.target):
                 write_image(job.target, restored, self.settings.quality)
             else:  # a still picture in a format of animations

@@ -99,11 +99,14 @@ class Work:
         height, width = picture.pixels.shape[:2]
         return height * self.pipeline.scale, width * self.pipeline.scale
 
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the output that the settings ask for."""
+        wanted = self.settings
+        return output_size(height, width, self.pipeline.scale, wanted.outscale, wanted.max_side, wanted.width)
+
     def resized(self, restored: Pixels, source: Pixels) -> Pixels:
         """``restored`` at the size that the settings ask for."""
-        wanted = self.settings
-        height, width = source.shape[:2]
-        size = output_size(height, width, self.pipeline.scale, wanted.outscale, wanted.max_side, wanted.width)
+        size = self.output_size(*source.shape[:2])
         return restored if size == restored.shape[:2] else resize(restored, size)
 
     def uncertainty(self, pixels: Pixels) -> Pixels:

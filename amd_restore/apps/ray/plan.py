@@ -117,7 +117,7 @@ def _names(source: str | Path, output: str | Path, recursive: bool, left_out: Co
     names = [name for name in outside if is_input(name, left_out)]
     if not names:
         advice = "name another one" if recursive else "name another one, or look deeper with --recursive"
-        raise AMDRestoreError(f"{source}: no image there{omissions(left_out)}; {advice}")
+        raise AMDRestoreError(f"{source}: no image there{omissions('left out', left_out)}; {advice}")
     return names
 
 

@@ -44,7 +44,7 @@ class Answer:
 
     Args:
         number: of the order.
-        status, message, seconds, size, restored_size: see there.
+        status, message, seconds, size, restored_size, lost: see there.
         passing: whether trying again may help.
         trace: of the exception behind a failure.
     """
@@ -57,6 +57,7 @@ class Answer:
     restored_size: tuple[int, int] | None = None
     passing: bool = False
     trace: str = ""
+    lost: tuple[str, ...] = ()
 
     def outcome(self, item: ClusterJob) -> Outcome:
         """As an outcome of ``item``."""
@@ -64,7 +65,7 @@ class Answer:
         if self.status == "failed":
             error = AMDRestoreError(self.message)
             error.add_note(self.trace)
-        return Outcome(item, self.status, self.message, self.seconds, self.size, self.restored_size, error)
+        return Outcome(item, self.status, self.message, self.seconds, self.size, self.restored_size, error, self.lost)
 
 
 @dataclass(frozen=True)
@@ -157,4 +158,5 @@ def _answer(number: int, outcome: Outcome, message: str) -> Answer:
         outcome.restored_size,
         may_pass(outcome.error),
         "".join(traceback.format_exception(outcome.error)) if outcome.error else "",
+        outcome.lost,
     )

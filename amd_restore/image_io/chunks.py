@@ -1,0 +1,96 @@
+"""What of a PNG file matters here, and what of it is damaged but may be skipped (PNG specification, third edition)."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEAD, _TAIL = 8, 4  # length and name before the body of a chunk, its checksum behind it
+_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # may be skipped by their names, but belong to the picture
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+# Keywords of texts that Pillow looks into for the orientation, and what else they hold.
+_USED = {b"Raw profile type exif": None, b"Raw profile type APP1": None, b"XML:com.adobe.xmp": "XMP"}
+_LOST = {b"caBX": "content credentials", b"mDCV": "light levels", b"cLLI": "light levels"}
+_LONGEST = 1 << 20  # bytes of a text, unpacked, from which on Pillow refuses the whole file
+_LARGEST_PROFILE = 1 << 26
+
+
+@dataclass
+class Cleaned:
+    """A PNG file without what Pillow would stumble over.
+
+    Args:
+        data: the file.
+        icc: its profile.
+        cicp: body of its cICP chunk.
+        lost: what is not kept, by kind.
+    """
+
+    data: bytes
+    icc: bytes | None = None
+    cicp: bytes | None = None
+    lost: list[str] = field(default_factory=list)
+
+
+def cleaned(data: bytes) -> Cleaned:
+    """Take profile and colours out of a PNG file, and texts and damaged chunks that may be skipped.
+
+    Other files stay as they are.
+    """
+    if not data.startswith(SIGNATURE):
+        return Cleaned(data)
+    found, parts = Cleaned(data), [data[:_HEAD]]
+    place, kept_from = _HEAD, _HEAD
+    while place + _HEAD + _TAIL <= len(data):
+        name, start = data[place + 4 : place + _HEAD], place + _HEAD
+        end = start + int.from_bytes(data[place : place + 4], "big")
+        if end + _TAIL > len(data):
+            break  # truncated, as will be said elsewhere
+        if name[0] & 0x20 and name not in _PIXELS and not _keeps(found, name, data, start, end):
+            parts.append(data[kept_from:place])
+            kept_from = end + _TAIL
+        place = end + _TAIL
+    found.data = b"".join([*parts, data[kept_from:]]) if len(parts) > 1 else data
+    return found
+
+
+def _keeps(found: Cleaned, name: bytes, data: bytes, start: int, end: int) -> bool:
+    """Whether Pillow is to see a chunk that may be skipped."""
+    body = data[start:end]
+    if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(data[end : end + _TAIL], "big"):
+        found.lost.append(f"damaged {name.decode('latin-1')}")
+        return False
+    keyword, _, rest = body.partition(b"\0")
+    if name in _TEXT:
+        lost = _USED.get(keyword, "text")
+        if lost:
+            found.lost.append(lost)
+        return keyword in _USED and _length(name, rest) < _LONGEST
+    if name == b"iCCP":
+        found.icc = _unpacked(rest[1:], _LARGEST_PROFILE)
+        if found.icc is None or len(found.icc) >= _LARGEST_PROFILE:
+            found.icc = None
+            found.lost.append("colour profile")
+        return False
+    if name == b"cICP":
+        found.cicp = body
+    elif name in _LOST:
+        found.lost.append(_LOST[name])
+    return True
+
+
+def _length(name: bytes, rest: bytes) -> int:
+    """Bytes of a text, unpacked; those above ``_LONGEST`` are not counted."""
+    packed = {b"tEXt": b"", b"zTXt": rest[1:]}.get(name, rest[2:].split(b"\0", 2)[-1])
+    if name == b"tEXt" or (name == b"iTXt" and rest[:1] != b"\1"):
+        return len(rest)
+    return len(_unpacked(packed, _LONGEST) or b"")
+
+
+def _unpacked(packed: bytes, limit: int) -> bytes | None:
+    """The first ``limit`` bytes of deflated data; None if they are damaged."""
+    try:
+        return zlib.decompressobj().decompress(packed, limit)
+    except zlib.error:
+        return None
