@@ -216,6 +216,8 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:
         else:
             mode = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA"}.get(image.mode, "RGB")
         pixels = np.atleast_3d(np.array(image.convert(mode)))
+        if image.format == "BMP" and mode == "RGBA" and not pixels[..., 3].any():
+            pixels = pixels[..., :3]  # written by programs that leave alpha alone; viewers show the colours
     return pixels, colour.kept_profile(profile, pixels.shape[2])
 
 

@@ -71,7 +71,7 @@ def check_size(width: int, height: int, max_pixels: int | None) -> None:
     if min(width, height) < 1:
         raise AMDRestoreError(f"{width}x{height} pixels: there is no picture in it")
     if max_pixels is not None and width * height > max_pixels:
-        size = f"{width}x{height} pixels are {width * height / 1e6:.1f} megapixels"
+        size = f"{width}x{height} pixels are {width * height / 1e6:.{1 if width * height >= 1e6 else 6}f} megapixels"
         limit = f"the limit is {max_pixels / 1e6:g} megapixels"
         raise AMDRestoreError(f"{size}, {limit}; raise it with --max-pixels if you trust the file, or cut it up")
 

@@ -21,6 +21,7 @@ from amd_restore.apps.files.plan import Job, plan_jobs
 from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
 from amd_restore.image_io import Picture, write_image
+from amd_restore.pipeline import RestorationPipeline
 
 KILLS = 20
 
@@ -148,6 +149,42 @@ def test_all_names_of_a_format_and_what_is_left_out(
     assert main(["-i", str(tmp_path / "in" / "b.jfif"), "--model", str(weights), "-o", str(tmp_path / "x.jfif")]) == 0
     for path in (tmp_path / "x.jfif", tmp_path / "out" / "c.jpe"):
         assert path.read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_what_counts_as_done(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty file that another program left is none, nor is a folder of that name."""
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name, Picture(np.zeros((5, 7, 3), np.uint8)))
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    (tmp_path / "out" / "a.png").touch()
+    assert main(["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(weights)]) == 1
+    captured = capsys.readouterr()
+    assert (tmp_path / "out" / "a.png").stat().st_size > 0
+    assert "restored 1 of 2 images" in captured.out and "it is a folder" in captured.err
+
+
+def test_names_and_reports_that_cannot_be_are_said_before_the_work(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RestorationPipeline, "restore_image", lambda *_, **__: pytest.fail("restored first"))
+    long = tmp_path / f"{'n' * 248}.png"
+    write_image(long, Picture(np.zeros((5, 7, 3), np.uint8)))
+    common = ["-o", str(tmp_path / "out"), "--model", str(weights)]
+    for options, length in (["--suffix", "_restored"], 261), (["--compare"], 260):
+        assert main(["-i", str(long), *common, *options]) == 1
+        message = f"the output would have a name of {length} bytes, at most 255 can be; rename it"
+        assert message in capsys.readouterr().err
+    assert main(["-i", str(long), *common, "--json", str(long / "report.json")]) == 2
+    assert "report.json: not a directory" in capsys.readouterr().err
+
+
+def test_the_place_is_named_as_what_it_is(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "a  b.png", Picture(np.zeros((5, 7, 3), np.uint8)))
+    arguments = ["-i", f"file://{tmp_path}/a%20%20b.png", "-o", str(tmp_path / "x.webp"), "--model", str(weights)]
+    assert main([*arguments, "--max-pixels", "0.00001"]) == 1
+    captured = capsys.readouterr()
+    assert "a  b.png: 7x5 pixels are 0.000035 megapixels, the limit is 1e-05 megapixels" in captured.err
+    assert f"restored 0 of 1 image into {tmp_path}/x.webp in " in captured.out
 
 
 def test_report(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,14 @@ def _() -> None:
     assert decode(encode(Picture(PIXELS, dpi=(300.0, 300.0)), ".bmp")).dpi == pytest.approx((300, 300), abs=0.1)
     alpha = np.dstack([PIXELS, PIXELS[..., 0]])
     assert np.array_equal(decode(encode(Picture(alpha), ".bmp")).pixels, alpha)
+
+
+@row("BMP", "alpha that is nothing everywhere")
+def _() -> None:
+    size = struct.pack("<IiiHHI16x4I", 108, 4, 3, 1, 32, 3, *(0xFF << i for i in (16, 8, 0, 24)))
+    head = struct.pack("<2sI4xI", b"BM", 122 + 48, 122) + size.ljust(108, b"\0")
+    assert np.array_equal(decode(head + b"\x10\x20\x30\x00" * 12).pixels, np.full((3, 4, 3), (48, 32, 16)))
+    assert decode(head + b"\x10\x20\x30\x00" * 11 + b"\0\0\0\1").pixels.shape == (3, 4, 4)
 
 
 @row("any", "animation")

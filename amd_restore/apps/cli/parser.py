@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from amd_restore import __version__
 from amd_restore.apps.files.plan import EXTENSIONS
@@ -198,7 +199,9 @@ def fraction(text: str) -> float:
 
 def _place(text: str) -> Path | str:
     """A path; URLs stay text, those of files apart."""
-    return expanded(text.removeprefix("file://")) if "://" not in text or text.startswith("file://") else text
+    if text.startswith("file://"):
+        return expanded(unquote(text.removeprefix("file://")))
+    return text if "://" in text else expanded(text)
 
 
 def _suffix(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from amd_restore import __version__
 from amd_restore.apps.files.outcome import Outcome, Task
-from amd_restore.apps.files.plan import omissions
+from amd_restore.apps.files.plan import is_image_name, omissions
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError, DeliveryError, write_output
@@ -107,4 +107,5 @@ class Report:
     def _place(self) -> str:
         if isinstance(self.output, str):
             return self.output
-        return str(self.output) if self.output.suffix and self.output.is_file() else f"{self.output}/"
+        one = is_image_name(self.output, frames=True) and not self.output.is_dir()
+        return str(self.output) if one else f"{self.output}/"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amd_restore.apps.cli.console import Console
 from amd_restore.apps.cli.parser import build_parser, settings_of
+from amd_restore.atomic import try_writing
 from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, note, run_command
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         AMDRestoreError: nothing could be started: no input, no weights, no device, no place to write.
     """
     settings = settings_of(options)
+    if options.json not in (None, STANDARD):
+        try_writing(options.json)
     if options.engine == "ray":
         from amd_restore.apps.cli.cluster import restore_in_cluster
 
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
         return restore_bytes(options, settings, console)
     from amd_restore.apps.cli.report import Report
-    from amd_restore.apps.files.plan import check_writable, clear_stale, plan_jobs
+    from amd_restore.apps.files.plan import check_writable, clear_stale, is_done, plan_jobs
 
     report = Report(settings, options.output)
     jobs = plan_jobs(
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         report.left_out,
     )
     folder = jobs[0].target.parent if len(jobs) == 1 else options.output
-    if options.overwrite or not all(os.path.exists(job.target) for job in jobs):
+    if options.overwrite or not all(is_done(job.target) for job in jobs):
         from amd_restore.apps.files.engine import Engine
         from amd_restore.apps.files.restorer import Restorer
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from amd_restore.apps.cli.console import Console
-from amd_restore.apps.files.plan import EXTENSIONS, is_image_name
+from amd_restore.apps.files.plan import EXTENSIONS, is_done, is_image_name
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError, note, write_output
@@ -49,7 +49,7 @@ def restore_bytes(options: argparse.Namespace, settings: Settings, console: Cons
             raise AMDRestoreError(f"{options.input}: cannot be read ({error.strerror}); check -i") from error
     suffix = EXTENSIONS.get(options.ext, ".png")
     target = _target(options, suffix)
-    if target is not None and target.exists() and not options.overwrite:
+    if target is not None and is_done(target) and not options.overwrite:
         console.say(f"{target}: already there; --overwrite replaces it")
         return 0
 

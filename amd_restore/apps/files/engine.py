@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from amd_restore.apps.files.outcome import Outcome, failed
-from amd_restore.apps.files.plan import Job
+from amd_restore.apps.files.plan import Job, is_done
 from amd_restore.apps.files.restorer import Restorer, Source
 
 
@@ -70,7 +69,7 @@ class Engine:
             while position < len(chunks) and len(ahead) < max(1, self.workers // self.batch) + 1:
                 chunk = list(chunks[position])
                 position += 1
-                missing = [job for job in chunk if job not in kept and (overwrite or not os.path.exists(job.target))]
+                missing = [job for job in chunk if job not in kept and (overwrite or not is_done(job.target))]
                 yield from (Outcome(job, "skipped") for job in chunk if job not in missing)
                 if missing:
                     # The whole chunk is read: the others belong to the batch, even if their outputs are there.

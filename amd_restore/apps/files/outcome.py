@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -71,7 +72,7 @@ def failed(job: Task, error: Exception) -> Outcome:
         message = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
     else:
         message = f"{job.source}: unexpected {type(error).__name__} ({error}); run with --debug and report it"
-    return Outcome(job, "failed", " ".join(message.split()), error=error)
+    return Outcome(job, "failed", re.sub(r"\s*\n\s*", " ", message), error=error)
 
 
 def _text(path: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from amd_restore.errors import AMDRestoreError
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 IN_OUTPUT = "in the output folder"  # a kind of what is left out
 _RESTORED = "_restored"  # is added to names of outputs that would be those of inputs
+LONGEST_NAME = 255  # bytes
 EXTENSIONS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff", "avif": ".avif"}
 
 
@@ -193,6 +195,28 @@ def is_image_name(path: PurePath, frames: bool = False) -> bool:
     from amd_restore.image_io import FRAME_SUFFIXES, SUFFIXES
 
     return path.suffix.lower() in (*SUFFIXES, *(FRAME_SUFFIXES if frames else ()))
+
+
+def is_done(target: str | Path) -> bool:
+    """Whether an output is there; a folder is none, nor is the empty file that another program may have left."""
+    try:
+        status = os.stat(target)
+    except OSError:
+        return False
+    return not stat.S_ISDIR(status.st_mode) and (status.st_size > 0 or not stat.S_ISREG(status.st_mode))
+
+
+def check_name(path: PurePath) -> None:
+    """Refuse a name that no file system takes, before the work.
+
+    Raises:
+        AMDRestoreError: it is too long.
+    """
+    length = len(os.fsencode(path.name))
+    if length > LONGEST_NAME:
+        raise AMDRestoreError(
+            f"the output would have a name of {length} bytes, at most {LONGEST_NAME} can be; rename the input"
+        )
 
 
 def check_writable(folder: Path) -> None:

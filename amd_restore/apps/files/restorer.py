@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 
 from amd_restore.apps.files.outcome import Outcome, failed
-from amd_restore.apps.files.plan import Job, is_image_name
+from amd_restore.apps.files.plan import Job, check_name, is_image_name
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.files.work import Work
 from amd_restore.errors import AMDRestoreError
@@ -90,6 +90,8 @@ class Restorer:
         """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
         start = time.perf_counter()
         try:
+            for what in (job.target, *(job.beside(extra) for extra in self.settings.extras)):
+                check_name(what)
             data = read_bytes(job.source)
             frames = self._frames(data)
             if frames is not None:

@@ -12,6 +12,7 @@ from amd_restore.apps.files.plan import (
     EXTENSIONS,
     IN_OUTPUT,
     find_sources,
+    is_done,
     is_image_name,
     is_input,
     name_targets,
@@ -90,7 +91,7 @@ def plan_cluster_jobs(
 def present(items: Sequence[ClusterJob], output: str | Path) -> set[ClusterJob]:
     """Those whose target exists; a store is listed once."""
     if not is_url(output):
-        return {item for item in items if os.path.exists(item.target)}
+        return {item for item in items if is_done(item.target)}
     base = _join(*_split(output)).rstrip("/")  # as in the targets
     listed = list_folder(base, recursive=True)
     names = {base} if listed is None else {f"{base}/{name}" for name in listed}

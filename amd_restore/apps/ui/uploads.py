@@ -194,7 +194,7 @@ def preview(picture: Picture) -> tuple[bytes, tuple[int, int]]:
     height, width = picture.pixels.shape[:2]
     size = output_size(height, width, scale=1, max_side=PREVIEW_SIDE)
     pixels = to_depth(resize(picture.pixels, size), np.uint8)
-    return encode(Picture(pixels, picture.icc), ".png"), size
+    return encode(Picture(pixels, picture.icc, signal=picture.signal), ".png"), size
 
 
 def _encode(picture: Picture, suffix: str) -> tuple[str, bytes]:
