@@ -50,22 +50,22 @@ def greatest_advantage(group_size: int) -> float:
 
 
 @torch.no_grad()
-def relative_advantage(rewards: Tensor, reference: Tensor, scale: float | Tensor, eps: float = 1e-6) -> Tensor:
+def relative_advantage(difference: Tensor, scale: float | Tensor, eps: float = 1e-6) -> Tensor:
     """How much better each sample is than the teacher's of the same condition: ``clip((R - R_teacher) / scale)``.
 
     Ours. A Forbidden Zone is where the student is *worse than the teacher*, so a sample that is already better than
     the teacher's is matched less, and no group is needed.
 
     Args:
-        rewards: of the student's samples, higher is better, (B,) or (B, 1, h, w).
-        reference: of the teacher's samples of the same conditions, same shape.
+        difference: rewards of the student's samples less those of the teacher's of the same conditions, higher is
+            better, (B,) or (B, 1, h, w).
         scale: size of a usual difference across images, in units of the reward.
         eps: guard against division by zero.
 
     Returns:
-        Advantage in [-1, 1], the shape of ``rewards``.
+        Advantage in [-1, 1], the shape of ``difference``.
     """
-    return ((rewards.float() - reference.float()) / (scale + eps)).clamp(-1.0, 1.0)
+    return (difference.float() / (scale + eps)).clamp(-1.0, 1.0)
 
 
 @torch.no_grad()

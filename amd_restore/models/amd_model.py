@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from amd_restore.losses.amd import greatest_advantage, group_advantage, score_adaptation, sharpening_weight
+from amd_restore.diffusion import sample_ode
+from amd_restore.losses.amd import (
+    greatest_advantage,
+    group_advantage,
+    permuted_advantage,
+    relative_advantage,
+    score_adaptation,
+    sharpening_weight,
+)
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
+from amd_restore.models.latent import decode_windows
 from amd_restore.models.rollout import Rollout
 from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
@@ -32,7 +42,7 @@ class AMDModel(DMDModel):
         super().init_training_settings()
 
     def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
-        """Advantage of each sample in its group (eq. 12); rewards are skipped where nothing uses them.
+        """Advantage of each sample, in its group (eq. 12) or over the teacher; skipped where nothing uses it.
 
         Returns:
             (B,), or (B, 1, h, w) with ``distill.spatial``.
@@ -40,33 +50,64 @@ class AMDModel(DMDModel):
         options = self.run.distill
         if not update_student and options.sharpening_strength == 0:
             return None
-        advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout))
+        reference = self.teacher_images(rollout) if options.advantage == "teacher" else None
+        advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout), reference)
+        if options.permute_advantage:
+            advantage = permuted_advantage(advantage, options.group_size, self.host_generator)
         with self.diagnostics.extra():
             self.log(reward__total=rewards, **{f"reward__{name}": value for name, value in values.items()})
             if self.diagnosing:
                 self.log(
                     reward__group_std=self.reward.std_total,
+                    reward__difference_scale=self.reward.difference_scale,
                     # In a group of two no advantage exceeds 1 / sqrt(2); eps keeps the extremes just below.
-                    amd__clipped_share=(advantage.abs() > 0.99 * greatest_advantage(options.group_size)).float(),
+                    amd__clipped_share=(advantage.abs() > 0.99 * self.greatest_advantage).float(),
                     amd__forbidden_share=(advantage < 0).float(),
                 )
                 self.log_of_batch(_summaries, *score_adaptation(advantage, options.adaptation_strength))
         return advantage
 
-    def advantage(self, image: Tensor, gt: Tensor, lq: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Advantage, sum of the rewards, and each reward's values (B,), of groups of restored images."""
+    @torch.no_grad()
+    def teacher_images(self, rollout: Rollout) -> Tensor:
+        """The teacher's sample of the same lq, in the windows: one for each group, repeated for its members."""
         options = self.run.distill
-        rewards, values = self.reward(
-            image,
-            gt=gt,
-            lq=lq,
-            group_size=options.group_size,
-            map_size=self.codec.latent_shape(lq)[2:] if options.spatial else None,
-            map_sigma=options.map_sigma,
-            parts=self.accumulate if self.reward.training else 1,
-        )
+        of_groups = rollout[:: options.group_size]
+        noise = self.randn(of_groups.noise.shape)
+        denoiser = self.denoiser(self.net_teacher)
+        times = denoiser.process.times(options.teacher_steps, noise.device)
+        with self.autocast():
+            x0 = sample_ode(denoiser, noise * denoiser.process.sigma(times[0]), of_groups.cond, times)
+        image = decode_windows(self.codec, x0.float(), of_groups.lq, of_groups.windows).clamp(0, 1)
+        return image.repeat_interleave(options.group_size, dim=0)
+
+    def advantage(
+        self, image: Tensor, gt: Tensor, lq: Tensor, reference: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Advantage, sum of the rewards, and each reward's values (B,), of groups of restored images.
+
+        Relative to those of ``reference`` where that is given, else to the other members of the group.
+        """
+        options = self.run.distill
+        settings = {
+            "gt": gt,
+            "lq": lq,
+            "map_size": self.codec.latent_shape(lq)[2:] if options.spatial else None,
+            "map_sigma": options.map_sigma,
+            "parts": self.accumulate if self.reward.training else 1,
+        }
+        if reference is not None:
+            rewards, values = self.reward(image, **settings)
+            difference = self.reward.difference(rewards, reference, **settings)
+            return relative_advantage(difference, self.reward.difference_scale), rewards, values
+        rewards, values = self.reward(image, group_size=options.group_size, **settings)
         floor = options.std_floor * self.reward.std_total
         return group_advantage(rewards, options.group_size, floor), rewards, values
+
+    @property
+    def greatest_advantage(self) -> float:
+        """Upper bound of the advantage's size."""
+        options = self.run.distill
+        return 1.0 if options.advantage == "teacher" else greatest_advantage(options.group_size)
 
     def adaptation(self, advantage: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Dynamic Score Adaptation (eq. 13)."""

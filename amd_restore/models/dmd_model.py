@@ -140,8 +140,18 @@ class DMDModel(StudentModel):
 
         H is 0 in rows that are not matched, for which no network is called.
         """
-        t = self.score_times(len(rollout))
-        noise = self.randn(rollout.x0.shape)
+        draws = [self.direction_of_draw(rollout) for _ in range(self.run.distill.matching_draws)]
+        direction, norm = draws[0]
+        if len(draws) > 1:
+            direction = torch.stack([direction / norm for direction, norm in draws]).mean(dim=0)
+            norm = torch.ones_like(norm)
+        return direction, norm
+
+    def direction_of_draw(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """The same at one time and with one noise for each sample, or for each group with ``share_times``."""
+        size = self.run.distill.group_size if self.run.distill.share_times else 1
+        t = self.score_times(len(rollout) // size).repeat_interleave(size)
+        noise = self.randn((len(rollout) // size, *rollout.x0.shape[1:])).repeat_interleave(size, dim=0)
         rows = self.matched(rollout)
         if rows is None:
             direction, matching, norm = self.direction_at(rollout, t, noise)
@@ -167,10 +177,13 @@ class DMDModel(StudentModel):
                 uncond = self.denoiser(self.net_teacher)(x_t, t, None)
         alpha, beta = self.adaptation(rollout.advantage)
         direction = matching_direction(x0_real, x0_fake, uncond, options.guidance_scale, alpha, beta)
-        if options.normalize:
-            norm = normalizer(x0, x0_real)
-        else:
+        if options.normalizer == "none":
             norm = torch.ones(x0.shape[0], 1, 1, 1, device=x0.device)
+        else:
+            target = x0_real
+            if options.normalizer == "guided" and uncond is not None:
+                target = uncond + options.guidance_scale * (x0_real - uncond)
+            norm = normalizer(x0, target)
         matching = matching_direction(x0_real, x0_fake, beta=beta) if self.diagnosing else direction
         return direction, matching, norm
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.atomic import write_atomically
+from amd_restore.models.rollout import Rollout
 
 SIDE = 64  # lq pixels of the square that is shown
 
@@ -47,7 +48,11 @@ def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
         rows, columns = (slice(scale * start, scale * (start + side)) for start in (top, left))
         gt = model.gt[:, :, rows, columns].repeat(size, 1, 1, 1)
         sr = model.restore(lq, 1)
-        advantage = model.advantage(sr, gt, lq)[0]
+        reference = None
+        if model.run.distill.advantage == "teacher":
+            noise, steps = model.randn(model.codec.latent_shape(lq)), torch.ones(len(lq), dtype=torch.long)
+            reference = model.teacher_images(Rollout(lq, gt, model.codec.condition(lq), noise, steps, steps))
+        advantage = model.advantage(sr, gt, lq, reference)[0]
         if advantage.ndim == 1:
             advantage = advantage.reshape(-1, 1, 1, 1).expand(-1, 1, *model.codec.latent_shape(lq)[2:])
         shown["lq"].append(_as_bytes(lq[0]))

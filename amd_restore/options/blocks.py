@@ -238,6 +238,18 @@ class DistillOptions:
         None, "side in latent cells of the random window that is decoded for losses and rewards; null: all", low=1
     )
     guidance_scale: float = option(1.0, "guidance of the real score; 1 is none", low=0)
+    normalizer: Literal["teacher", "guided", "none"] = option(
+        "teacher",
+        "what divides the direction: the sample's mean distance to the teacher's estimate (DMD, eq. 8), to the guided "
+        "one (DMD2), or nothing",
+    )
+    share_times: bool = option(False, "samples of a group are matched at the same time with the same noise")
+    matching_draws: int = option(1, "times and noises at which a sample is matched, averaged", low=1)
+    advantage: Literal["group", "teacher"] = option(
+        "group", "what a sample is compared with: its group (eq. 12), or the teacher's sample of the same lq"
+    )
+    teacher_steps: int = option(2, "advantage teacher: steps of the teacher's sample", low=1)
+    permute_advantage: bool = option(False, "control: each sample gets the advantage of another one")
     adaptation_strength: float = option(0.5, "score adaptation (eq. 13); 0 is DMD", low=0, below=1)
     sharpening_strength: float = option(0.5, "sharpening of the fake score; 0 is DMD", low=0)
     spatial: bool = option(False, "an advantage for each location, from rewards that have a map")
@@ -247,7 +259,6 @@ class DistillOptions:
     )
     t_min: float = option(0.02, "least time at which scores are compared", low=0, below=1)
     t_max: float = option(0.98, "greatest time at which scores are compared", above=0, high=1)
-    normalize: bool = option(True, "divide by each sample's mean distance to the real score (DMD, eq. 8)")
     weight_dmd: float = option(1.0, "weight of the matching loss", low=0)
     matching_decay: float = option(
         0.0, "power p: the matching loss of the student's step at time t counts t^p; 0: all steps count fully", low=0
@@ -267,7 +278,8 @@ class DistillOptions:
                 raise ValueError(f"step_weights has {len(self.step_weights)} entries, num_steps {len(self.num_steps)}")
             if sum(self.step_weights) <= 0:
                 raise ValueError("step_weights are all 0")
-        if self.group_size == 2 and self.std_floor < 1 and (self.adaptation_strength or self.sharpening_strength):
+        weighed = self.advantage == "group" and (self.adaptation_strength or self.sharpening_strength)
+        if self.group_size == 2 and self.std_floor < 1 and weighed:
             raise ValueError(
                 f"std_floor ({self.std_floor:g}) with group_size 2: the advantage of two samples would be a sign only; "
                 "set std_floor: 1, or group_size: 3 or more"

@@ -37,6 +37,7 @@ class RewardSum(nn.Module):
 
     std: Tensor
     std_total: Tensor
+    difference_scale: Tensor
     updates: Tensor
 
     def __init__(self, rewards: Sequence[BaseReward], standardize: bool = False) -> None:
@@ -48,6 +49,7 @@ class RewardSum(nn.Module):
             raise AMDRestoreError(f"two rewards of one name: {', '.join(self.names)}")
         self.register_buffer("std", torch.ones(len(self.rewards)))
         self.register_buffer("std_total", torch.ones(()))
+        self.register_buffer("difference_scale", torch.ones(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     @property
@@ -113,6 +115,35 @@ class RewardSum(nn.Module):
             total = total.view(-1, 1, 1, 1).repeat(1, 1, *map_size)
         return total, values
 
+    @torch.no_grad()
+    def difference(self, total: Tensor, reference: Tensor, **settings: Any) -> Tensor:
+        """How much more than another batch of images of the same conditions a batch has got.
+
+        In training mode ``difference_scale``, the running root mean square of all differences, is updated.
+
+        Args:
+            total: the sum of the batch, from :meth:`forward` with the same ``settings``.
+            reference: the other images (B, 3, H, W).
+            settings: those of :meth:`forward`.
+
+        Returns:
+            The shape of ``total``.
+        """
+        was_training = self.training
+        self.eval()
+        difference = total - self(reference, **settings)[0]
+        self.train(was_training)
+        if self.training:
+            square = difference.square().mean()
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(square)
+                square /= dist.get_world_size()
+            self.difference_scale.lerp_(square.sqrt(), self._rate())
+        return difference
+
+    def _rate(self) -> float:
+        return max(1.0 - MOMENTUM, 1.0 / float(self.updates))
+
     def _measure(
         self, sr: Tensor, gt: Tensor | None, lq: Tensor | None, with_maps: bool, parts: int = 1
     ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
@@ -142,8 +173,7 @@ class RewardSum(nn.Module):
             dist.all_reduce(variance)
             variance /= dist.get_world_size()
         within = variance.sqrt()
-        rate = max(1.0 - MOMENTUM, 1.0 / float(self.updates))
-        running.lerp_(within, rate)
+        running.lerp_(within, self._rate())
 
 
 def build_rewards(

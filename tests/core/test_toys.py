@@ -90,7 +90,7 @@ def relative(strength: float) -> Direction:
         reference = TEACHER[0] + TEACHER[1] * torch.randn(len(x0), generator=generator)
         difference = -(x0.flatten() - 2.0).abs() + (reference - 2.0).abs()
         scale = difference.square().mean().sqrt()
-        alpha, beta = score_adaptation(relative_advantage(difference, torch.zeros_like(difference), scale), strength)
+        alpha, beta = score_adaptation(relative_advantage(difference, scale), strength)
         return matching_direction(x0_real, x0_fake, None, 1.0, alpha, beta)
 
     return direction
