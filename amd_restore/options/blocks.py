@@ -257,7 +257,7 @@ class DistillOptions:
     std_floor: float = option(
         0.0, "least standard deviation of a group, relative to its running mean; at least 1 with group_size 2", low=0
     )
-    t_min: float = option(0.02, "least time at which scores are compared", low=0, below=1)
+    t_min: float = option(0.1, "least time at which scores are compared", low=0, below=1)
     t_max: float = option(0.98, "greatest time at which scores are compared", above=0, high=1)
     weight_dmd: float = option(1.0, "weight of the matching loss", low=0)
     matching_decay: float = option(
