@@ -195,7 +195,7 @@ def _() -> None:
 
 @row("BMP", "alpha that is nothing everywhere")
 def _() -> None:
-    size = struct.pack("<IiiHHI16x4I", 108, 4, 3, 1, 32, 3, *(0xFF << i for i in (16, 8, 0, 24)))
+    size = struct.pack("<IiiHHI20x4I", 108, 4, 3, 1, 32, 3, *(0xFF << i for i in (16, 8, 0, 24)))
     head = struct.pack("<2sI4xI", b"BM", 122 + 48, 122) + size.ljust(108, b"\0")
     assert np.array_equal(decode(head + b"\x10\x20\x30\x00" * 12).pixels, np.full((3, 4, 3), (48, 32, 16)))
     assert decode(head + b"\x10\x20\x30\x00" * 11 + b"\0\0\0\1").pixels.shape == (3, 4, 4)

@@ -215,7 +215,7 @@ def check_name(path: PurePath) -> None:
     length = len(os.fsencode(path.name))
     if length > LONGEST_NAME:
         raise AMDRestoreError(
-            f"the output would have a name of {length} bytes, at most {LONGEST_NAME} can be; rename the input"
+            f"the output would have a name of {length} bytes, at most {LONGEST_NAME} can be; rename it"
         )
 
 
