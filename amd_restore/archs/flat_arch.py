@@ -15,7 +15,9 @@ from amd_restore.registry import ARCH_REGISTRY
 
 def time_features(t: Tensor, dim: int, max_frequency: float = 200.0) -> Tensor:
     """Sinusoidal features (B, dim) of times (B,) in [0, 1], geometric frequencies from 1 to ``max_frequency``."""
-    frequencies = torch.exp(torch.linspace(0.0, math.log(max_frequency), dim // 2, device=t.device))
+    frequencies = torch.exp(
+        torch.linspace(0.0, math.log(max_frequency), dim // 2, dtype=torch.float32, device=t.device)
+    )
     angles = t.float()[:, None] * frequencies[None]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -30,7 +32,8 @@ def gained(output: Tensor, t: Tensor, first_gain: float) -> Tensor:
     """``output`` (B, C, h, w), times ``first_gain`` in those of the batch whose time ``t`` (B,) is 1."""
     if first_gain == 1.0:
         return output
-    gain = torch.where(t >= 1.0, first_gain, 1.0)
+    one = torch.ones_like(t)
+    gain = torch.where(t >= 1.0, one * first_gain, one)
     return output * gain.to(output.dtype)[:, None, None, None]
 
 

@@ -204,7 +204,7 @@ class Weights(Method):
             if self.guidance_scale != 1.0:
                 pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
             # The first call allocates and chooses kernels; that is not the time of an image.
-            pipeline(torch.zeros(1, 3, 32, 32), num_steps=1)
+            pipeline(torch.zeros(1, 3, 32, 32, dtype=torch.float32), num_steps=1)
             self._loaded = (index, pipeline)
         return self._loaded[1]
 

@@ -51,7 +51,7 @@ def measure_speed(
 
     Rounds go over all methods, so that whatever else the machine does in between falls on all of them.
     """
-    lq = torch.rand(1, 3, options.side, options.side, generator=torch.Generator().manual_seed(0))
+    lq = torch.rand(1, 3, options.side, options.side, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     found = ((method.name, method.timed_call(lq)) for method in methods)
     calls = {name: call for name, call in found if call is not None}
     seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -5,6 +5,7 @@ Nothing here unpickles: a weights file cannot run code.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
     Raises:
         AMDRestoreError: nothing of that name; lists the released ones.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise AMDRestoreError(f"weights are named by a released model or a path, not by {type(name_or_path).__name__}")
     released = released_models()
     if str(name_or_path) in released:
         return released[str(name_or_path)]

@@ -32,12 +32,12 @@ def field_noise(
         restores the image and however many threads draw them.
     """
     seeds = [seed] if isinstance(seed, int) else seed
-    out = torch.empty(len(seeds), height, width, channels)
+    out = torch.empty(len(seeds), height, width, channels, dtype=torch.float32)
     # NumPy copies, since torch would start threads of its own for each block.
     pixels = out.numpy()
 
     def draw(places: Sequence[_Place]) -> None:
-        block, generator = torch.empty(channels, BLOCK, BLOCK), torch.Generator()
+        block, generator = torch.empty(channels, BLOCK, BLOCK, dtype=torch.float32), torch.Generator()
         drawn = block.numpy().transpose(1, 2, 0)
         for image, field, row, col in places:
             block.normal_(generator=generator.manual_seed(_mixed(field, row, col)))

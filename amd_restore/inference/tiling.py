@@ -70,7 +70,7 @@ def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
     length = spans[-1].stop
 
     def ramp(edge: int) -> Tensor:
-        centre = (torch.arange(length * scale) + 0.5) / scale
+        centre = (torch.arange(length * scale, dtype=torch.float32) + 0.5) / scale
         if edge == 0:
             return torch.ones_like(centre)
         if edge == length:
@@ -134,7 +134,9 @@ def restore_bands(
         return
     row_weights, column_weights = blend_weights(rows, blend, scale), blend_weights(columns, blend, scale)
     done, finished = 0, 0  # finished: rows of lq whose output nothing will change
-    pending = torch.zeros(count, 3, 0, columns[-1].stop * scale, device=device)  # what tiles to come will add to
+    pending = torch.zeros(
+        count, 3, 0, columns[-1].stop * scale, dtype=torch.float32, device=device
+    )  # what tiles to come will add to
     for i, (row, row_weight) in enumerate(zip(rows, row_weights, strict=True)):
         # Beyond the blend a tile has no weight.
         top, bottom = max(row.start - blend, row.outer_start), min(row.stop + blend, row.outer_stop)

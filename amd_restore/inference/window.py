@@ -73,7 +73,10 @@ class WindowRestorer:
         if isinstance(self.net, FlatDenoiser):
             return memory.flat_cost(self.net.conv_in.out_channels, self.denoiser.dtype, self.device)
         if self._probed is None:
-            patch, options = torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5), WindowOptions(1, (0,))
+            patch, options = (
+                torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5, dtype=torch.float32),
+                WindowOptions(1, (0,)),
+            )
             self._probed = memory.probed_cost(lambda: self(patch, 0, 0, options), PROBE_SIDE**2, self.device)
         return self._probed
 

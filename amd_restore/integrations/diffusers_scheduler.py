@@ -68,8 +68,8 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
             raise AMDRestoreError(f"scheduler: time_shift must be above 0, got {time_shift}")
         self.process = build_process(process or {})
         self.num_inference_steps: int | None = None
-        self.timesteps = torch.empty(0)
-        self._times = torch.empty(0)
+        self.timesteps = torch.empty(0, dtype=torch.float32)
+        self._times = torch.empty(0, dtype=torch.float32)
 
     @classmethod
     def from_header(cls, header: Header) -> AMDRestoreScheduler:
@@ -85,7 +85,7 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
     @property
     def init_noise_sigma(self) -> float:
         """Standard deviation of the state at the first timestep."""
-        return float(self.process.sigma(torch.ones(())))
+        return float(self.process.sigma(torch.ones((), dtype=torch.float32)))
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Choose ``timesteps``, (num_inference_steps,), falling from 1.

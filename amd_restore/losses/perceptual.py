@@ -44,7 +44,7 @@ def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Ten
         both = F.interpolate(both, scale_factor=0.5, mode="area")
     elif scale_draw == 1 and side >= 2 * MIN_SIDE:
         both = F.interpolate(both, scale_factor=0.75, mode="bilinear", antialias=True)
-    gain = 0.8 + 0.2 * torch.rand(1, 3, 1, 1, generator=generator, device=generator.device)
+    gain = 0.8 + 0.2 * torch.rand(1, 3, 1, 1, generator=generator, dtype=torch.float32, device=generator.device)
     both = both * gain.to(both.device, non_blocking=True)
     view_sr, view_gt = both.chunk(2)
     return view_sr, view_gt

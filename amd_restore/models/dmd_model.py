@@ -178,7 +178,7 @@ class DMDModel(StudentModel):
         alpha, beta = self.adaptation(rollout.advantage)
         direction = matching_direction(x0_real, x0_fake, uncond, options.guidance_scale, alpha, beta)
         if options.normalizer == "none":
-            norm = torch.ones(x0.shape[0], 1, 1, 1, device=x0.device)
+            norm = x0.new_ones(x0.shape[0], 1, 1, 1)
         else:
             target = x0_real
             if options.normalizer == "guided" and uncond is not None:

@@ -140,11 +140,11 @@ class StudentModel(RestorationModel):
         """
         options = self.run.distill
         groups = self.lq.shape[0] // options.group_size
-        weights = torch.tensor(options.step_weights or [1.0] * len(options.num_steps))
+        weights = torch.tensor(options.step_weights or [1.0] * len(options.num_steps), dtype=torch.float32)
         count = groups * process_count()
         choice = torch.multinomial(weights, count, replacement=True, generator=self.host_generator)
         steps = torch.tensor(options.num_steps)[choice]
-        uniform = torch.rand(count, generator=self.host_generator)
+        uniform = torch.rand(count, generator=self.host_generator, dtype=torch.float32)
         stop = (uniform * steps).long()
         own = own_place(groups)
         size = options.group_size

@@ -72,13 +72,15 @@ class TrainingStep:
         rest = tuple(shape[1:])
 
         def draw(n: int) -> Tensor:
-            return torch.randn((n, *rest), generator=self.generator, device=self.device)
+            return torch.randn((n, *rest), generator=self.generator, dtype=torch.float32, device=self.device)
 
         return own_rows(draw, shape[0])
 
     def rand(self, n: int) -> Tensor:
         """``n`` uniform numbers in [0, 1) of the step's own generator, one for each sample or group at hand."""
-        return own_rows(lambda count: torch.rand(count, generator=self.generator, device=self.device), n)
+        return own_rows(
+            lambda count: torch.rand(count, generator=self.generator, dtype=torch.float32, device=self.device), n
+        )
 
     # ---- one optimizer step -----------------------------------------------------------------------------------
 

@@ -74,9 +74,9 @@ class DISTSDistance(nn.Module):
         total = learned["alpha"].sum() + learned["beta"].sum()
         for name in ("alpha", "beta"):
             self.register_buffer(name, (learned[name] / total).flatten().float())
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
-        window = torch.tensor([0.25, 0.5, 0.25])  # Hann
+        self.register_buffer("mean", torch.tensor(_MEAN, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD, dtype=torch.float32).view(1, 3, 1, 1))
+        window = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float32)  # Hann
         self.register_buffer("blur", window[:, None] * window)
         self.stages = nn.ModuleList()
         for stage, channels in zip(STAGES, CHANNELS, strict=False):

@@ -47,9 +47,9 @@ class RewardSum(nn.Module):
             raise AMDRestoreError("no reward given; AMD needs at least one under 'rewards', e.g. LPIPSReward")
         if len(set(self.names)) < len(self.names):
             raise AMDRestoreError(f"two rewards of one name: {', '.join(self.names)}")
-        self.register_buffer("std", torch.ones(len(self.rewards)))
-        self.register_buffer("std_total", torch.ones(()))
-        self.register_buffer("difference_scale", torch.ones(()))
+        self.register_buffer("std", torch.ones(len(self.rewards), dtype=torch.float32))
+        self.register_buffer("std_total", torch.ones((), dtype=torch.float32))
+        self.register_buffer("difference_scale", torch.ones((), dtype=torch.float32))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     @property

@@ -92,6 +92,19 @@ def test_an_adapter_and_the_merged_network_restore_alike(student: Path, pipeline
     assert restored(pipeline, lq).shape == (1, 3, 48, 64)
 
 
+@pytest.mark.parametrize("name", ["student", "merged"])
+def test_the_default_dtype_of_the_host_program_changes_nothing(student: Path, name: str) -> None:
+    lq = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(1))
+    expected = RestorationPipeline.from_pretrained(student / f"{name}.safetensors", "cpu", torch.float32)(lq)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = RestorationPipeline.from_pretrained(student / f"{name}.safetensors", "cpu", torch.float32)(lq)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_encoder_start_and_noise_have_their_say(student: Path, pipeline: RestorationPipeline) -> None:
     lq = torch.rand(1, 3, 10, 10, generator=torch.Generator().manual_seed(1))
     seeds = [restored(pipeline, lq, seed=seed) for seed in (0, 0, 1)]

@@ -125,6 +125,7 @@ class LatentNetwork(RestorationNetwork):
             zero_(self.cond_in)
             self.null_cond = nn.Parameter(torch.zeros(1, int(cond_channels or 0), 1, 1))
         self.prompts = Prompts(prompt_embeds, *self.prompt_widths(module))
+        self.float()  # The host program may have set another default dtype; the base keeps its own.
 
     # ---- what a subclass says about its class ------------------------------------------------------------------
 
