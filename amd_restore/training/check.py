@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from basicsr.utils import get_root_logger
+from basicsr.utils.options import dict2str
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.ending import try_the_end
@@ -38,6 +39,7 @@ def check_run(
             dict.fromkeys(("experiments_root", "models", "training_states", "log", "visualization"), folder)
         )
         logger = get_root_logger()
+        logger.info(dict2str(opt))
         train_loader, _, val_loaders, *_ = loaders(opt, logger)
         with _one_line("the model"):
             model = build_model(opt)

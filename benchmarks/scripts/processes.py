@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 
 from amd_restore.benchmark.provenance import processor
+from amd_restore.options import OptionFile
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"1 process x 1 thread": (1, 1), "1 process x 2 threads": (1, 2), "2 processes x 1 thread": (2, 1)}
@@ -93,17 +94,11 @@ def main() -> None:
     parser.add_argument("--force", nargs="*", default=[], metavar="A:B=VALUE", help="other options")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    text = (ROOT / "options" / "train" / f"{args.recipe}.yml").read_text(encoding="utf-8")
+    recipe = ROOT / "options" / "train" / f"{args.recipe}.yml"
     means: dict[str, list[float]] = {name: [] for name in SETTINGS}
     for _ in range(args.rounds):
         for name, (processes, threads) in SETTINGS.items():
-            options = yaml.safe_load(text)
-            for key, value in (entry.split("=", 1) for entry in args.force):
-                *blocks, last = key.split(":")
-                node = options
-                for block in blocks:
-                    node = node.setdefault(block, {})
-                node[last] = yaml.safe_load(value)
+            options = OptionFile.read(recipe, args.force).content
             times = run(options, processes, threads, args.images, args.iterations)
             means[name].append(statistics.mean(times))
     result = report(args, means)

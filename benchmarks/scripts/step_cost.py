@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from amd_restore.benchmark.provenance import processor
+from amd_restore.options import OptionFile
 from amd_restore.registry import import_basicsr, register_all
 from amd_restore.training.pipeline import prepare_options
 
@@ -42,7 +43,7 @@ def build(file: str, distill: dict[str, Any], threads: int) -> Any:
     register_all(training=True)
     from basicsr.models import build_model
 
-    options = yaml.safe_load((OPTIONS / f"{file}.yml").read_text(encoding="utf-8"))
+    options = OptionFile.read(OPTIONS / f"{file}.yml").content
     options["distill"].update(distill)
     options["num_threads"] = threads
     with tempfile.TemporaryDirectory() as folder:

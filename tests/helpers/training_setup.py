@@ -24,6 +24,7 @@ import torch
 import yaml
 from places import REPOSITORY
 
+from amd_restore.options import OptionFile
 from amd_restore.registry import register_all
 from amd_restore.training.pipeline import prepare_options, run_pipeline
 
@@ -104,7 +105,7 @@ def shrink(
         else:
             side = 112 if is_latent(options["network_g"]) else 0  # the tiny transformer has positions for 32 cells
             dataset.update(dataroot_gt=str(folder / "val"), gt_size=side, limit=1)
-    for key in [key for key in options["path"] if key.startswith("pretrain_network")]:
+    for key in [key for key in options.setdefault("path", {}) if key.startswith("pretrain_network")]:
         options["path"][key] = student or teacher if key == "pretrain_network_g" else teacher
     replaced = {"PyIQAReward"} if gt_size >= NIQE_SIDE else {"PyIQAReward", "NIQEReward"}  # an optional package
     if any(reward["type"] in replaced for reward in options.get("rewards") or []):
@@ -124,8 +125,8 @@ def load_miniature(
     gt_size: int = 48,
 ) -> dict[str, Any]:
     """``options/train/NAME.yml`` shrunk."""
-    text = (REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8")
-    return shrink(yaml.safe_load(text), folder, teacher, iterations, student, gt_size)
+    options = OptionFile.read(REPOSITORY / "options" / "train" / f"{name}.yml").content
+    return shrink(options, folder, teacher, iterations, student, gt_size)
 
 
 def build_model(options: dict[str, Any], folder: Path) -> Any:

@@ -22,7 +22,7 @@ from training_setup import TINY_NETWORK, StartWeights, build_model, load_miniatu
 from amd_restore import __version__
 from amd_restore.diffusion import SAMPLERS
 from amd_restore.errors import AMDRestoreError
-from amd_restore.options import load_options, read_yaml
+from amd_restore.options import OptionFile, load_options
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.registry import ARCH_REGISTRY, register_all
 from amd_restore.rewards import build_rewards
@@ -30,7 +30,8 @@ from amd_restore.rewards import build_rewards
 CODE = {".py", ".sh", ".yml", ".yaml", ".toml"}
 TEXT = CODE | {".md", ".txt", ".tsv", ".json", ".cfg", ""}
 IGNORED = [line.strip().rstrip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines() if line.strip()]
-OPTION_FILES = sorted((REPOSITORY / "options").rglob("*.yml"))
+BASES = sorted((REPOSITORY / "options" / "base").glob("*.yml"))  # for others to build on, not to be run
+OPTION_FILES = sorted({*(REPOSITORY / "options").rglob("*.yml")} - {*BASES})
 
 
 def repository_files(folder: Path = REPOSITORY) -> Iterator[Path]:
@@ -92,10 +93,16 @@ def test_option_file_says_command_cost_and_numbers(file: Path) -> None:
 
 @pytest.mark.parametrize("file", OPTION_FILES, ids=relative)
 def test_option_file_is_valid(file: Path) -> None:
-    if "model_type" in read_yaml(file):
+    if file.parent.name in ("train", "test"):
         assert load_options(file)["name"].endswith(file.stem)
     else:
         assert file.parent.name in ("benchmark", "ablation")
+
+
+def test_every_base_is_built_on_and_says_so() -> None:
+    used = {Path(name.split(" ")[0]).resolve() for file in OPTION_FILES for name, _ in OptionFile.read(file).layers}
+    assert {*BASES} <= used
+    assert all(re.match(r"# (What all|On top of)", file.read_text()) for file in BASES)
 
 
 def test_changelog_has_the_shape_of_keep_a_changelog() -> None:

@@ -27,6 +27,7 @@ from amd_restore.benchmark.__main__ import main as measure
 from amd_restore.checkpoint import read_header, resolve_weights
 from amd_restore.image_io import Picture, write_image
 from amd_restore.models.persistence import BASE_KEY
+from amd_restore.options import OptionFile
 from amd_restore.pipeline import RestorationPipeline
 
 WITH_NIQE = ("amd_x4_classical", "amd_x4_real")  # in miniature too, as shipped
@@ -105,7 +106,7 @@ def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, starts: StartWeight
 
 def test_a_tiny_student_learns_from_a_larger_teacher(tmp_path: Path, starts: StartWeights) -> None:
     name = "amd_x4_classical_tiny"
-    whole = yaml.safe_load((REPOSITORY / "options" / "train" / f"{name}.yml").read_text(encoding="utf-8"))
+    whole = OptionFile.read(REPOSITORY / "options" / "train" / f"{name}.yml").content
 
     def parameters(block: dict[str, Any]) -> int:
         net = FlatDenoiser(**{key: value for key, value in block.items() if key != "type"})
