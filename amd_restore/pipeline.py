@@ -18,14 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amd_restore.checkpoint import (
-    DEFAULT_MODEL,
-    Header,
-    build_header_codec,
-    build_network,
-    load_checkpoint,
-    resolve_weights,
-)
 from amd_restore.diffusion import Codec, Denoiser, cell_sized
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, is_streamed, write_image
@@ -36,6 +28,14 @@ from amd_restore.inference.post import PostProcess
 from amd_restore.inference.tiling import collect_bands, window_of
 from amd_restore.inference.window import WindowRestorer
 from amd_restore.precision import resolve_device, resolve_dtype
+from amd_restore.weights import (
+    DEFAULT_MODEL,
+    Header,
+    build_header_codec,
+    build_network,
+    load_checkpoint,
+    resolve_weights,
+)
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ class RestorationPipeline:
 
     Args:
         header: of the weights file.
-        net: network with its weights, see :func:`~amd_restore.checkpoint.build_network`.
+        net: network with its weights, see :func:`~amd_restore.weights.build_network`.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU), or a name that torch knows.
         dtype: arithmetic of the network, float32 or bfloat16; ``auto`` is bfloat16 where the hardware has it.
         codec: of the header; None builds it. One whose encoder was trained needs the weights of that.

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from amd_restore.checkpoint import Header, build_network
 from amd_restore.errors import AMDRestoreError
 from amd_restore.precision import has_bfloat16
+from amd_restore.weights import Header, build_network
 
 BACKENDS = ("auto", "torch", "onnx", "openvino")
 DTYPES = ("auto", "fp32", "bf16", "int8")

@@ -23,7 +23,10 @@ from torch import Tensor, nn
 from amd_restore.atomic import write_atomically
 from amd_restore.backends.cache import cache_folder
 from amd_restore.backends.graph import Ranges
-from amd_restore.checkpoint import (
+from amd_restore.diffusion import field_noise, restore_latent
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
+from amd_restore.image_io import SUFFIXES, read_image
+from amd_restore.weights import (
     DEFAULT_MODEL,
     Header,
     build_denoiser,
@@ -32,9 +35,6 @@ from amd_restore.checkpoint import (
     load_checkpoint,
     resolve_weights,
 )
-from amd_restore.diffusion import field_noise, restore_latent
-from amd_restore.errors import AMDRestoreError, Parser, run_command, say
-from amd_restore.image_io import SUFFIXES, read_image
 
 RANGES_FOLDER = Path(__file__).parent / "ranges"
 CROP = 192  # pixels; of larger pictures only the upper left corner is looked at

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from amd_restore.checkpoint import METADATA_KEY, Header
 from amd_restore.errors import AMDRestoreError
+from amd_restore.weights import METADATA_KEY, Header
 
 if TYPE_CHECKING:
     import onnx

@@ -16,10 +16,10 @@ from amd_restore.atomic import expanded
 from amd_restore.benchmark.images import Image, Pair, read_rgb, resize_to_height, to_uint8
 from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
 from amd_restore.benchmark.provenance import file_hash
-from amd_restore.checkpoint import read_header, released_models, resolve_weights
 from amd_restore.diffusion import GuidedDenoiser
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import read_header, released_models, resolve_weights
 
 
 class Method:

@@ -19,9 +19,9 @@ from PIL import ImageDraw
 from amd_restore.benchmark.images import Image, Pair, TestSet
 from amd_restore.benchmark.methods import Bicubic, Folder, Method, build_methods
 from amd_restore.benchmark.options import BenchmarkOptions, DatasetOptions, MethodOptions
-from amd_restore.checkpoint import read_header, resolve_weights
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import Picture, write_image
+from amd_restore.weights import read_header, resolve_weights
 
 LABEL_HEIGHT = 14  # pixels; the default bitmap font is 11 high
 

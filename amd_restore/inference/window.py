@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from amd_restore.archs.base import checked_network
 from amd_restore.archs.flat_arch import FlatDenoiser
-from amd_restore.checkpoint import Header, build_denoiser, build_header_codec
 from amd_restore.diffusion import Codec, Draw, field_noise, restore_latent
 from amd_restore.inference import memory
 from amd_restore.inference.call_options import WindowOptions
 from amd_restore.inference.fidelity import tempered
 from amd_restore.inference.tta import restore_oriented
+from amd_restore.weights import Header, build_denoiser, build_header_codec
 
 # Pixels of lq that a tile takes in beyond its borders, where the network's reach is not less. Differences to the
 # untiled result by distance from a cut are in benchmarks/2026-11-23_constants.md.

@@ -13,8 +13,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from amd_restore.checkpoint import Header, build_network
 from amd_restore.errors import AMDRestoreError
+from amd_restore.weights import Header, build_network
 
 
 @dataclass
@@ -28,7 +28,7 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
     """Any network of ours with what its header says about it.
 
     Args:
-        header: the JSON table of :meth:`Header.to_json <amd_restore.checkpoint.Header.to_json>`.
+        header: the JSON table of :meth:`Header.to_json <amd_restore.weights.Header.to_json>`.
 
     Raises:
         AMDRestoreError: the header is not valid, or names an unknown network.

@@ -18,7 +18,12 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from amd_restore.checkpoint import (
+from amd_restore.diffusion import Denoiser, Draw, cell_sized, field_noise, restore_latent
+from amd_restore.errors import AMDRestoreError
+from amd_restore.integrations.diffusers_images import ImageInput, to_batch
+from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
+from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
+from amd_restore.weights import (
     DEFAULT_MODEL,
     Header,
     build_header_codec,
@@ -26,11 +31,6 @@ from amd_restore.checkpoint import (
     resolve_weights,
     save_checkpoint,
 )
-from amd_restore.diffusion import Denoiser, Draw, cell_sized, field_noise, restore_latent
-from amd_restore.errors import AMDRestoreError
-from amd_restore.integrations.diffusers_images import ImageInput, to_batch
-from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
-from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 Generators = torch.Generator | list[torch.Generator] | None
@@ -78,7 +78,7 @@ class AMDRestorePipeline(DiffusionPipeline):
         The process, sampler and time shift are those of the scheduler now.
 
         Raises:
-            AMDRestoreError: as :func:`~amd_restore.checkpoint.save_checkpoint`.
+            AMDRestoreError: as :func:`~amd_restore.weights.save_checkpoint`.
         """
         config = self.scheduler.config
         header = dataclasses.replace(

@@ -13,9 +13,9 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from amd_restore.checkpoint import Header
 from amd_restore.diffusion import PREDICTION_TYPES, build_process
 from amd_restore.errors import AMDRestoreError
+from amd_restore.weights import Header
 
 _SAMPLERS = ("ode", "renoise")  # One call of the network in each step is all that a scheduler can have.
 

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amd_restore.checkpoint import (
+from amd_restore.errors import AMDRestoreError
+from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import (
     DEFAULT_MODEL,
     Header,
     build_network,
@@ -26,8 +28,6 @@ from amd_restore.checkpoint import (
     released_models,
     resolve_weights,
 )
-from amd_restore.errors import AMDRestoreError
-from amd_restore.pipeline import RestorationPipeline
 
 try:
     from spandrel import (

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from amd_restore.archs.base import RestorationNetwork
 from amd_restore.archs.latent.codecs import build_codec
 from amd_restore.archs.latent.pretrained import scheduler_process
-from amd_restore.checkpoint import SOURCE_KEY, split_encoder
 from amd_restore.diffusion import Codec, Process, build_process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options import RunOptions
+from amd_restore.weights import SOURCE_KEY, split_encoder
 
 _PROCESS_KEYS = {
     "variance_preserving": ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr"),

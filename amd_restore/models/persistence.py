@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.atomic import expanded, write_atomically
-from amd_restore.checkpoint import check_network_base, load_checkpoint, split_encoder
 from amd_restore.errors import AMDRestoreError
+from amd_restore.weights import check_network_base, load_checkpoint, split_encoder
 
 BASE_KEY = "base"  # in a .pth file of an adapter: fingerprint of the weights that it belongs to
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
-from amd_restore.checkpoint import ENCODER_PREFIX, Header, load_checkpoint, save_checkpoint
 from amd_restore.data.degradations import build_degradation
 from amd_restore.diffusion import Denoiser, Recipe, cell_sized, field_noise, restore_latent
 from amd_restore.models.diagnostics import FILE_NAME, Diagnostics, DiagnosticsFile
@@ -31,6 +30,7 @@ from amd_restore.models.validation import check_metrics, cost_name, validate
 from amd_restore.options import RunOptions
 from amd_restore.precision import has_bfloat16
 from amd_restore.registry import import_basicsr
+from amd_restore.weights import ENCODER_PREFIX, Header, load_checkpoint, save_checkpoint
 
 import_basicsr()
 

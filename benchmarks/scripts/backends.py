@@ -60,8 +60,8 @@ def _ours(row: str, options: argparse.Namespace) -> Callable[[], Any]:
     import torch
 
     from amd_restore.backends import load_network
-    from amd_restore.checkpoint import load_checkpoint, resolve_weights
     from amd_restore.pipeline import RestorationPipeline
+    from amd_restore.weights import load_checkpoint, resolve_weights
 
     torch.set_num_threads(options.threads)
     backend, dtype = row.split()

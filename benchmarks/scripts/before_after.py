@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from amd_restore.checkpoint import DEFAULT_MODEL
 from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import DEFAULT_MODEL
 
 # file, left and top of the cut in input pixels
 CUTS = (("red_panda.png", 60, 18), ("neuschwanstein_noisy.jpg", 40, 14), ("kingfisher_jpeg.jpg", 70, 20))

@@ -21,13 +21,6 @@ from torch import Tensor
 from amd_restore.benchmark.images import Pair, TestSet
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import DatasetOptions
-from amd_restore.checkpoint import (
-    build_denoiser,
-    build_header_codec,
-    build_network,
-    load_checkpoint,
-    resolve_weights,
-)
 from amd_restore.diffusion import Draw, field_noise, restore_latent
 from amd_restore.errors import Parser
 from amd_restore.inference.tta import medoid, orient, restore_oriented, unorient
@@ -40,6 +33,13 @@ from amd_restore.postprocess import (
     downscale,
     expected_error,
     lq_psnr,
+)
+from amd_restore.weights import (
+    build_denoiser,
+    build_header_codec,
+    build_network,
+    load_checkpoint,
+    resolve_weights,
 )
 
 MODEL = "x4-classical"

@@ -9,7 +9,7 @@ import torch
 from tiny_model import save_tiny
 
 from amd_restore.apps.cli.release import main
-from amd_restore.checkpoint import build_network, load_checkpoint, read_header, save_checkpoint
+from amd_restore.weights import build_network, load_checkpoint, read_header, save_checkpoint
 
 
 def test_release_fills_the_header_and_keeps_the_weights(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from tiny_model import tiny_header, tiny_state
 
 from amd_restore.archs.flat_arch import FlatDenoiser
-from amd_restore.checkpoint import (
+from amd_restore.errors import AMDRestoreError
+from amd_restore.weights import (
     METADATA_KEY,
     Header,
     build_denoiser,
@@ -24,7 +25,6 @@ from amd_restore.checkpoint import (
     resolve_weights,
     save_checkpoint,
 )
-from amd_restore.errors import AMDRestoreError
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.archs.flat_arch import FlatDenoiser
-from amd_restore.checkpoint import build_network, save_checkpoint
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.latent import bases, rebuild_options
 from amd_restore.models.persistence import load_weights
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.registry import ARCH_REGISTRY
+from amd_restore.weights import build_network, save_checkpoint
 
 
 class Coarse(RestorationNetwork):

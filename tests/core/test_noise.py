@@ -9,8 +9,8 @@ import torch
 from tiny_model import tiny_header, tiny_state
 
 from amd_restore import pipeline
-from amd_restore.checkpoint import build_network
 from amd_restore.diffusion import field_noise
+from amd_restore.weights import build_network
 
 
 def test_windows_agree_across_block_borders() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.archs.flat_arch import FlatDenoiser
-from amd_restore.checkpoint import Header, save_checkpoint
+from amd_restore.weights import Header, save_checkpoint
 
 NUM_FEAT, NUM_BLOCK = 8, 1
 

@@ -19,9 +19,9 @@ from amd_restore import backends
 from amd_restore.apps.cli.export import export, main
 from amd_restore.backends import calibration, choose_backend, graph, graph_bytes, load_network
 from amd_restore.backends.cache import cache_folder, cached
-from amd_restore.checkpoint import METADATA_KEY, Header, build_network, load_checkpoint, resolve_weights
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import METADATA_KEY, Header, build_network, load_checkpoint, resolve_weights
 
 LOWRES = REPOSITORY / "lowres"
 RUNTIMES = ("onnx", "openvino")

@@ -12,14 +12,6 @@ from test_postprocess import picture
 from tiny_model import save_tiny, tiny_header, tiny_state
 from torch import Tensor
 
-from amd_restore.checkpoint import (
-    Header,
-    build_denoiser,
-    build_header_codec,
-    build_network,
-    load_checkpoint,
-    resolve_weights,
-)
 from amd_restore.diffusion import Draw, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import read_image
@@ -27,6 +19,14 @@ from amd_restore.inference.fidelity import tempered
 from amd_restore.inference.tta import medoid, orient, orient_latent, restore_oriented, unorient
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import SampleStatistics, downscale, expected_error
+from amd_restore.weights import (
+    Header,
+    build_denoiser,
+    build_header_codec,
+    build_network,
+    load_checkpoint,
+    resolve_weights,
+)
 
 
 class Restorer:

@@ -15,13 +15,13 @@ from PIL import Image
 from places import REPOSITORY
 from tiny_model import save_tiny, tiny_header
 
-from amd_restore.checkpoint import build_network, read_header, released_models, save_checkpoint
 from amd_restore.diffusion import SAMPLERS, Denoiser, build_process, field_noise
 from amd_restore.errors import AMDRestoreError
 from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
 from amd_restore.integrations.diffusers_pipeline import AMDRestorePipeline
 from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
 from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import build_network, read_header, released_models, save_checkpoint
 
 
 @pytest.fixture(scope="module")

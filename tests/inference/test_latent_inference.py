@@ -19,11 +19,11 @@ from warm_python import warm_python
 from amd_restore.archs.latent.codecs import build_codec
 from amd_restore.archs.latent.pretrained import scheduler_process
 from amd_restore.archs.latent.unet_arch import LatentUNet
-from amd_restore.checkpoint import ENCODER_PREFIX, FORMAT_VERSION, Header, load_checkpoint, read_header, save_checkpoint
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, write_image
 from amd_restore.models.latent import bases, rebuild_options
 from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import ENCODER_PREFIX, FORMAT_VERSION, Header, load_checkpoint, read_header, save_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from tiny_model import save_tiny, tiny_header
 from torch.nn import functional as F
 
 from amd_restore.archs.base import RestorationNetwork
-from amd_restore.checkpoint import build_network, load_checkpoint, released_models
 from amd_restore.diffusion import field_noise, sample_ode
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline, resolve_device, resolve_dtype
+from amd_restore.weights import build_network, load_checkpoint, released_models
 
 CPU = torch.device("cpu")
 

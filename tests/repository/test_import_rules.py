@@ -39,20 +39,20 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "archs": {"registry", "compat", "diffusion"},
         "rewards": {"registry", "compat"},
         "data": {"registry", "options"},
-        "checkpoint": {"archs", "registry", "diffusion"},
+        "weights": {"archs", "registry", "diffusion"},
         "models": {
             *("registry", "options", "precision"),
-            *("diffusion", "losses", "archs", "rewards", "data", "checkpoint"),
+            *("diffusion", "losses", "archs", "rewards", "data", "weights"),
         },
     },
     "inference": {
         "__init__": {"compat", "pipeline"},  # the latter when the name is first used
         "image_io": {"registry"},
-        "inference": {"precision", "checkpoint", "diffusion", "archs", "image_io"},
+        "inference": {"precision", "weights", "diffusion", "archs", "image_io"},
         "postprocess": {"image_io"},
-        "backends": {"precision", "checkpoint", "diffusion", "archs", "image_io"},
-        "pipeline": {"precision", "checkpoint", "diffusion", "image_io", "inference", "backends"},
-        "integrations": {"compat", "checkpoint", "diffusion", "pipeline"},
+        "backends": {"precision", "weights", "diffusion", "archs", "image_io"},
+        "pipeline": {"precision", "weights", "diffusion", "image_io", "inference", "backends"},
+        "integrations": {"compat", "weights", "diffusion", "pipeline"},
     },
     "training": {
         "training": {"registry", "options", "data", "models"},
@@ -61,18 +61,18 @@ WINGS: dict[str, dict[str, set[str]]] = {
     },
     "measuring": {
         "benchmark": {
-            *("registry", "options", "diffusion", "rewards", "models", "checkpoint"),
+            *("registry", "options", "diffusion", "rewards", "models", "weights"),
             *("image_io", "inference", "postprocess", "pipeline"),
         },
         "report": {"options", "models", "benchmark"},
     },
     "apps": {
-        "apps/files": {"checkpoint", "image_io", "inference", "postprocess", "pipeline"},
-        "apps/ray": {"checkpoint", "image_io", "inference", "apps/files"},
+        "apps/files": {"weights", "image_io", "inference", "postprocess", "pipeline"},
+        "apps/ray": {"weights", "image_io", "inference", "apps/files"},
         "apps/video": {"image_io"},
-        "apps/ui": {"checkpoint", "image_io", "pipeline"},
+        "apps/ui": {"weights", "image_io", "pipeline"},
         "apps/cli": {
-            *("archs", "checkpoint", "backends", "image_io", "pipeline"),
+            *("archs", "weights", "backends", "image_io", "pipeline"),
             *("apps/files", "apps/ray", "apps/video", "apps/ui"),
         },
     },
@@ -100,7 +100,7 @@ DOORS = {
     "uvicorn": {"apps/ui"},
     "basicsr": {"data", "models", "training", "benchmark"},  # registry: lazily, by name
     "torchvision": {"compat"},
-    "safetensors": {"archs", "checkpoint", "rewards"},
+    "safetensors": {"archs", "weights", "rewards"},
     "yaml": {"options", "benchmark"},
 }
 TORCH_ONLY = {"diffusion", "losses", "precision"}  # and the tiling of inference

@@ -11,13 +11,13 @@ import torch
 import yaml
 from training_setup import load_miniature, make_data, run_training
 
-from amd_restore.checkpoint import ENCODER_PREFIX, load_checkpoint
 from amd_restore.diffusion import Recipe, first_state
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.latent import Windows, cut_images, decode_windows
 from amd_restore.options import load_options
 from amd_restore.registry import import_basicsr, register_all
 from amd_restore.training.pipeline import prepare_options
+from amd_restore.weights import ENCODER_PREFIX, load_checkpoint
 
 OSEDIFF = "amd_sd21_osediff"
 

@@ -24,11 +24,11 @@ from training_setup import (
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.__main__ import main as measure
-from amd_restore.checkpoint import read_header, resolve_weights
 from amd_restore.image_io import Picture, write_image
 from amd_restore.models.persistence import BASE_KEY
 from amd_restore.options import OptionFile
 from amd_restore.pipeline import RestorationPipeline
+from amd_restore.weights import read_header, resolve_weights
 
 WITH_NIQE = ("amd_x4_classical", "amd_x4_real")  # in miniature too, as shipped
 TRAINING_FILES = sorted(path.stem for path in (REPOSITORY / "options" / "train").glob("*.yml"))

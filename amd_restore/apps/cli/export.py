@@ -92,7 +92,7 @@ def export(
     if calibration is not None and dtype != "int8":
         raise AMDRestoreError(f"--calibration sets the ranges of int8; with --dtype {dtype} it has no meaning")
     from amd_restore.atomic import write_atomically
-    from amd_restore.checkpoint import load_checkpoint, resolve_weights
+    from amd_restore.weights import load_checkpoint, resolve_weights
 
     header, state_dict = load_checkpoint(resolve_weights(model))
     path = output or Path(f"{header.name}-{dtype}{SUFFIXES[to]}")
@@ -124,7 +124,7 @@ def _openvino_files(data: bytes, header: str, dtype: str) -> tuple[bytes, bytes]
         import openvino
     except ImportError as error:
         raise AMDRestoreError("--to openvino needs the package: pip install 'amd-restore[openvino]'") from error
-    from amd_restore.checkpoint import METADATA_KEY
+    from amd_restore.weights import METADATA_KEY
 
     model = openvino.Core().read_model(data)
     model.set_rt_info(header, METADATA_KEY)

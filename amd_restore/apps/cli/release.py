@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.checkpoint import WEIGHTS_FOLDER, Header, load_checkpoint, save_checkpoint
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
+from amd_restore.weights import WEIGHTS_FOLDER, Header, load_checkpoint, save_checkpoint
 
 
 def release(

@@ -77,8 +77,8 @@ def serve(options: argparse.Namespace) -> None:
     import torch
 
     from amd_restore.apps.ui.uploads import UploadRestorer
-    from amd_restore.checkpoint import DEFAULT_MODEL
     from amd_restore.pipeline import RestorationPipeline
+    from amd_restore.weights import DEFAULT_MODEL
 
     if options.threads:
         torch.set_num_threads(options.threads)

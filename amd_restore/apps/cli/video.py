@@ -90,7 +90,7 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
 
     from amd_restore.apps.cli.parser import settings_of
     from amd_restore.apps.files.work import Work
-    from amd_restore.checkpoint import DEFAULT_MODEL, resolve_weights
+    from amd_restore.weights import DEFAULT_MODEL, resolve_weights
 
     weights = resolve_weights(options.model or DEFAULT_MODEL)
     settings = settings_of(options)

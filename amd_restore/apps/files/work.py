@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from amd_restore.apps.files.settings import Settings
-from amd_restore.checkpoint import DEFAULT_MODEL
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture
 from amd_restore.image_io.sizing import output_size, resize
@@ -26,6 +25,7 @@ from amd_restore.postprocess import (
     heat_map,
     knows_downscaling,
 )
+from amd_restore.weights import DEFAULT_MODEL
 
 Pixels = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None] | None

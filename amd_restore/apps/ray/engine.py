@@ -21,8 +21,8 @@ from amd_restore.apps.ray.packets import Packet, Packets
 from amd_restore.apps.ray.plan import ClusterJob
 from amd_restore.apps.ray.worker import Answer, Loaded, Order, Worker
 from amd_restore.atomic import is_running
-from amd_restore.checkpoint import released_models, resolve_weights
 from amd_restore.errors import AMDRestoreError
+from amd_restore.weights import released_models, resolve_weights
 
 _DEPTH = 2  # packets that a worker has: it need not wait for the next one
 _LONG = 30.0  # seconds without any worker after which this is said

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.archs.latent.codecs import build_codec
-from amd_restore.checkpoint.header import Header
 from amd_restore.diffusion import Codec, Denoiser, build_process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import ARCH_REGISTRY, import_plugins
+from amd_restore.weights.header import Header
 
 ENCODER_PREFIX = "encoder."  # of the tensors of an encoder that was trained with the network
 SOURCE_KEY = "pretrained_model_name_or_path"  # names a checkpoint of diffusers, in network and codec

@@ -15,12 +15,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from amd_restore.atomic import expanded, write_atomically
-from amd_restore.checkpoint.header import Header
 from amd_restore.errors import AMDRestoreError
+from amd_restore.weights.header import Header
 
 METADATA_KEY = "amd_restore"  # of the header, among the safetensors metadata
 DEFAULT_MODEL = "x4-real"
-WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+WEIGHTS_FOLDER = Path(__file__).parent
 
 
 def save_checkpoint(

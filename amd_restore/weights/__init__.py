@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amd_restore.checkpoint.building import (
+from amd_restore.weights.building import (
     ENCODER_PREFIX,
     SOURCE_KEY,
     build_denoiser,
@@ -11,7 +11,7 @@ from amd_restore.checkpoint.building import (
     check_network_base,
     split_encoder,
 )
-from amd_restore.checkpoint.files import (
+from amd_restore.weights.files import (
     DEFAULT_MODEL,
     METADATA_KEY,
     WEIGHTS_FOLDER,
@@ -21,7 +21,7 @@ from amd_restore.checkpoint.files import (
     resolve_weights,
     save_checkpoint,
 )
-from amd_restore.checkpoint.header import (
+from amd_restore.weights.header import (
     FORMAT_VERSION,
     KINDS,
     Header,
