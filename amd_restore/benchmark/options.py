@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from amd_restore.benchmark.metrics import DEFAULT_METRICS, METRICS
 from amd_restore.errors import AMDRestoreError
-from amd_restore.options import read_yaml
+from amd_restore.options import OptionFile
 from amd_restore.options.fields import OptionError, PathText, build, check, option
 
 
@@ -110,14 +110,14 @@ class BenchmarkOptions:
 
 
 def load_benchmark_options(file: str | Path) -> BenchmarkOptions:
-    """Read and check a benchmark file.
+    """Read and check a benchmark file, which may build on others (``base``).
 
     Raises:
         AMDRestoreError: one line with file, key, problem and nearest known name.
     """
-    raw: Any = read_yaml(file)
+    source = OptionFile.read(file)
     try:
-        options: BenchmarkOptions = build(check(raw, BenchmarkOptions, ""), BenchmarkOptions)
+        options: BenchmarkOptions = build(check(source.content, BenchmarkOptions, ""), BenchmarkOptions)
     except OptionError as error:
-        raise AMDRestoreError(f"{file}: {error}") from error
+        raise AMDRestoreError(f"{source.place(error.where)}: {error}") from error
     return options

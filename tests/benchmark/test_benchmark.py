@@ -341,6 +341,19 @@ def test_shipped_options_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
         assert folders and all(folder.startswith(places) for folder in folders)
 
 
+def test_a_benchmark_builds_on_another_file(tmp_path: Path) -> None:
+    below = tmp_path / "sets.yml"
+    below.write_text("datasets: {A: {gt: a}, B: {gt: b, crop: 8}}\n")
+    file = tmp_path / "top.yml"
+    file.write_text(
+        "base: sets.yml\nname: top\nmethods: [{name: b, type: bicubic}]\ndatasets: {B: {crop: 64}, A: null}\n"
+    )
+    assert load_benchmark_options(file).datasets == {"B": DatasetOptions(gt="b", crop=64)}
+    file.write_text(file.read_text().replace("{crop: 64}", "{limit: 1}"))
+    with pytest.raises(AMDRestoreError, match=r"sets.yml \(base of .*top.yml\): datasets.B.crop: must be at least 32"):
+        load_benchmark_options(file)
+
+
 # ---- the contact sheet ---------------------------------------------------------------------------------------------
 
 
