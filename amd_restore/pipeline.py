@@ -46,7 +46,7 @@ class RestorationPipeline:
     Args:
         header: of the weights file.
         net: network with its weights, see :func:`~amd_restore.weights.build_network`.
-        device: ``auto`` (CUDA, else Apple's MPS, else the CPU), or a name that torch knows.
+        device: ``auto`` (CUDA, else Apple's MPS, else the CPU), or a device name of torch.
         dtype: arithmetic of the network, float32 or bfloat16; ``auto`` is bfloat16 where the hardware has it.
         codec: of the header; None builds it. One whose encoder was trained needs the weights of that.
 
@@ -82,7 +82,7 @@ class RestorationPipeline:
         Args:
             name_or_path: of the weights.
             device: see the class.
-            dtype: see the class; other backends than torch also know ``int8``.
+            dtype: see the class; other backends than torch also have ``int8``.
             backend: what computes the network, see :func:`amd_restore.backends.choose_backend`.
 
         Raises:
@@ -104,7 +104,7 @@ class RestorationPipeline:
 
     @functools.cached_property
     def mean(self) -> RestorationPipeline:
-        """The pipeline of ``header.mean``, loaded when a fidelity is first asked for.
+        """The pipeline of ``header.mean``, loaded when a fidelity is first used.
 
         Raises:
             AMDRestoreError: there are no such weights, or they are of another scale.
@@ -167,8 +167,8 @@ class RestorationPipeline:
             num_steps: network evaluations; None takes the model's default.
             seed: names the noise, a whole number; a sequence gives each image of the batch its own.
             tile: largest side of a tile in lq pixels, its halo not counted; 0 never tiles; None tiles what is
-                larger than 512 pixels, and in smaller tiles where ``max_memory`` asks for it.
-            halo: lq pixels that a tile sees beyond its borders; None is enough for tiles that do not show.
+                larger than 512 pixels, in smaller tiles where ``max_memory`` requires it.
+            halo: margin of a tile in lq pixels; None is enough for seams that do not show.
             max_memory: bytes that the process may take, on a GPU those of the GPU; None is half of what is free.
                 Sets the tiles when ``tile`` is None. Other tiles round differently: for the same bytes on
                 machines short of memory, name one of the two.
@@ -224,7 +224,7 @@ class RestorationPipeline:
     def restore_rows(self, image: np.ndarray[Any, Any], **options: Any) -> Iterator[np.ndarray[Any, Any]]:
         """:meth:`restore_image` from top to bottom, a few rows at a time; the output is never whole in memory.
 
-        Arguments are checked, and tiles chosen, before the first rows are asked for.
+        Arguments are checked, and tiles chosen, in the call itself, before the first rows.
 
         Yields:
             (n, scale W, C), of the dtype of ``image``; joined they are the result of :meth:`restore_image`.

@@ -69,7 +69,7 @@ def _widened(value: Tensor, own: Tensor | None) -> Tensor:
 class FlatDenoiser(RestorationNetwork):
     """Stack of residual blocks at the resolution of the latent grid, without normalisation.
 
-    No layer looks at global statistics, so the receptive field is finite and tiles agree exactly with the whole.
+    No layer uses global statistics, so the receptive field is finite and tiles agree exactly with the whole image.
     Zero-initialised ends make it start as the identity of its precondition.
 
     Args:
@@ -79,7 +79,7 @@ class FlatDenoiser(RestorationNetwork):
         num_block: number of residual blocks; the receptive field is ``2 * num_block + 2`` cells to each side.
         time_feat: size of the time embedding.
         first_gain: factor on the output at t = 1, where v is the residual itself. A student that learned from the
-            ground truth answers there with too little detail, as any mean does; a little more than 1 gives it back.
+            ground truth predicts too little detail there, as any mean does; a little more than 1 restores it.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from amd_restore.registry import ARCH_REGISTRY
 class CondUNet(RestorationNetwork):
     """diffusers' ``UNet2DModel`` with the condition concatenated to the state.
 
-    Its group normalisation sees the whole input, so tiles agree with the whole only approximately.
+    Its group normalisation uses the whole input, so tiles agree with the whole image only approximately.
 
     Args:
         in_channels: channels of x_t.

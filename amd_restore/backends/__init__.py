@@ -1,7 +1,7 @@
 """Which runtime computes the network: torch, ONNX Runtime or OpenVINO.
 
-Only the network changes hands. Noise, sampling and codec stay in torch: with them in the graph a call would gain 3 of
-some 200 milliseconds, and tiles, seeds and steps would have to be told to three runtimes.
+Only the network runs elsewhere. Noise, sampling and codec stay in torch: they take little of the time (see
+benchmarks/2026-11-23_constants.md), and tiles, seeds and steps need no second implementation.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ def choose_backend(
     dtype: str | torch.dtype = "auto",
     device: torch.device | str = "cpu",
 ) -> tuple[str, str]:
-    """The backend and arithmetic that these wishes mean here.
+    """Backend and arithmetic for these settings on this machine.
 
     ``auto`` takes the first of :data:`RANKING` that is installed; off the CPU, and for networks without a graph,
     that is torch. An ``auto`` dtype is bf16 where processor and backend have it, else fp32; never int8, which
-    changes pixels by 0.3 to 0.4 grey levels on average and single ones by a dozen (LPIPS by less than 0.001 on Set5
-    and Set14), and is therefore asked for by name.
+    changes pixels (benchmarks/2026-11-23_constants.md) and is therefore chosen by name only.
 
     Args:
         header: of the weights.

@@ -1,4 +1,4 @@
-"""What values the convolutions see: the ranges of 8-bit arithmetic.
+"""Ranges of the values in each convolution, for 8-bit arithmetic.
 
     python -m amd_restore.backends.calibration --model x4-classical --pictures lowres
 
@@ -37,8 +37,8 @@ from amd_restore.weights import (
 )
 
 RANGES_FOLDER = Path(__file__).parent / "ranges"
-CROP = 192  # pixels; of larger pictures only the upper left corner is looked at
-# The ends stay in float32: they are a tenth of the work, and their errors reach the picture unsmoothed.
+CROP = 192  # pixels; of larger images only the upper left corner is used
+# The first and last layer stay in float32: they are cheap, and their errors reach the image unsmoothed.
 FLOAT_LAYERS = ("conv_in", "conv_out")
 
 
@@ -46,8 +46,8 @@ FLOAT_LAYERS = ("conv_in", "conv_out")
 def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: Iterable[Tensor]) -> Ranges:
     """Least and largest input and output of each 3x3 convolution while ``pictures`` are restored.
 
-    Every number of steps of the header is run, since early and late times look different. Extremes, not percentiles:
-    leaving out a ten-thousandth at each end gave differences of up to 11 grey levels on Set5 where extremes gave 3.
+    Every number of steps of the header is run, because early and late times differ. Extremes are more exact than
+    percentiles, see benchmarks/2026-11-23_constants.md.
 
     Args:
         header: says which network this is and how it is sampled.
@@ -81,7 +81,7 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
         for steps in header.steps:
             restore_latent(denoiser, codec, lq, draw, header.recipe(steps))
     if not ranges:
-        raise AMDRestoreError("calibration: no picture to look at; name a folder of photographs")
+        raise AMDRestoreError("calibration: no image found; name a folder of photographs")
     return ranges
 
 
@@ -116,7 +116,7 @@ def find_ranges(header: Header, state_dict: Mapping[str, Tensor]) -> Ranges:
 
 
 def keep_ranges(state_dict: Mapping[str, Tensor], ranges: Ranges, path: Path | None = None) -> Path:
-    """Store ranges where :func:`find_ranges` looks (the user's cache), or at ``path``; returns the file."""
+    """Store ranges where :func:`find_ranges` reads them (the user's cache), or at ``path``; returns the file."""
     digest = weights_digest(state_dict)
     rounded = {place: [round(low, 4), round(high, 4)] for place, (low, high) in ranges.items()}
     path = path or _kept(digest)

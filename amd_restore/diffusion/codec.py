@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
 
-# Natural images fill [0, 1] with roughly this mean and deviation; the condition is brought to unit scale by them.
+# Mean and standard deviation of natural images in [0, 1], roughly; they bring the condition to unit scale.
 LQ_MEAN, LQ_STD = 0.45, 0.25
 MIN_SIDE = 8  # Smaller inputs are padded, because networks were not trained on them.
 
@@ -21,7 +21,7 @@ def upsample(lq: Tensor, scale: int) -> Tensor:
     """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, 3, H, W) by ``scale``."""
     if scale == 1:
         return lq
-    if lq.device.type == "mps":  # has had no antialiased bicubic for long (last seen missing in torch 2.7)
+    if lq.device.type == "mps":  # MPS had no antialiased bicubic interpolation up to torch 2.7 at least.
         return upsample_by_matrices(lq, scale)
     return F.interpolate(lq, scale_factor=float(scale), mode="bicubic", antialias=True)
 
@@ -91,7 +91,7 @@ class Codec(Protocol):
         ...
 
     def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
-        """What the network sees of ``lq``; with ``trained``, through the encoder that is trained, if there is one."""
+        """Condition of the network made from ``lq``; ``trained`` uses the encoder that is trained, if there is one."""
         ...
 
     def latent_shape(self, lq: Tensor) -> tuple[int, int, int, int]:
@@ -218,7 +218,7 @@ class PixelCodec(ResidualCodec):
 
     Args:
         scale, patch: see :class:`ResidualCodec`.
-        std: deviation of an image's pixels around 0.5.
+        std: standard deviation of an image's pixels around 0.5.
     """
 
     name = "pixel"
@@ -232,7 +232,7 @@ class PixelCodec(ResidualCodec):
         return self.channels
 
     def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
-        """Image (B, 3, sH, sW) in [0, 1] -> x0 (B, 3 patch^2, sH / patch, sW / patch); ``lq`` is not looked at."""
+        """Image (B, 3, sH, sW) in [0, 1] -> x0 (B, 3 patch^2, sH / patch, sW / patch); ``lq`` is not used."""
         return F.pixel_unshuffle(gt - 0.5, self.patch) / self.std
 
     def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ class PixelCodec(ResidualCodec):
 def build_codec(options: Mapping[str, Any]) -> ResidualCodec:
     """Codec without weights, as in ``{"type": "residual", "scale": 4, "patch": 4, "std": 0.07}``.
 
-    Those with weights are built by :func:`amd_restore.archs.latent.codecs.build_codec`, which knows these too.
+    Those with weights are built by :func:`amd_restore.archs.latent.codecs.build_codec`, which also builds these.
 
     Raises:
         AMDRestoreError: for an unknown type.

@@ -52,19 +52,19 @@ class Process:
         return (self.alpha(t) ** 2 + self.sigma(t) ** 2).rsqrt()
 
     def input_scale(self, t: Tensor) -> Tensor:
-        """Factor between x_t and what the network is shown, shape (B,): to unit variance where nobody asks for less."""
+        """Scale applied to x_t before the network, shape (B,). Default: unit variance."""
         return self.unit_scale(t)
 
     def network_time(self, t: Tensor) -> Tensor:
-        """What the network is told instead of ``t``, in [0, 1], same shape."""
+        """Time passed to the network in place of ``t``, in [0, 1], same shape."""
         return t
 
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, prediction_type: str) -> Tensor:
         """Turn a network's output into its estimate of the clean image.
 
         Args:
-            output: what the network answered, (B, C, h, w).
-            x_t: the state it was asked about, same shape.
+            output: raw prediction, (B, C, h, w).
+            x_t: the state it belongs to, same shape.
             t: times in [0, 1], (B,).
             prediction_type: ``x0``; ``eps``; ``flow`` (noise - x0); or ``v``, here
                 ``(alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2)``, which is Salimans & Ho's v (2202.00512, eq. 13)
@@ -150,7 +150,7 @@ class RectifiedFlow(Process):
 
 
 class FlowMatching(Process):
-    """The rectified flow as Stable Diffusion 3 knows it (2403.03206): the network is shown the raw state, told sigma.
+    """The rectified flow of Stable Diffusion 3 (2403.03206): the network takes the unscaled state and sigma.
 
     Args:
         shift: times move towards noise by :func:`shift_time`, as in training at this resolution; ``shift`` of the

@@ -1,18 +1,14 @@
-"""Fidelity: from a sample with all its detail to the mean of what could have been there.
+"""Fidelity: from a sample with all its detail to the mean of all plausible images.
 
-A restored picture is the posterior mean plus detail. ``fidelity`` takes the detail away, in one of two ways:
+A restored image is the posterior mean plus detail. ``fidelity`` takes the detail away, in one of two ways:
 
-- A student that still listens to its noise draws the detail from it. Scaling the noise by ``1 - fidelity`` scales the
-  detail; at 1 the network is asked without noise and answers with nearly the mean. No second network, no second pass.
-- A student that learned from the ground truth hardly heeds its noise. Its header names weights that were trained to be
-  the mean (``mean``: its teacher, asked once without noise), and the pictures are mixed. A fidelity between 0 and 1
+- A student whose detail follows its noise: the noise is scaled by ``1 - fidelity``, and the detail with it. Without
+  noise the network predicts nearly the mean. No second network, no second pass.
+- A student that learned from the ground truth depends only weakly on its noise. Its header names weights that predict
+  the mean (``mean``: its teacher, in one step without noise), and the two images are mixed. A fidelity between 0 and 1
   costs that network's evaluation, 1 costs only that.
 
-Tiles agree as before: the scaled field is still a function of position.
-
-x4-classical on Set5 in one step: fidelity 0 gives 29.43 dB PSNR-Y and LPIPS 0.101, fidelity 1 gives 30.91 dB and 0.187.
-Without the second network, fidelity 1 gave 29.51 dB: 550 iterations in which samples with less noise learned L1 alone
-did not bring the noise back (+.13 dB between none and all of it).
+Tiles agree as before: the scaled field is still a function of position. Numbers: benchmarks/2026-11-23_control.md.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ from amd_restore.errors import AMDRestoreError
 
 
 def noise_level(fidelity: float) -> float:
-    """Deviation of the noise, from 1 (fidelity 0) to 0 (fidelity 1).
+    """Standard deviation of the noise, from 1 (fidelity 0) to 0 (fidelity 1).
 
     Raises:
         AMDRestoreError: ``fidelity`` is not in [0, 1].

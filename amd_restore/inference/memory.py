@@ -17,20 +17,22 @@ from amd_restore.precision import has_bfloat16
 
 MIB = 2**20
 SHARE = 0.5  # of the memory that is free, when the caller sets no limit; see share_memory
-RUNTIME = 384 * MIB  # Python, torch, OpenCV, the weights and what their allocators keep: 270 to 340 MiB were measured
-KEPT = 64 * MIB  # of RUNTIME that a process has not yet when a pipeline is made: what allocators keep while it restores
+# Python, torch, OpenCV, the weights and what their allocators keep, see benchmarks/2026-11-23_constants.md.
+RUNTIME = 384 * MIB
+KEPT = 64 * MIB  # Part of RUNTIME that is added while a pipeline restores: what allocators keep.
 OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blended, its copies, and what is written
 
 # Bytes per lq pixel that a window takes inside FlatDenoiser, the sampler and the codec: a + b * num_feat, an upper
 # envelope of what benchmarks/scripts/memory.py --window measured for windows of 256 to 768 pixels (widths 32 to 96, 1
-# and 2 steps; neither steps nor blocks matter). Low precision saves little: noise, state and answer stay float32. Where
+# and 2 steps; neither steps nor blocks matter). Low precision saves little: noise, state and output stay float32. Where
 # the processor has no bfloat16, torch unfolds the input of a convolution, nine values for each, and saves nothing.
 _FLAT, _FLAT_BFLOAT16, _FLAT_EMULATED = (900.0, 19.0), (1300.0, 6.0), (1350.0, 20.0)
 
-_SIDES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8)  # of tiles, few: equal machines should choose equally
-_FLOOR = 256 * MIB  # tiles do not shrink further for want of free memory
-_PROBE_MARGIN = 1.3  # a probe misses what the allocator had in store
-_processes = 1  # that share the free memory
+# Allowed tile sizes. A short list, so that similar machines choose the same size.
+_SIDES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
+_FLOOR = 256 * MIB  # Less free memory than this does not make tiles smaller.
+_PROBE_MARGIN = 1.3  # A probe does not count memory that the allocator had kept before.
+_processes = 1  # number of processes that share the free memory
 _CGROUP_LIMITS = (  # version 2, then 1: limit and use
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -45,7 +47,7 @@ class Workload:
         height, width: of ``lq``, in pixels.
         count: images in the batch.
         scale: output pixels per pixel of ``lq``.
-        halo: what a tile sees beyond its borders, in pixels of ``lq``.
+        halo: margin of a tile, in pixels of ``lq``.
         per_pixel: bytes per pixel of a window, see :func:`flat_cost` and :func:`probed_cost`.
         fixed: bytes taken whatever the tiles: ``lq`` and an output that is kept whole.
     """
@@ -79,7 +81,7 @@ class Workload:
 
 
 def share_memory(processes: int) -> None:
-    """Leave room for others: ``processes`` such as this one look at the same free memory."""
+    """Divide the free memory by the number of ``processes`` that use it at the same time."""
     global _processes
     _processes = max(1, processes)
 

@@ -1,4 +1,4 @@
-"""Between numpy images of any depth and the RGB tensors that the network sees."""
+"""Between numpy images of any depth and the RGB tensors that the network takes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import fill_transparent
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as every converter to gray does it
-_ALPHA_MARGIN = 4  # lq pixels; bicubic interpolation looks at two
+_ALPHA_MARGIN = 4  # lq pixels; bicubic interpolation reads two.
 
 
 class Planes:
-    """Colour and alpha of an image, kept at the image's own depth; windows become floats when they are asked for.
+    """Colour and alpha of an image, kept at the image's own depth; windows become floats when they are cut.
 
     Args:
         image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class PostProcess(Protocol):
-    """Changes a restored window, seeing the window of ``lq`` that it came from.
+    """Changes a restored window, given the window of ``lq`` that it came from.
 
     Attributes:
         halo: pixels of ``lq`` by which a window must be larger than what is kept of it, at every side that is not

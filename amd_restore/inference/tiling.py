@@ -18,7 +18,7 @@ class Span:
 
     Args:
         start, stop: what the tile is responsible for; the spans of an axis lie end to end.
-        outer_start, outer_stop: what it sees, the halo included.
+        outer_start, outer_stop: what it is computed from, the halo included.
     """
 
     start: int
@@ -33,7 +33,7 @@ def plan_axis(length: int, tile: int, halo: int, align: int = 1) -> list[Span]:
     Args:
         length: of the axis.
         tile: largest size without halo.
-        halo: what a tile sees of its neighbours, to each side; ends at the border of the image.
+        halo: margin to each side, in which tiles overlap their neighbours; ends at the border of the image.
         align: every start is a multiple of this.
 
     Raises:
@@ -89,12 +89,12 @@ def blend_width(halo: int, reach: int | None) -> int:
     """Half width of the blend between tiles.
 
     Args:
-        halo: what a tile sees of its neighbours.
+        halo: margin of a tile.
         reach: how far a result depends on its surroundings; None when it depends on everything.
 
     Returns:
         0 when the halo covers the reach (neighbours agree exactly, so the edge may be cut hard), else half
-        the halo: the outer half is where a tile knows too little.
+        the halo: in the outer half too little of the surroundings is known.
     """
     return 0 if reach is not None and halo >= reach else halo // 2
 
@@ -114,7 +114,7 @@ def restore_bands(
     One tile at a time passes through the network; beside it only one row of tiles is in memory.
 
     Args:
-        restore: called as ``restore(top, bottom, left, right)`` with a window of ``lq``; answers with
+        restore: called as ``restore(top, bottom, left, right)`` with a window of ``lq``; returns
             (count, 3, scale h, scale w) on any device.
         count: images in the batch.
         scale: of ``restore``.
@@ -184,7 +184,7 @@ def finish_bands(bands: Iterator[Tensor], height: int, width: int) -> Iterator[T
             return
         low, high = band.aminmax()
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise AMDRestoreError("the network's answer is not finite; try dtype float32, else the weights are damaged")
+            raise AMDRestoreError("the network's output is not finite; try dtype float32, else the weights are damaged")
         yield band.clamp_(0, 1)
 
 

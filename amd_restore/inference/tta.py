@@ -1,9 +1,9 @@
-"""Test-time augmentation: the eight flips and quarter turns of a picture, restored and put together.
+"""Test-time augmentation: the eight flips and quarter turns of an image, restored and averaged.
 
-A network is not quite equivariant: a turned picture, turned back, comes out a little different. The mean of all eight
-has less of that error. The noise decides what detail a sample has, so the noise is turned with the picture:
-every orientation then draws *the same* sample and their mean stays sharp. With noise of its own for each, the mean
-would be that of eight samples: a blur that ``fidelity`` gives for an eighth of the cost.
+A network is not exactly equivariant: an image that is turned, restored and turned back comes out a little different.
+The mean of all eight has less of that error. The noise decides which detail a sample has, so the noise is turned with
+the image: every orientation then draws *the same* sample and their mean stays sharp. With a noise of its own for each,
+the mean would be that of eight samples: a blur that ``fidelity`` gives for an eighth of the cost.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def restore_oriented(
     The mean is tile-safe with the halo of the network, whose reach is the same in all directions.
 
     Args:
-        restore: called as ``restore(window, draw)``; answers with (B, 3, scale h, scale w).
+        restore: called as ``restore(window, draw)``; returns (B, 3, scale h, scale w).
         lq: (B, 3, h, w) in [0, 1].
         draw: noise of each step for ``lq`` as it is.
         patch: of the codec.

@@ -20,7 +20,7 @@ from amd_restore.weights import Header, build_denoiser, build_header_codec
 # Pixels of lq that a tile takes in beyond its borders, where the network's reach is not less. Differences to the
 # untiled result by distance from a cut are in benchmarks/2026-11-23_constants.md.
 DEFAULT_HALO = 16
-PROBE_SIDE = 160  # of the window with which memory is measured; smaller images are not tiled
+PROBE_SIDE = 160  # Side of the window with which memory is measured; smaller images are not tiled.
 
 
 class WindowRestorer:

@@ -1,4 +1,4 @@
-"""Doors to other people's tools: diffusers and spandrel. Nothing else of the package imports these modules."""
+"""Adapters for diffusers and spandrel. Nothing else of the package imports these modules."""
 
 from __future__ import annotations
 

@@ -48,17 +48,17 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
     def enable_tiling(self, tile: int = 512) -> None:
         """Evaluate large states in windows: less memory, the same result but for rounding.
 
-        Every window sees as far beyond its borders as the network looks, so this is exact, and slower the smaller
-        the tiles are.
+        Every window includes a margin of the network's receptive field, so this is exact, and slower the smaller the
+        tiles are.
 
         Args:
             tile: side of a window in latent cells.
 
         Raises:
-            AMDRestoreError: the network looks at the whole image, or ``tile`` is below 1.
+            AMDRestoreError: the network's receptive field is the whole image, or ``tile`` is below 1.
         """
         if self.net.radius is None:
-            raise AMDRestoreError(f"{type(self.net).__name__} looks at the whole image: it cannot be tiled exactly")
+            raise AMDRestoreError(f"{type(self.net).__name__} depends on the whole image: it cannot be tiled exactly")
         if tile < 1:
             raise AMDRestoreError(f"tile must be at least 1, got {tile}")
         self._tile = tile
@@ -76,7 +76,7 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
             sample: scaled state (B, C, h, w), see ``AMDRestoreScheduler.scale_model_input``.
             timestep: times in [0, 1], () or (B,).
             condition: (B, K, h, w); None is the unconditional prediction.
-            return_dict: False answers with a tuple.
+            return_dict: False returns a tuple.
         """
         t = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(sample.shape[0])
         # The time embedding and the state stay in float32 whatever the weights are.

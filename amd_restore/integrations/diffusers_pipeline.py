@@ -131,10 +131,10 @@ class AMDRestorePipeline(DiffusionPipeline):
             seed: names the noise; excludes the two above.
             output_type: ``pil``; ``np``, (B, H, W, 3) float32; ``pt``, (B, 3, H, W) float32; ``latent``, the clean
                 latent of the padded image.
-            return_dict: False answers with a tuple.
-            callback_on_step_end: called as ``(pipe, step, timestep, tensors)``; ``latents`` in the table it
-                answers with replace ours.
-            callback_on_step_end_tensor_inputs: names of the tensors it wants.
+            return_dict: False returns a tuple.
+            callback_on_step_end: called as ``(pipe, step, timestep, tensors)``; ``latents`` in the
+                table that it returns replace ours.
+            callback_on_step_end_tensor_inputs: names of the tensors that it takes.
 
         Returns:
             An output whose ``images`` are a list of PIL pictures, an array or a tensor, in [0, 1].
@@ -158,7 +158,7 @@ class AMDRestorePipeline(DiffusionPipeline):
             return field_noise(range(seed, seed + shape[0]), shape[1], 0, 0, *shape[2:], step).to(device)
 
         def sample(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor:
-            # In place of the recipe's sampler: hooks of the network, other schedulers and callbacks have their say.
+            # In place of the recipe's sampler, so that hooks of the network, other schedulers and callbacks take part.
             self.scheduler.set_timesteps(len(times) - 1, device)
             for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
                 scaled = self.scheduler.scale_model_input(x_t, t)

@@ -22,7 +22,7 @@ _SAMPLERS = ("ode", "renoise")  # One call of the network in each step is all th
 
 @dataclass
 class AMDRestoreSchedulerOutput(BaseOutput):
-    """What one step answers.
+    """Result of one step.
 
     Args:
         prev_sample: state at the next, less noisy time; (B, C, h, w), float32.
@@ -73,7 +73,7 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
 
     @classmethod
     def from_header(cls, header: Header) -> AMDRestoreScheduler:
-        """The scheduler that a weights file asks for."""
+        """The scheduler of a weights file."""
         # By keywords: diffusers takes positional values for defaults, and from_config would drop them.
         return cls(
             process=dict(header.process),
@@ -98,7 +98,7 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         self.num_inference_steps = num_inference_steps
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float) -> Tensor:
-        """The state (B, C, h, w) at unit variance, as the network wants it."""
+        """The state (B, C, h, w) scaled as the input of the network."""
         return sample * self.process.input_scale(self._batch(timestep, sample)).reshape(-1, 1, 1, 1)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor | float) -> Tensor:
@@ -119,10 +119,10 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         Args:
             model_output: what the network predicted, (B, C, h, w).
             timestep: one of ``timesteps``.
-            sample: the state it was asked about, before :meth:`scale_model_input`.
+            sample: the state that it was predicted from, before :meth:`scale_model_input`.
             generator: source of the fresh noise of ``renoise``.
             variance_noise: that noise itself, standard normal, (B, C, h, w).
-            return_dict: False answers with a tuple.
+            return_dict: False returns a tuple.
 
         Raises:
             AMDRestoreError: ``timestep`` is not one of ``timesteps``.

@@ -1,6 +1,6 @@
 """Our weights as a spandrel model, for the programs that load their models with it.
 
-install()                                          # once: spandrel's ModelLoader then knows the released weights
+install()                                          # once: spandrel's ModelLoader then loads the released weights
 model = load("x4-classical")                       # any weights of ours -> ImageModelDescriptor
 sr = model(lq)                                     # (1, 3, H, W) in [0, 1] -> (1, 3, 4H, 4W)
 
@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
 
 ARCH_ID = "AMDRestore"
 HEADER_KEY = "amd_restore.header"  # of the header, as the bytes of its JSON, among the tensors
-SEED = 0  # a descriptor's call has no options: same picture in, same picture out
+SEED = 0  # A descriptor's call has no options; the same image always gives the same result.
 
 
 class FewStepRestorer(nn.Module):
@@ -129,7 +129,7 @@ def is_ours(state_dict: Mapping[str, Any]) -> bool:
 
 
 def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
-    """Make spandrel's loaders know our weights; safe to call again.
+    """Register our architecture with spandrel's loaders; safe to call again.
 
     Args:
         registry: where to enter them; by default that of every ``ModelLoader``.

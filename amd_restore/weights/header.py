@@ -32,9 +32,9 @@ class Header:
         steps: numbers of steps it was trained for, or tried with.
         default_steps: number of steps when the user names none.
         sampler, time_shift, start, start_noise: see :class:`~amd_restore.diffusion.Recipe`.
-        mean: released name of weights whose one-step answer is the mean of what this network draws from; full fidelity
-            is that. Empty: the network without noise.
-        error_per_std: error to expect per deviation of samples, see
+        mean: released name of weights that predict the mean of this network's samples in one step; full fidelity is
+            that. Empty: the network without noise.
+        error_per_std: expected error per standard deviation of samples, see
             :func:`~amd_restore.postprocess.uncertainty.expected_error`; 0: not fitted.
         bases: fingerprints of the weights that lie elsewhere, under ``network`` (of an adapter) and ``codec``.
         degradation: what was done to the training images, in words.

@@ -299,7 +299,7 @@ def test_calibration_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(AMDRestoreError, match="no colour picture"):
         calibration.read_pictures(tmp_path)
     header, state = tiny_header(), tiny_state()
-    with pytest.raises(AMDRestoreError, match="no picture to look at"):
+    with pytest.raises(AMDRestoreError, match="no image found"):
         calibration.measure_ranges(header, state, [])
 
 

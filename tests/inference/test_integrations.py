@@ -118,7 +118,7 @@ def test_a_network_of_diffusers_blocks(tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "folder")
     loaded = AMDRestorePipeline.from_pretrained(tmp_path / "folder")
     assert torch.allclose(restore(loaded, lq, seed=2), expected, atol=1e-5)
-    with pytest.raises(AMDRestoreError, match="looks at the whole image"):
+    with pytest.raises(AMDRestoreError, match="depends on the whole image"):
         pipe.enable_tiling()
 
 

@@ -58,7 +58,7 @@ class AdapterWeights(nn.Module):
 
 
 class FrozenBase:
-    """A module that is never changed, shared by everyone who puts an adapter on it or uses it as it is.
+    """A frozen module, shared by all networks that add an adapter to it or use it as it is.
 
     Args:
         module: frozen here; its adapted layers are replaced by peft's, which hold the original ones.
@@ -71,7 +71,7 @@ class FrozenBase:
         self._layers: dict[str, Any] = {}  # path -> peft's layer
         self._tuner: Any = None
         self._numbers = itertools.count()
-        self._lock = threading.RLock()  # two threads must not want different adapters at once
+        self._lock = threading.RLock()  # Two threads must not switch adapters at the same time.
         self._now: tuple[str | None, bool] = (None, False)  # adapter, whether checkpointing
 
     def to(self, device: torch.device) -> None:
@@ -121,14 +121,14 @@ class FrozenBase:
         return name, AdapterWeights(own, name)
 
     def remove_adapter(self, name: str) -> None:
-        """Forget an adapter that nobody will activate again."""
+        """Remove an adapter that is not used any more."""
         for layer in self._layers.values():
             for table in (*(getattr(layer, matrices) for matrices in _MATRICES), layer.lora_dropout):
                 if name in table:
                     del table[name]
             for values in (layer.r, layer.lora_alpha, layer.scaling):
                 values.pop(name, None)
-        # peft's tuner keeps its few lines of configuration: it looks for them when the next adapter comes.
+        # The configuration stays in peft's tuner, which reads it when the next adapter is added.
 
     @contextlib.contextmanager
     def active(self, adapter: str | None, checkpointing: bool = False) -> Iterator[Any]:

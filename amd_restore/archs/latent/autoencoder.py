@@ -134,7 +134,7 @@ class AutoencoderCodec:
         return upsample(lq, self.scale)
 
     def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
-        """Image (B, 3, H, W) in [0, 1] -> x0 (B, C, H / patch, W / patch); ``lq`` is not looked at."""
+        """Image (B, 3, H, W) in [0, 1] -> x0 (B, C, H / patch, W / patch); ``lq`` is not used."""
         return self._encode(gt, None)
 
     def decode(self, x0: Tensor, lq: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Codecs by option: those that only know torch, and those with weights."""
+"""Codecs by option: those without weights, and the autoencoders of diffusers."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class LatentNetwork(RestorationNetwork):
         single_file_config: see :func:`~amd_restore.archs.latent.pretrained.load_model`.
         condition: ``concat``: a convolution of ``cond``, 0 at first, is added to that of the state, and a learned null
             condition stands for none, so that a pretrained network starts as itself; ``start``: ``cond`` is not
-            looked at, the student starts from it (OSEDiff, 2406.08177).
+            an input, the student starts from it (OSEDiff, 2406.08177).
         prompt_embeds: file made by ``amd-restore prompts``; None: one token of zeros, for every image.
         lora: ``rank``, ``alpha``, ``target_modules``; see ``add_adapter`` of :mod:`~amd_restore.archs.latent.adapters`.
         frozen: use the shared base even without ``lora``.
@@ -214,7 +214,7 @@ class LatentNetwork(RestorationNetwork):
         return net.train(self.training)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # The base is nobody's child, but it goes where its networks go; its precision is its own.
+        # The base is no submodule, but moves with its networks; its precision stays.
         super()._apply(fn, recurse)
         if self._base is not None:
             self._base.to(fn(torch.empty(0)).device)
@@ -230,7 +230,7 @@ class LatentNetwork(RestorationNetwork):
         config = module.config
         self._check(
             config.out_channels == config.in_channels,
-            f"puts out {config.out_channels} channels for {config.in_channels}; it must answer with the shape of x_t",
+            f"puts out {config.out_channels} channels for {config.in_channels}; it must return the shape of x_t",
         )
         self.channels: int = config.in_channels
         self.multiple = self.multiple_of(config)

@@ -62,7 +62,7 @@ class Prompts(nn.Module):
         Args:
             count: images in the batch.
             keep: bool (B,), False where the negative prompt is taken; None takes the prompt everywhere.
-            dtype: of the answer.
+            dtype: of the result.
 
         Returns:
             (B, L, D), and (B, P) or None.
@@ -118,7 +118,7 @@ def compute_prompts(
     arguments |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
     if "StableDiffusion3" in type(pipeline).__name__:
         arguments |= {"prompt_2": None, "prompt_3": None}
-        # It asks its network, which was not loaded, how wide the zeros in place of the third text encoder are.
+        # The pipeline reads the width of a missing third text encoder from its network, which was not loaded.
         config = load_config(source, "transformer", revision)
         object.__setattr__(pipeline, "transformer", SimpleNamespace(config=SimpleNamespace(**config)))
     with torch.no_grad():

@@ -40,7 +40,7 @@ class LatentTransformer(LatentNetwork):
         return int(config.patch_size)
 
     def call(self, module: Any, x: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor | None) -> Tensor:
-        """It is told sigma, from 0 to T.
+        """Its time is sigma, scaled to run from 0 to T.
 
         Raises:
             AMDRestoreError: more cells than it has positions.

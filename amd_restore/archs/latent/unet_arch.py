@@ -10,7 +10,7 @@ from torch import Tensor
 from amd_restore.archs.latent.network import LatentNetwork
 from amd_restore.registry import ARCH_REGISTRY
 
-SIX_SIZES = 6  # height, width, crop and target size, which the XL model is told
+SIX_SIZES = 6  # Height, width, crop and target size: inputs of the XL model.
 
 
 @ARCH_REGISTRY.register()
