@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 POOLS = (4, 8, 16)  # pixels a side
+STEEPEST = 0.1  # slopes are cut off here, so that edges count no more than texture
 MIN_SIDE = 48  # pixels; perceptual networks need some room, so smaller images are not downscaled below it
 SHIFTS = 8  # places of the window along each side
 
@@ -61,3 +62,28 @@ def pooled_l1(image: Tensor, gt: Tensor) -> Tensor:
     """
     error = image - gt
     return torch.stack([F.avg_pool2d(error, side).abs().mean() for side in POOLS]).mean()
+
+
+def cell_profile_distance(image: Tensor, gt: Tensor, patch: int) -> Tensor:
+    """How unevenly slopes are spread over the places of a cell, compared with those of ``gt``.
+
+    A network that draws all pixels of a cell at once can draw another texture at each place of it: a woven pattern
+    that no pixel loss notices, because it is in the variance. The strength of the texture as a whole has no say.
+
+    Args:
+        image: (B, C, H, W) in about [0, 1], sides multiples of ``patch``, with gradient.
+        gt: same shape.
+        patch: side of a cell in pixels.
+
+    Returns:
+        Scalar: mean absolute difference of the logarithms of the mean slopes, over places and both directions.
+    """
+    distances = []
+    for dim in (2, 3):
+        profiles = []
+        for picture in (image, gt):
+            slope = (picture - picture.roll(1, dim)).abs().clamp(max=STEEPEST)
+            places = F.pixel_unshuffle(slope, patch).unflatten(1, (-1, patch * patch)).mean(dim=(0, 1, 3, 4))
+            profiles.append((places / places.mean().clamp_min(1e-6) + 1e-6).log())
+        distances.append((profiles[0] - profiles[1]).abs().mean())
+    return torch.stack(distances).mean()

@@ -152,6 +152,13 @@ class DegradationOptions:
     clean_prob: float = option(
         0.0, "second_order: share that is scaled down as by bicubic, nothing else", low=0, high=1
     )
+    light_prob: float = option(
+        0.0,
+        "second_order: share of the others with one light round, as pictures from the web: half of them blurred, half "
+        "with a little noise, scaled down, JPEG",
+        low=0,
+        high=1,
+    )
     first_prob: float = option(1.0, "second_order: probability of the first round", low=0, high=1)
     final_sinc_prob: float = option(0.8, "second_order: probability of the final sinc filter", low=0, high=1)
     final_sinc_radius: list[int] = option([3, 10], "second_order: range of its radius, pixels", low=1, high=50)
@@ -166,6 +173,7 @@ class DegradationOptions:
                 "first",
                 "second",
                 "clean_prob",
+                "light_prob",
                 "first_prob",
                 "final_sinc_prob",
                 "final_sinc_radius",
@@ -303,6 +311,8 @@ class RewardOptions:
 class LossOptions:
     """One entry of ``losses``; the other keys are arguments of its class."""
 
-    type: str = option(doc="registered class: L1, L2, PooledL1, LPIPS, DISTS, EfficientNet, Reward, Adversarial")
+    type: str = option(
+        doc="registered class: L1, L2, PooledL1, CellProfile, LPIPS, DISTS, EfficientNet, Reward, Adversarial"
+    )
     weight: float = option(1.0, "factor in the sum; 0 leaves the loss out", low=0)
     arguments: dict[str, Any] = field(default_factory=dict)

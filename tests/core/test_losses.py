@@ -20,7 +20,8 @@ from amd_restore.losses import (
     sharpening_weight,
     surrogate_loss,
 )
-from amd_restore.losses.perceptual import pooled_l1
+from amd_restore.losses.perceptual import cell_profile_distance, pooled_l1
+from amd_restore.losses.pixel_loss import L1
 
 SHAPE = (8, 12, 5, 7)
 
@@ -230,6 +231,22 @@ def test_sharpening_errors() -> None:
     for tau in (-0.5, float("nan")):
         with pytest.raises(AMDRestoreError, match="tau"):
             sharpening_weight(torch.zeros(4), tau)
+
+
+def test_the_cell_profile_finds_a_woven_texture_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gt = 0.5 + 0.02 * torch.randn(2, 3, 96, 96, generator=generator)
+    other = 0.5 + 0.02 * torch.randn(2, 3, 96, 96, generator=generator)
+    assert cell_profile_distance(other, gt, 4) < 0.05
+    assert cell_profile_distance(0.5 + 0.5 * (other - 0.5), gt, 4) < 0.05, "weaker, but equally everywhere"
+    woven = other.clone()
+    woven[..., ::4] = 0.5 + 1.5 * (woven[..., ::4] - 0.5)  # each fourth column has more of it
+    assert cell_profile_distance(woven, gt, 4) > 0.1
+    assert L1().measure(woven, gt, gt) < 1.2 * L1().measure(other, gt, gt)
+    woven.requires_grad_()
+    (gradient,) = torch.autograd.grad(cell_profile_distance(woven, gt, 4), woven)
+    step = (woven - 0.5 * gradient).detach()
+    assert cell_profile_distance(step, gt, 4) < cell_profile_distance(woven, gt, 4)
 
 
 def test_pooled_l1_sees_colours_and_no_texture() -> None:

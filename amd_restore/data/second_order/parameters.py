@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from amd_restore.options.blocks import DegradationOptions, FirstOrderOptions
@@ -82,6 +82,7 @@ class ImageParameters:
         mode: of the final resize.
         skip_first: without the first round.
         clean: only scaled down, as by the bicubic degradation; all else is ignored.
+        light: ``second`` alone, which is then mild: blur, scaled down with antialiasing, noise, JPEG.
     """
 
     first: OrderParameters
@@ -91,6 +92,7 @@ class ImageParameters:
     mode: str
     skip_first: bool = False
     clean: bool = False
+    light: bool = False
 
 
 class Draws:
@@ -189,4 +191,15 @@ def draw_image(numbers: Sequence[float], options: DegradationOptions) -> ImagePa
         sinc = draw_sinc(draws, draws.integer(options.final_sinc_radius), math.pi / 3)
     jpeg_last, mode = draws.chance(options.jpeg_last_prob), draws.choice(RESIZE_MODES)
     skip_first, clean = not draws.chance(options.first_prob), draws.chance(options.clean_prob)
-    return ImageParameters(first, second, sinc, jpeg_last, mode, skip_first, clean)
+    light = not clean and draws.chance(options.light_prob)
+    if light:
+        second, sinc, jpeg_last, skip_first = draw_light(draws, second), None, True, True
+    return ImageParameters(first, second, sinc, jpeg_last, mode, skip_first, clean, light)
+
+
+def draw_light(draws: Draws, second: OrderParameters) -> OrderParameters:
+    """A second round where blur and noise are left out half the time, and noise is a quarter at most."""
+    blur = second.blur if draws.chance(0.5) else None
+    noise, has_noise, part = second.noise, draws.chance(0.5), draws.uniform((0.0, 0.25))
+    noise = replace(noise, strength=noise.strength * part) if noise is not None and has_noise else None
+    return replace(second, blur=blur, noise=noise, resize=1.0)

@@ -78,6 +78,9 @@ class SecondOrderDegradation(Degradation):
             if p.clean:
                 results.append(downscale(image, target))
                 continue
+            if p.light:
+                results.append(self._light_round(image, p, target, kernels[number][1]))
+                continue
             if not p.skip_first:
                 image = self._round(image, p.first, tuple(image.shape[2:]), kernels[number][0])
             second = replace(p.second, jpeg=None) if p.jpeg_last else p.second
@@ -98,6 +101,14 @@ class SecondOrderDegradation(Degradation):
         built = iter(build_kernels([kernel for kernel in wanted if kernel is not None]))
         found = [None if kernel is None else next(built).to(device, non_blocking=True) for kernel in wanted]
         return [found[i : i + 3] for i in range(0, len(found), 3)]
+
+    @staticmethod
+    def _light_round(image: Tensor, p: ImageParameters, target: tuple[int, int], kernel: Tensor | None) -> Tensor:
+        """Blur, antialiased scaling and noise of one image (1, 3, H, W); JPEG follows with that of the batch."""
+        if kernel is not None:
+            image = blur(image, kernel)
+        image = resize(image, target, "area") if p.mode == "area" else downscale(image, target)
+        return image if p.second.noise is None else add_noise(image, p.second.noise)
 
     @staticmethod
     def _round(image: Tensor, p: OrderParameters, base: tuple[int, ...], kernel: Tensor | None) -> Tensor:
