@@ -99,7 +99,7 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
         tags = image.tag_v2  # type: ignore[attr-defined]  # every TIFF has it
         deep.check_strips(data, tags)
         if deep.is_deep_tiff(tags):
-            return _decode_deep_tiff(data, max_pixels, lost, image)
+            return _decode_deep_tiff(data, max_pixels, lost)
     elif pages > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
         raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames")
     image.load()
@@ -144,24 +144,19 @@ def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
     return image
 
 
-def _decode_deep_tiff(
-    data: bytes, max_pixels: int | None, lost: list[str], image: Image.Image | None = None
-) -> Picture:
-    """A TIFF of more than 8 bits, whose pixels Pillow cannot show, and sometimes (no ``image``) not even its tags."""
+def _decode_deep_tiff(data: bytes, max_pixels: int | None, lost: list[str]) -> Picture:
+    """A TIFF of more than 8 bits, whose pixels Pillow cannot show, and sometimes not even its tags."""
     tags = deep.read_tags(data)
     if not {deep.WIDTH, deep.HEIGHT} <= set(tags):
         raise _UnknownError(NO_IMAGE)
     if not deep.is_deep_tiff(tags):
         raise AMDRestoreError(deep.unsupported(tags))
     check_size(tags[deep.WIDTH], tags[deep.HEIGHT], max_pixels)
-    if image is not None:
-        metadata = read_metadata(image)
-    else:
-        exif = Image.Exif()
-        exif.load(b"" if deep.is_big(data) else data)
-        for tag in tags if deep.is_big(data) else ():  # whose EXIF tables Pillow finds only through an image
-            exif[tag] = tags[tag]
-        metadata = metadata_of(exif)
+    exif = Image.Exif()
+    exif.load(b"" if deep.is_big(data) else data)
+    for tag in tags if deep.is_big(data) else ():  # whose EXIF tables Pillow finds only through an image
+        exif[tag] = tags[tag]
+    metadata = metadata_of(exif)
     pixels = deep.decode_deep_tiff(data, tags)
     icc = colour.kept_profile(tags.get(deep.ICC_PROFILE), pixels.shape[2])
     kinds = tuple(dict.fromkeys([*lost, *lost_tags(tags)]))

@@ -14,6 +14,7 @@ from PIL import TiffImagePlugin
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io.picture import Pixels, damaged
+from amd_restore.image_io.transparency import unmultiplied
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
@@ -101,7 +102,7 @@ def decode_deep_tiff(data: bytes, tags: Tags) -> Pixels:
         if not extra or extra[0] not in (_ASSOCIATED, _UNASSOCIATED):
             pixels = pixels[..., :-1]  # a mask, or something else that is no transparency
         elif extra[0] == _ASSOCIATED:
-            pixels = _unmultiplied(pixels)
+            pixels = unmultiplied(pixels)
     return pixels
 
 
@@ -177,14 +178,6 @@ def _checked_float(pixels: Pixels) -> Pixels:
     if not (-_MARGIN <= low and high <= 1 + _MARGIN):  # also catches NaN
         raise AMDRestoreError(f"float samples must lie in [0, 1], these span {low:.4g} to {high:.4g}; scale them")
     return pixels.astype(np.float32).clip(0, 1)
-
-
-def _unmultiplied(pixels: Pixels) -> Pixels:
-    highest = 1.0 if pixels.dtype.kind == "f" else 65535.0
-    alpha = pixels[..., -1:].astype(np.float32)
-    colour = pixels[..., :-1] * (highest / np.maximum(alpha, highest / 65535))
-    colour = colour.clip(0, highest) if highest == 1 else (colour.clip(0, highest) + 0.5)
-    return np.concatenate([colour.astype(pixels.dtype), pixels[..., -1:]], axis=2)
 
 
 def _decode_strips(data: bytes, tags: Tags) -> Pixels:

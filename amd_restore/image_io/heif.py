@@ -12,7 +12,8 @@ from PIL import Image
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour
 from amd_restore.image_io.metadata import exif_of, metadata_of
-from amd_restore.image_io.picture import Picture, Pixels, check_size, to_depth
+from amd_restore.image_io.picture import Picture, check_size, to_depth
+from amd_restore.image_io.transparency import unmultiplied
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -45,7 +46,7 @@ def decode(data: bytes, max_pixels: int | None) -> Picture:
     channels = _CHANNELS[image.mode.split(";")[0]]
     pixels = np.array(image).reshape(height, width, channels)
     if image.premultiplied_alpha:
-        pixels = _unmultiplied(pixels)
+        pixels = unmultiplied(pixels)
     # The container's own rotation has been applied; EXIF repeats it, and must not be followed.
     exif = Image.Exif()
     exif.load(image.info.get("exif") or b"")
@@ -97,10 +98,3 @@ def _library() -> Any:
     except ImportError as error:
         message = "HEIF needs the package pillow-heif; install it with pip install 'amd-restore[heif]'"
         raise AMDRestoreError(message) from error
-
-
-def _unmultiplied(pixels: Pixels) -> Pixels:
-    alpha = np.maximum(pixels[..., -1:].astype(np.float32), 1)
-    highest = np.iinfo(pixels.dtype).max
-    colours = (pixels[..., :-1] * (highest / alpha)).clip(0, highest) + 0.5
-    return np.concatenate([colours.astype(pixels.dtype), pixels[..., -1:]], axis=2)

@@ -22,6 +22,7 @@ _LOST = {"xmp": "XMP", "photoshop": "IPTC", "comment": "comment"}  # by Pillow's
 _LOST_TAGS = {700: "XMP", 33723: "IPTC", 34377: "IPTC", 34735: "GeoTIFF"} | dict.fromkeys(
     (301, 318, 319), "colorimetry"
 )
+_EXTRA_SAMPLES = 338
 _SEGMENTS = {"APP0", "APP1", "APP2", "APP13", "APP14", "COM"}  # of a JPEG, that are looked at
 _WIDTH, _HEIGHT, _ORIENTATION = 0xA002, 0xA003, 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
@@ -70,7 +71,8 @@ def lost_of(image: Image.Image) -> list[str]:
 
 def lost_tags(tags: Any) -> list[str]:
     """What the directory of a TIFF holds beside that is not kept, by kind."""
-    return [kind for tag, kind in _LOST_TAGS.items() if tag in tags]
+    lost = [kind for tag, kind in _LOST_TAGS.items() if tag in tags]
+    return lost + ["extra channels"] if 0 in tags.get(_EXTRA_SAMPLES, ()) else lost
 
 
 def metadata_of(source: Image.Exif, stored_dpi: Any = None) -> Metadata:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
 from amd_restore.errors import AMDRestoreError
-
-Pixels = np.ndarray[Any, Any]
+from amd_restore.image_io.picture import Pixels
 
 
 def regroup(rows: Iterable[Pixels], portion: int, height: int, width: int, channels: int) -> Iterator[Pixels]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io.picture import Pixels
 
-Pixels = np.ndarray[Any, Any]
 _HALF = Fraction(1, 2)
 
 

@@ -1,10 +1,19 @@
-"""Colours behind what is transparent."""
+"""Colours behind and below what is transparent."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from amd_restore.image_io.picture import Pixels
+
+
+def unmultiplied(pixels: Pixels) -> Pixels:
+    """(H, W, C) with the colours divided by the alpha in the last channel, which they were multiplied by."""
+    floating = pixels.dtype.kind == "f"
+    highest = 1.0 if floating else float(np.iinfo(pixels.dtype).max)
+    alpha = np.maximum(pixels[..., -1:].astype(np.float32), highest / 65535 if floating else 1)
+    colours = (pixels[..., :-1] * (highest / alpha)).clip(0, highest) + (0 if floating else 0.5)
+    return np.concatenate([colours.astype(pixels.dtype), pixels[..., -1:]], axis=2)
 
 
 def fill_transparent(colour: Pixels, alpha: Pixels) -> Pixels:

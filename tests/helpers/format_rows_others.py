@@ -94,6 +94,16 @@ def _() -> None:
     loses("mask", pages(0, 4))
 
 
+@row("TIFF", "channels beyond colour and alpha")
+def _() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for dtype in (np.uint8, np.uint16):
+        out = io.BytesIO()
+        tifffile.imwrite(out, np.dstack([PIXELS, PIXELS[..., 0]]).astype(dtype), photometric="rgb", extrasamples=[0])
+        assert np.array_equal(decode(out.getvalue()).pixels, PIXELS)
+        loses("extra channels", out.getvalue())
+
+
 @row("TIFF", "several pages")
 def _() -> None:
     refused(pages(0, 0), "holds 2 pages; split it")
@@ -241,6 +251,9 @@ def _() -> None:
         assert decode(encode(picture, ".jpg")).pixels.shape == (8, 8, 3)
         assert "alpha" not in " ".join(fitted(picture, ".jpg").lost)
     assert decode(encode(Picture(np.full((8, 8, 2), 255, np.uint8)), ".jpg")).pixels.shape == (8, 8, 1)
+    out = io.BytesIO()
+    Image.new("P", (8, 8), 3).save(out, "PNG", transparency=7)  # of a palette, and not used
+    assert decode(encode(decode(out.getvalue()), ".jpg")).pixels.shape == (8, 8, 3)
 
 
 @row("JPEG", "alpha")

@@ -175,6 +175,11 @@ def _() -> None:
     loses("further pictures", saved("MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:8, :8])]))
 
 
+@row("JPEG", "no end marker")
+def _() -> None:
+    refused(saved("JPEG")[:-2], "truncated")
+
+
 @row("JPEG", "CMYK")
 def _() -> None:
     out = io.BytesIO()
