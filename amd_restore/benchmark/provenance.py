@@ -23,7 +23,7 @@ _PACKAGES = (*MEASURING, "numpy", "opencv-python", "opencv-python-headless", "di
 _METRIC_CODE = ("lpips_net.py", "maps.py", "dists_net.py", "efficientnet.py", "brisque.py", "scene_statistics.py")
 # what decides a result; the tables' layout does not
 _CODE = (
-    *("archs", "backends", "checkpoint", "diffusion", "image_io", "inference", "postprocess"),
+    *("archs", "backends", "diffusion", "image_io", "inference", "postprocess", "weights"),
     *("pipeline.py", "precision.py"),
 )
 _OWN_CODE = ("images.py", "methods.py", "metrics.py", "evaluate.py")

@@ -23,7 +23,7 @@ from amd_restore.options.fields import build, defaults
 from amd_restore.options.run import dataset_arguments, takes_dictionary
 from amd_restore.registry import import_basicsr  # mends and imports BasicSR: stands before it
 
-from basicsr.utils import tensor2img  # isort: skip
+from basicsr.utils import get_root_logger, tensor2img  # isort: skip
 
 
 def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
@@ -65,6 +65,12 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"datasets.{phase}: {block['type']}: {type(error).__name__}: {reason}") from error
     vars(dataset).setdefault("opt", block)  # its name is read from there; BasicSR's classes have all in it
+    left_out = getattr(dataset, "left_out", ())
+    if left_out:
+        count = f"{len(left_out)} of {len(left_out) + len(dataset)} files"
+        get_root_logger().warning(f"datasets.{phase}: {count} are left out{_named(': ', left_out)}")
+    if phase != "train":
+        try_metrics(opt.get("val") or {}, phase, item)
     return dataset
 
 
@@ -83,15 +89,13 @@ def _named(label: str, files: Sequence[str]) -> str:
     return f"{label}{', '.join(files[:3])}{' ...' if len(files) > 3 else ''}" if files else ""
 
 
-def try_metrics(opt: Mapping[str, Any], phase: str, dataset: Any) -> None:
-    """Measure the first clean image of a validation against itself: metrics fail on images too small for them.
+def try_metrics(val: Mapping[str, Any], phase: str, item: Mapping[str, Any]) -> None:
+    """Measure a clean image of a validation against itself: metrics fail on images too small for them.
 
     Raises:
         AMDRestoreError: one of ``val.metrics`` fails; names it and the image.
     """
-    val = opt.get("val") or {}
     check_metrics(val)
-    item = dataset[0]
     image = tensor2img([item["gt"]])
     for name, options in (val.get("metrics") or {}).items():
         try:
@@ -119,12 +123,7 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
     total_iters = int(opt["train"]["total_iter"])
     for phase, options in opt["datasets"].items():
         dataset = build_dataset(opt, phase)
-        left_out = getattr(dataset, "left_out", ())
-        if left_out:
-            count = f"{len(left_out)} of {len(left_out) + len(dataset)} files"
-            logger.warning(f"datasets.{phase}: {count} are left out{_named(': ', left_out)}")
         if phase != "train":
-            try_metrics(opt, phase, dataset)
             val_loaders.append(torch.utils.data.DataLoader(dataset, batch_size=1))
             continue
         batch = images_of_process(opt)

@@ -100,6 +100,12 @@ def test_gray_is_read_as_rgb(tmp_path: Path) -> None:
     assert image.shape == (64, 96, 3) and np.array_equal(image[..., 0], image[..., 2])
 
 
+def test_hidden_files_are_no_images(gt_folder: Path) -> None:
+    whole = len(TestSet("x", DatasetOptions(gt=str(gt_folder)), 4))
+    (gt_folder / "._img_0.png").write_bytes(b"\0\5\26\7")
+    assert len(TestSet("x", DatasetOptions(gt=str(gt_folder)), 4)) == whole
+
+
 def test_test_set_errors(gt_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AMDRestoreError, match="no such folder"):
         TestSet("x", DatasetOptions(gt=str(tmp_path / "none")), 4)

@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_ready_made_crops_are_all_kept(folder: Path) -> None:
+    (folder / "text" / "._0.png").write_bytes(b"\0\5\26\7")  # of a file system, no image
     out = folder / "crops.npy"
     options = ["--input", str(folder / "photos"), "--size", "64", "--step", "64", "--drop", "0.34", "--out", str(out)]
     assert pack_crops.main([*options, "--whole", str(folder / "text")]) == 0

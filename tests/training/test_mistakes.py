@@ -213,6 +213,21 @@ def test_what_cannot_be_used_is_left_out_with_a_count(tmp_path: Path, starts: St
     assert "datasets.val_2: 1 of 2 files are left out: ._0.png (hidden)" in said and "psnr@1" in said
 
 
+def test_the_test_command_looks_at_its_data_too(tmp_path: Path, starts: StartWeights) -> None:
+    options = miniature(tmp_path, starts)
+    (tmp_path / "val" / "._0.png").write_bytes(b"\0\5\26\7")
+    result = run_training(options, tmp_path, script="test.py")
+    said = result.stdout + result.stderr
+    assert result.returncode == 0 and "datasets.val: 1 of 3 files are left out: ._0.png (hidden)" in said, said
+    assert "datasets.train" not in said
+    metric_of_large_images(options, tmp_path)
+    result = run_training(options, tmp_path, script="test.py")
+    assert result.returncode == 2 and "val.metrics.niqe: fails on an image of datasets.val" in result.stderr
+    del options["datasets"]["val"]
+    result = run_training(options, tmp_path, script="test.py")
+    assert result.returncode == 2 and "datasets: only 'train'; a test needs one named val or test" in result.stderr
+
+
 def test_pairs_go_by_name(tmp_path: Path) -> None:
     names = ("1", "2", "10")
     roots = write_pairs(tmp_path, {f"{name}.png": 32 for name in names}, {})
