@@ -263,7 +263,9 @@ class RestorationPipeline:
         with memory_errors():
             planes = Planes(image, self.codec.lq_patch)
         shape = planes.height * self.scale, planes.width * self.scale, planes.channels
-        kept = planes.colour.nbytes + (0 if streamed else math.prod(shape) * image.dtype.itemsize)
+        kept = image.nbytes + (0 if streamed else math.prod(shape) * image.dtype.itemsize)
+        if not np.may_share_memory(planes.colour, image):  # padded, or filled where it is transparent
+            kept += planes.colour.nbytes
         source = Source(planes.window, 1, planes.height, planes.width, kept, CPU)
         bands = restore_rows(self.restorer, source, tile_options)
         return planes.bands(bands, self.codec.upsample, self.scale), shape

@@ -9,7 +9,7 @@ What becomes of each part of a file is listed in docs/formats.md; ``Picture.lost
 
 from __future__ import annotations
 
-from amd_restore.image_io.decoding import decode, read_bytes, read_image, suffix_of
+from amd_restore.image_io.decoding import decode, read_bytes, read_image, read_shape, suffix_of
 from amd_restore.image_io.encoding import encode, is_streamed, write_image
 from amd_restore.image_io.fitting import check_side, fitted
 from amd_restore.image_io.formats import FRAME_SUFFIXES, READABLE_SUFFIXES, SUFFIXES
@@ -35,6 +35,7 @@ __all__ = [
     "read_bytes",
     "read_frames",
     "read_image",
+    "read_shape",
     "suffix_of",
     "write_frames",
     "write_image",

@@ -25,6 +25,7 @@ from amd_restore.image_io.signals import Signal
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF")
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names for what is hardly another format
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
+_STRIP = 256  # rows
 _PILLOW = threading.Lock()  # its limit on pixels is one for the whole process
 
 
@@ -110,6 +111,18 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
     kinds = [*lost, *png.lost, *lost_of(image)]
     pixels = upright(pixels, metadata.orientation)
     return Picture(pixels, icc, metadata.exif, metadata.dpi, signal, tuple(dict.fromkeys(kinds)))
+
+
+def read_shape(path: str | Path) -> tuple[int, int, int, int] | None:
+    """Height, width, channels and bytes of a value by the header of a file; None where that is not known."""
+    try:
+        with _PILLOW, warnings.catch_warnings(), Image.open(path, formats=READABLE) as image:
+            warnings.simplefilter("ignore")
+            channels = {"1": 1, "P": 4, "I": 1, "F": 1, "I;16": 1}.get(image.mode) or len(image.getbands())
+            deep = image.mode[0] in "IF" or (image.format == "PNG" and "16" in str(image.tile))
+            return image.height, image.width, channels, 2 if deep else 1
+    except Exception:  # as in open_header; reading it will say why
+        return None
 
 
 def suffix_of(data: bytes) -> str | None:
@@ -210,10 +223,20 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:
             mode = "LA" if image.mode in ("1", "L", "La") else "RGBA"
         else:
             mode = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA"}.get(image.mode, "RGB")
-        pixels = np.atleast_3d(np.array(image.convert(mode)))
+        pixels = _array(image, mode)
         if image.format == "BMP" and mode == "RGBA" and not pixels[..., 3].any():
             pixels = pixels[..., :3]  # written by programs that leave alpha alone; viewers show the colours
     return pixels, colour.kept_profile(profile, pixels.shape[2])
+
+
+def _array(image: Image.Image, mode: str) -> Pixels:
+    """Pixels of ``image`` in ``mode``, (H, W, C), in strips: Pillow makes three copies of what it converts."""
+    width, height = image.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = image.crop((0, top, width, min(top + _STRIP, height)))
+        pixels[top : top + _STRIP] = np.atleast_3d(np.asarray(strip.convert(mode)))
+    return pixels
 
 
 def _from_12_bits(pixels: Pixels, photometric: int | None) -> Pixels:

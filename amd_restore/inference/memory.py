@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -86,6 +86,11 @@ def share_memory(processes: int) -> None:
     _processes = max(1, processes)
 
 
+def free_share(device: torch.device, fixed: float = 0) -> float:
+    """Bytes that this process may take of what is free, besides ``fixed`` ones."""
+    return SHARE / _processes * (available_memory(device) - fixed)
+
+
 def plan_tile(job: Workload, device: torch.device, max_memory: float | None, resident: int) -> tuple[int, int]:
     """Tiles for ``job`` within a limit.
 
@@ -105,17 +110,64 @@ def plan_tile(job: Workload, device: torch.device, max_memory: float | None, res
     if has_own_memory(device):
         job, resident = dataclasses.replace(job, fixed=0), 0
     if max_memory is None:
-        return choose_tile(job, max(SHARE / _processes * (available_memory(device) - job.fixed), _FLOOR) + job.fixed)
-    needed = resident + job.peak(_SIDES[-1], _SIDES[-1])
-    if needed > max_memory:
-        advice = "raise max_memory"
-        if job.fixed > job.height * job.width * job.scale**2:
-            advice += ", or write a PNG or TIFF file, which is streamed"
-        raise AMDRestoreError(
-            f"{max_memory / MIB:.0f} MiB of memory are too little for an input of {job.width}x{job.height} pixels, "
-            f"which needs {needed / MIB:.0f} MiB; {advice}"
-        )
+        return choose_tile(job, max(free_share(device, job.fixed), _FLOOR) + job.fixed)
+    whole = job.fixed > job.height * job.width * job.scale**2
+    check_limit(max_memory, resident + job.peak(_SIDES[-1], _SIDES[-1]), (job.height, job.width), whole)
     return choose_tile(job, max_memory - resident)
+
+
+def check_limit(limit: float, needed: float, size: tuple[int, int], whole: bool, free: bool = False) -> None:
+    """Refuse what does not fit.
+
+    Args:
+        limit: bytes that may be taken.
+        needed: bytes that will be.
+        size: (height, width) of the input.
+        whole: whether the output is kept in memory as a whole.
+        free: whether ``limit`` is what is free, and not a limit that somebody set.
+
+    Raises:
+        AMDRestoreError: says how much is needed.
+    """
+    if needed <= limit:
+        return
+    advice = "close other programs" if free else "raise max_memory"
+    if whole:
+        advice += ", ask for a smaller output, or write a PNG or TIFF file, which is streamed"
+    raise AMDRestoreError(
+        f"{limit / MIB:.0f} MiB of {'free ' * free}memory are too little for an input of {size[1]}x{size[0]} pixels, "
+        f"which needs {needed / MIB:.0f} MiB; {advice}"
+    )
+
+
+class Account:
+    """Who holds how much of the memory for pictures; safe to use from several threads.
+
+    Args:
+        room: bytes for all.
+    """
+
+    def __init__(self, room: float) -> None:
+        self.room = room
+        self._held: dict[Hashable, float] = {}
+        self._lock = threading.Lock()
+
+    def hold(self, owner: Hashable, size: float) -> None:
+        """``owner`` takes ``size`` bytes from now on; 0 when it is done."""
+        with self._lock:
+            if size:
+                self._held[owner] = size
+            else:
+                self._held.pop(owner, None)
+
+    def held(self, without: Collection[Hashable] = ()) -> float:
+        """What all take, those in ``without`` not counted."""
+        with self._lock:
+            return sum(size for owner, size in self._held.items() if owner not in without)
+
+    def fits(self, size: float, share: float = 1.0) -> bool:
+        """Whether ``size`` bytes fit into this share of the room, beside what is held."""
+        return self.held() + size <= share * self.room
 
 
 def choose_tile(job: Workload, budget: float) -> tuple[int, int]:

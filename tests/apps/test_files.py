@@ -17,10 +17,12 @@ from tiny_model import save_tiny
 
 from amd_restore.apps.cli import main
 from amd_restore.apps.files.engine import Engine
+from amd_restore.apps.files.needs import Need
 from amd_restore.apps.files.plan import Job, plan_jobs
 from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
 from amd_restore.image_io import Picture, write_image
+from amd_restore.inference.memory import Account
 from amd_restore.pipeline import RestorationPipeline
 
 KILLS = 20
@@ -211,6 +213,10 @@ class SlowRestorer(Restorer):
     def __init__(self) -> None:
         self.spans: dict[str, list[tuple[float, float]]] = {"read": [], "restore": [], "write": []}
         self.lock = threading.Lock()
+        self.account = Account(100)
+
+    def need(self, job: Job) -> Need:
+        return Need(1, 1, 1)
 
     def stage(self, name: str) -> None:
         start = time.perf_counter()

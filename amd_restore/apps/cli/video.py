@@ -89,7 +89,7 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
     import hashlib
 
     from amd_restore.apps.cli.parser import settings_of
-    from amd_restore.apps.files.work import Work
+    from amd_restore.apps.files.work import Work, shape_of
     from amd_restore.weights import DEFAULT_MODEL, resolve_weights
 
     weights = resolve_weights(options.model or DEFAULT_MODEL)
@@ -98,6 +98,9 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
     note(work.advice)
 
     def restore(frame: Frame) -> Frame:
+        need = work.need(shape_of(frame))
+        work.check_memory(need, frame.shape[:2])
+        work.reserve(need.beside)
         # Always sample 0: fresh noise would flicker.
         return work.resized(work.one(frame, 0, None), frame)
 

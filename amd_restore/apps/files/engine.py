@@ -64,13 +64,21 @@ class Engine:
     ) -> Iterator[Outcome]:
         chunks = [jobs[i : i + self.batch] for i in range(0, len(jobs), self.batch)]
         ahead: deque[tuple[list[Job], list[Future[Source]]]] = deque()
-        position = 0
+        position, account = 0, self.restorer.account
         while position < len(chunks) or ahead:
             while position < len(chunks) and len(ahead) < max(1, self.workers // self.batch) + 1:
                 chunk = list(chunks[position])
-                position += 1
                 missing = [job for job in chunk if job not in kept and (overwrite or not is_done(job.target))]
+                needs = [self.restorer.need(job).most for job in chunk] if missing else []
+                # Half of the room is for the picture that is restored: small tiles are slow.
+                if ahead and not account.fits(sum(needs), 0.5):
+                    break
+                while written and not account.fits(sum(needs)):
+                    yield written.popleft().result()
+                position += 1
                 yield from (Outcome(job, "skipped") for job in chunk if job not in missing)
+                for job, need in zip(chunk, needs, strict=False):
+                    account.hold(job, need)
                 if missing:
                     # The whole chunk is read: the others belong to the batch, even if their outputs are there.
                     ahead.append((missing, [readers.submit(self.restorer.read, job) for job in chunk]))
@@ -88,26 +96,33 @@ class Engine:
         writers: ThreadPoolExecutor,
         written: deque[Future[Outcome]],
     ) -> Iterator[Outcome]:
-        sources = []
+        sources, account = [], self.restorer.account
         for future in reading:
             source = future.result()
             if source.failure is None:
                 sources.append(source)
-            elif source.job in missing:
+                continue
+            account.hold(source.job, 0)
+            if source.job in missing:
                 yield source.failure
         for group in self.restorer.groups(sources):
             wanted = [source for source in group if source.job in missing]
             if not wanted:
+                self._release(group)
                 continue
             start = time.perf_counter()
             try:
                 results = self.restorer.restore(group, self._tiles(group))
             except Exception as error:  # a bug of ours must not cost the other pictures; it is reported and counted
+                self._release(group)
                 yield from (failed(source.job, error) for source in wanted)
                 continue
             seconds = (time.perf_counter() - start) / len(group)
             for source, result in zip(group, results, strict=True):
-                if source.job in missing:
+                if source.job not in missing:
+                    account.hold(source.job, 0)
+                else:
+                    account.hold(source.job, self.restorer.need(source.job).writing)
                     written.append(writers.submit(self._write, source, result, seconds))
 
     def _write(self, source: Source, result: Callable[[], tuple[int, int]], seconds: float) -> Outcome:
@@ -116,11 +131,17 @@ class Engine:
             size = result()
         except Exception as error:  # as above
             return failed(source.job, error)
+        finally:
+            self.restorer.account.hold(source.job, 0)
         seconds += source.seconds + time.perf_counter() - start
         lost = source.lost
         if source.frames is not None:
             lost += tuple(f"{what} of an animation" for what in self.restorer.settings.extras)
         return Outcome(source.job, "restored", seconds=seconds, size=source.size, restored_size=size, lost=lost)
+
+    def _release(self, group: Sequence[Source]) -> None:
+        for source in group:
+            self.restorer.account.hold(source.job, 0)
 
     def _tiles(self, group: Sequence[Source]) -> Callable[[int, int], None] | None:
         progress, job = self.progress, group[0].job

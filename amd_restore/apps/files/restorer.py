@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +11,11 @@ from itertools import groupby
 
 import numpy as np
 
+from amd_restore.apps.files.needs import Need
 from amd_restore.apps.files.outcome import Outcome, failed
 from amd_restore.apps.files.plan import Job, check_name, is_image_name
 from amd_restore.apps.files.settings import Settings
-from amd_restore.apps.files.work import Work
+from amd_restore.apps.files.work import Work, shape_of
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import (
     DEFAULT_MAX_PIXELS,
@@ -26,11 +29,14 @@ from amd_restore.image_io import (
     frames_of,
     is_streamed,
     read_bytes,
+    read_shape,
     write_frames,
     write_image,
 )
+from amd_restore.inference.memory import Account
 
 STREAM_PIXELS = 16_000_000  # output pixels from which on rows are written as they come
+_UNKNOWN = 50  # bytes of memory per byte of a file whose header does not tell
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Restorer:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.work = Work(settings)
+        self.account = Account(self.work.room)
         self._max_pixels = DEFAULT_MAX_PIXELS if settings.max_pixels is None else settings.max_pixels
 
     @property
@@ -86,12 +93,27 @@ class Restorer:
         """What the user should know about the settings, if anything."""
         return self.work.advice
 
+    def need(self, job: Job) -> Need:
+        """Memory that ``job`` will take, as far as the header of its file tells; nothing without a file."""
+        if not job.source.is_file():
+            return Need(0)
+        size, shape = job.source.stat().st_size, read_shape(job.source)
+        if shape is None:
+            return Need(_UNKNOWN * size)
+        need = self._need(job, shape)
+        return dataclasses.replace(need, reading=need.reading + size)
+
+    def _need(self, job: Job, shape: tuple[int, int, int, int]) -> Need:
+        return self.work.need(shape, self._streams(job, shape[0] * shape[1]), job.target.suffix)
+
     def read(self, job: Job) -> Source:
         """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
         start = time.perf_counter()
         try:
             for what in (job.target, *(job.beside(extra) for extra in self.settings.extras)):
                 check_name(what)
+            if (shape := read_shape(job.source)) is not None:
+                self.work.check_memory(self._need(job, shape), shape[:2])
             data = read_bytes(job.source)
             frames = self._frames(data)
             if frames is not None:
@@ -108,7 +130,7 @@ class Restorer:
         def key(item: tuple[int, Source]) -> tuple[object, ...]:
             index, source = item
             picture = source.picture
-            together = picture is not None and self.work.plain and not self._streams(source.job, picture)
+            together = picture is not None and self.work.plain and not self._streams(source.job, _area(picture))
             if not together or picture is None or picture.pixels.dtype != np.uint8 or picture.pixels.shape[2] != 3:
                 return (index,)
             return picture.pixels.shape
@@ -122,6 +144,12 @@ class Restorer:
             AMDRestoreError: see :meth:`RestorationPipeline.restore_image`.
         """
         pictures = [source.picture for source in group if source.picture is not None]
+        held = self.account.held(without=[source.job for source in group])
+        for source, picture in zip(group, pictures, strict=False):  # an animation has none
+            need = self._need(source.job, shape_of(picture.pixels))
+            self.work.check_memory(need, _size(picture))
+            held += need.beside
+        self.work.reserve(held)
         if len(group) > 1:
             restored = self.work.batch([picture.pixels for picture in pictures], progress)
             return [
@@ -132,7 +160,7 @@ class Restorer:
         if source.frames is not None:
             return [self._animation(source.job, source.frames, progress)]
         picture = pictures[0]
-        if self._streams(source.job, picture):
+        if self._streams(source.job, _area(picture)):
             size = self.work.stream(source.job.target, picture, progress)
             return [lambda: size]
         job, samples = source.job, []
@@ -149,6 +177,9 @@ class Restorer:
             AMDRestoreError: no picture that can be read, or one that the format of ``suffix`` cannot hold.
         """
         picture = self._fitted(decode(data, self._max_pixels), suffix)
+        need = self.work.need(shape_of(picture.pixels), suffix=suffix)
+        self.work.check_memory(need, _size(picture))
+        self.work.reserve(need.beside)
         restored = self.work.resized(self.work.one(picture.pixels, 0, None), picture.pixels)
         return encode(picture.with_pixels(restored), suffix, self.settings.quality)
 
@@ -164,8 +195,8 @@ class Restorer:
         """What the output can hold is known now, and need not be found out after the work."""
         return fitted(picture, suffix, self.work.output_size(*picture.pixels.shape[:2]))
 
-    def _streams(self, job: Job, picture: Picture) -> bool:
-        pixels = picture.pixels.shape[0] * picture.pixels.shape[1] * self.work.pipeline.scale**2
+    def _streams(self, job: Job, pixels: int) -> bool:
+        pixels *= self.work.pipeline.scale**2
         return self.work.plain and pixels >= STREAM_PIXELS and is_streamed(job.target) and not self.settings.compare
 
     def _animation(self, job: Job, frames: Frames, progress: Callable[[int, int], None] | None) -> Finish:
@@ -214,3 +245,7 @@ class Restorer:
 def _size(picture: Picture) -> tuple[int, int]:
     height, width = picture.pixels.shape[:2]
     return height, width
+
+
+def _area(picture: Picture) -> int:
+    return math.prod(_size(picture))

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amd_restore.apps.files.needs import Need, need_of
 from amd_restore.apps.files.settings import Settings
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture
 from amd_restore.image_io.sizing import output_size, resize
+from amd_restore.inference import memory
 from amd_restore.inference.post import Chain
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import (
@@ -29,6 +31,7 @@ from amd_restore.weights import DEFAULT_MODEL
 
 Pixels = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None] | None
+_CPU = torch.device("cpu")
 UNCERTAINTY_SAMPLES = 8  # where --n-samples asks for fewer
 
 
@@ -56,6 +59,7 @@ class Work:
                 f"--consistency: the inputs of {name} were not only scaled down ({degradation or 'unknown'}),"
                 " so its outputs need not scale down to them; use --model x4-classical, or --color-fix or --fidelity"
             )
+        self._resident = self.pipeline.restorer.resident
         colour = [WaveletFix(scale)] if settings.color_fix == "wavelet" else []
         self._consistency = [Consistency(scale)] if settings.consistency else []
         self._post = Chain([*colour, *self._consistency]) if colour or self._consistency else None
@@ -75,6 +79,36 @@ class Work:
         wanted = self.settings
         resized = wanted.outscale is not None or wanted.width is not None or wanted.max_side is not None
         return wanted.n_samples == 1 and not (wanted.uncertainty or resized or wanted.color_fix == "adain")
+
+    @property
+    def room(self) -> float:
+        """Bytes for pictures and tiles, beside what the process has without them."""
+        return memory.free_share(_CPU) if self._limit is None else self._limit - self._resident
+
+    @property
+    def _limit(self) -> int | None:
+        """Limit of the process; one for a device with memory of its own is no affair of pictures."""
+        return None if memory.has_own_memory(self.pipeline.device) else self.settings.max_memory
+
+    def check_memory(self, need: Need, size: tuple[int, int]) -> None:
+        """Refuse a picture of this (height, width) that cannot fit, before any work.
+
+        Raises:
+            AMDRestoreError: says how much it needs.
+        """
+        whole = need.writing > 0
+        if self._limit is not None:
+            memory.check_limit(self._limit, self._resident + need.most, size, whole)
+        else:
+            memory.check_limit(memory.available_memory(_CPU), need.most, size, whole, free=True)
+
+    def reserve(self, held: float) -> None:
+        """Let the pipeline plan its tiles within what ``held`` bytes leave."""
+        self.pipeline.restorer.resident = self._resident + round(held)
+
+    def need(self, shape: tuple[int, int, int, int], streamed: bool = False, suffix: str = "") -> Need:
+        """Memory that a picture of this height, width, channels and bytes of a value takes, see :func:`need_of`."""
+        return need_of(shape, streamed, suffix, self.pipeline.scale, self.settings)
 
     def one(self, pixels: Pixels, number: int, progress: Progress) -> Pixels:
         """Sample ``number`` of a picture, (H, W, C) -> (scale H, scale W, C) of the same dtype."""
@@ -148,6 +182,12 @@ class Work:
             "post": self._post,
             "progress": progress,
         }
+
+
+def shape_of(pixels: Pixels) -> tuple[int, int, int, int]:
+    """Height, width, channels, and bytes of a value."""
+    height, width, channels = np.atleast_3d(pixels).shape
+    return height, width, channels, pixels.itemsize
 
 
 def _floating(pixels: Pixels) -> Pixels:
