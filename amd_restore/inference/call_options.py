@@ -86,11 +86,11 @@ class CallOptions:
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.num_steps is not None and _whole("the number of steps", self.num_steps) < 1:
+        if self.num_steps is not None and whole_number("the number of steps", self.num_steps) < 1:
             raise AMDRestoreError(f"the number of steps must be at least 1, got {self.num_steps}")
-        if self.tile is not None and _whole("tile", self.tile) < 0:
+        if self.tile is not None and whole_number("tile", self.tile) < 0:
             raise AMDRestoreError(f"tile must be 0 (none) or a number of pixels, got {self.tile}")
-        if self.halo is not None and _whole("halo", self.halo) < 0:
+        if self.halo is not None and whole_number("halo", self.halo) < 0:
             raise AMDRestoreError(f"halo must not be negative, got {self.halo}")
         if self.max_memory is not None and not (isinstance(self.max_memory, Real) and self.max_memory > 0):
             raise AMDRestoreError(f"max_memory must be a number of bytes, as 2**30, got {self.max_memory!r}")
@@ -113,15 +113,19 @@ def _seeds(seed: Any, count: int) -> tuple[int, ...]:
     if isinstance(seed, Tensor | np.ndarray) and seed.ndim == 1:
         seed = seed.tolist()
     if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):
-        first = _whole("seed", seed)
+        first = whole_number("seed", seed)
         return tuple(range(first, first + count))
     if len(seed) != count:
         raise AMDRestoreError(f"{len(seed)} seeds were given for {count} images")
-    return tuple(_whole("seed", one) for one in seed)
+    return tuple(whole_number("seed", one) for one in seed)
 
 
-def _whole(name: str, value: Any) -> int:
-    """``value`` as an int; numbers of NumPy and torch are taken, floats and bools are not."""
+def whole_number(name: str, value: Any) -> int:
+    """``value`` as an int, from Python, NumPy or torch; floats and bools are refused.
+
+    Raises:
+        AMDRestoreError: it is none; calls it ``name``.
+    """
     floating = isinstance(value, Tensor) and value.dtype.is_floating_point
     if not floating and not isinstance(value, bool | torch.Generator):
         with contextlib.suppress(TypeError, ValueError):

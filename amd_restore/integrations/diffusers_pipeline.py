@@ -20,6 +20,7 @@ from torch import Tensor
 
 from amd_restore.diffusion import Denoiser, Draw, cell_sized, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
+from amd_restore.inference.call_options import whole_number
 from amd_restore.integrations.diffusers_images import ImageInput, to_batch
 from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
 from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
@@ -171,7 +172,8 @@ class AMDRestorePipeline(DiffusionPipeline):
             return x_t
 
         denoiser = Denoiser(self.network, self.scheduler.process, self.scheduler.config["prediction_type"])
-        recipe = self.network.header.recipe(num_inference_steps)
+        steps = None if num_inference_steps is None else whole_number("num_inference_steps", num_inference_steps)
+        recipe = self.network.header.recipe(steps)
         clean = restore_latent(denoiser, self.codec, padded, draw, recipe, sample)
         if output_type == "latent":
             images: Any = clean
@@ -202,6 +204,13 @@ class AMDRestorePipeline(DiffusionPipeline):
     ) -> None:
         if output_type not in OUTPUT_TYPES:
             raise AMDRestoreError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
+        if seed is not None:
+            whole_number("seed", seed)
+        several = generator if isinstance(generator, list) else [generator]
+        if generator is not None and not all(isinstance(one, torch.Generator) for one in several):
+            raise AMDRestoreError(f"generator must be a torch.Generator or a list of them, not {generator!r}")
+        if latents is not None and not isinstance(latents, Tensor):
+            raise AMDRestoreError(f"latents must be a tensor, not {type(latents).__name__}")
         if seed is not None and (generator is not None or latents is not None):
             raise AMDRestoreError("seed already names the noise; leave out generator and latents, or seed")
         if isinstance(generator, list) and len(generator) != len(lq):

@@ -68,7 +68,15 @@ class FewStepRestorer(nn.Module):
 
         Large pictures are tiled inside, for the noise depends on the position in the whole picture. Only the
         network runs in the dtype of its weights.
+
+        Raises:
+            AMDRestoreError: the call is traced, for ONNX or TorchScript: the noise of one size would be kept for all.
         """
+        if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+            raise AMDRestoreError(
+                f"{self.header.name} cannot be traced: its noise depends on the place in the image; "
+                "'amd-restore export' writes the network as ONNX, and the noise stays outside"
+            )
         weight = next(self.net.parameters())
         if self._pipeline is None or self._pipeline.device != weight.device:  # kept, for it measures memory once
             self._pipeline = RestorationPipeline(self.header, self.net, weight.device, torch.float32)

@@ -224,6 +224,12 @@ LQ = torch.full((1, 3, 8, 8), 0.5)
         (LQ, {"output_type": "jpg"}, "output_type must be one of"),
         (LQ, {"seed": 0, "generator": torch.Generator()}, "seed already names"),
         (LQ, {"generator": [torch.Generator()] * 2}, "a list of 2 for a batch of 1"),
+        (LQ, {"seed": [1, 2]}, r"seed must be a whole number, got \[1, 2\]"),
+        (LQ, {"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        (LQ, {"generator": 5}, "generator must be a torch.Generator or a list of them, not 5"),
+        (LQ, {"generator": [5]}, "generator must be a torch.Generator or a list of them"),
+        (LQ, {"num_inference_steps": 1.0}, "num_inference_steps must be a whole number, got 1.0"),
+        (LQ, {"latents": [0.0]}, "latents must be a tensor, not list"),
         (LQ, {"latents": torch.zeros(1, 48, 8, 9)}, r"\(1, 48, 8, 8\) is needed"),
         (LQ, {"callback_on_step_end_tensor_inputs": ["x"]}, "there is: latents"),
     ],
@@ -329,6 +335,17 @@ def test_spandrels_own_loader_knows_the_released_weights(spandrel: Any, photogra
         result = model.to(dtype)(photograph.to(dtype))
         assert result.dtype == dtype
         assert (result.float() - expected).abs().max() * 255 < bound
+
+
+def test_tracing_a_descriptor_says_what_to_do(spandrel: Any, weights: Path, tmp_path: Path) -> None:
+    from amd_restore.integrations.spandrel_descriptor import load
+
+    model, lq = load(weights).model, (torch.rand(1, 3, 8, 8),)
+    with pytest.raises(AMDRestoreError, match="cannot be traced: .* 'amd-restore export' writes the network as ONNX"):
+        torch.onnx.export(model, lq, str(tmp_path / "tiny.onnx"), dynamo=False)
+    with pytest.raises(AMDRestoreError, match="cannot be traced"):
+        torch.jit.trace(model, lq)
+    assert model(*lq).shape == (1, 3, 32, 32)
 
 
 def test_spandrel_loads_any_weights_with_their_header(spandrel: Any, weights: Path, photograph: torch.Tensor) -> None:

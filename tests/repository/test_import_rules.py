@@ -52,7 +52,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "postprocess": {"image_io"},
         "backends": {"precision", "weights", "diffusion", "archs", "image_io"},
         "pipeline": {"precision", "weights", "diffusion", "image_io", "inference", "backends"},
-        "integrations": {"compat", "weights", "diffusion", "pipeline"},
+        "integrations": {"compat", "weights", "diffusion", "inference", "pipeline"},
     },
     "training": {
         "training": {"registry", "options", "data", "models"},
