@@ -56,7 +56,7 @@ def cleaned(data: bytes) -> Cleaned:
 
 
 def _keeps(found: Cleaned, name: bytes, data: bytes, start: int, end: int) -> bool:
-    """Whether Pillow is to see a chunk that may be skipped."""
+    """Whether a chunk that may be skipped stays in the file for Pillow."""
     body = data[start:end]
     if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(data[end : end + _TAIL], "big"):
         found.lost.append(f"damaged {name.decode('latin-1')}")

@@ -26,7 +26,7 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
 
     CMYK with a profile is converted through it (relative colorimetric, black point compensated, as photo editors
     do) and then carries sRGB. CMYK without a usable one is converted by the plain formula and carries none, since
-    nobody knows what its inks looked like.
+    the colours of its inks are unknown.
     """
     target = ImageCms.createProfile("sRGB")
     try:

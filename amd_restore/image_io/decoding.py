@@ -30,7 +30,7 @@ _PILLOW = threading.Lock()  # its limit on pixels is one for the whole process
 
 
 class _UnknownError(AMDRestoreError):
-    """Pillow does not know what it is."""
+    """Pillow does not recognise the file."""
 
 
 def read_image(path: str | Path, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
@@ -158,7 +158,7 @@ def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
 
 
 def _decode_deep_tiff(data: bytes, max_pixels: int | None, lost: list[str]) -> Picture:
-    """A TIFF of more than 8 bits, whose pixels Pillow cannot show, and sometimes not even its tags."""
+    """A TIFF of more than 8 bits, whose pixels Pillow does not decode, and sometimes not even its tags."""
     tags = deep.read_tags(data)
     if not {deep.WIDTH, deep.HEIGHT} <= set(tags):
         raise _UnknownError(NO_IMAGE)
@@ -208,7 +208,7 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:
             pixels = _from_12_bits(pixels, image.tag_v2.get(deep.PHOTOMETRIC))  # type: ignore[attr-defined]  # a TIFF
         pixels = _with_key(pixels, key)
     elif image.format == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
-        gray_alpha = data[25] == 4  # which Pillow shows as RGBA
+        gray_alpha = data[25] == 4  # which Pillow decodes as RGBA
         pixels = deep.decode_cv2(data, 2 if gray_alpha else len(image.mode))
         pixels = _with_key(pixels, key)
     elif image.format == "AVIF" and (deeper := deep.decode_deep_avif(data, len(image.mode))) is not None:

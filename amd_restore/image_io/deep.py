@@ -1,4 +1,4 @@
-"""More than 8 bits per channel, which Pillow shows as 8 or not at all: 16-bit PNG and TIFF, float TIFF."""
+"""More than 8 bits per channel, which Pillow decodes as 8 or not at all: 16-bit PNG and TIFF, float TIFF."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_big(data: bytes) -> bool:
 
 
 def read_tags(data: bytes) -> Tags:
-    """First directory of a TIFF file, which Pillow need not be able to show.
+    """First directory of a TIFF file, which Pillow need not be able to decode.
 
     On damaged files, whatever Pillow raises.
     """
@@ -120,7 +120,7 @@ def decode_cv2(data: bytes, channels: int) -> Pixels:
         except cv2.error as error:
             raise damaged(MemoryError() if error.code == cv2.Error.StsNoMem else error.err) from error
     if decoded is None:
-        raise damaged("or packed in a way that OpenCV does not know")
+        raise damaged("or packed in a way that OpenCV does not read")
     decoded = np.atleast_3d(decoded)
     order = {1: [0], 2: [0, 3], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
     if decoded.shape[2] <= max(order) or (channels == 1 and decoded.shape[2] > 1):

@@ -1,4 +1,4 @@
-"""Rows of pixels in the portions that a file format wants."""
+"""Rows of pixels in the portions that a file format needs."""
 
 from __future__ import annotations
 

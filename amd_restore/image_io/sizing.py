@@ -1,6 +1,6 @@
 """How large the output becomes, and how it gets there.
 
-A network enlarges by its own scale, once. Any other size is made from that answer: smaller by Lanczos (a = 3) with
+A network enlarges by its own scale, once. Any other size is made from that output: smaller by Lanczos (a = 3) with
 antialiasing, so that nothing flickers or aliases; larger by bicubic interpolation, which rings less and invents
 nothing. Both work on the stored (gamma-encoded) values, as image editors do by default.
 """
@@ -35,7 +35,7 @@ def output_size(
     Args:
         height: of the input.
         width: of the input.
-        scale: of the network, taken where nothing else is asked for.
+        scale: of the network, taken where no other size is given.
         outscale: any positive factor.
         max_side: the longer side becomes this where it would be longer; the other follows.
         out_width: width of the output; the height follows. Not together with ``outscale``.
@@ -84,7 +84,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
         resized = _resize_plane(plane, size)
         if alpha is not None and visible is not None:
             product = _resize_plane(plane * alpha, size)
-            # Where nothing is seen, the product knows no colour; the plain one is as good as any.
+            # Where all is transparent, the product has no colour; the plain one is as good as any.
             resized = np.where(visible > 1e-3, product / np.maximum(visible, 1e-3), resized)
         _store(resized, out[:, :, i])
     return out.reshape(*size, *image.shape[2:])

@@ -98,6 +98,6 @@ def _directory(picture: Picture, dtype: np.dtype[Any], rows: int, sizes: list[in
 def _pack(strip: Pixels) -> bytes:
     if strip.dtype.kind != "f":
         steps = strip.copy()
-        steps[:, 1:] -= strip[:, :-1]  # modulo 256 or 65536, as the predictor wants it
+        steps[:, 1:] -= strip[:, :-1]  # modulo 256 or 65536, as the predictor is defined
         strip = steps
     return zlib.compress(strip.astype(strip.dtype.newbyteorder("<"), copy=False).tobytes(), _LEVEL)

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """What the command line asks of each picture.
+    """The settings that the command line gives for each picture.
 
     Raises:
         AMDRestoreError: options that contradict each other.
@@ -143,7 +143,12 @@ def add_machine(add: Callable[..., Any]) -> None:
     add("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
     add("--max-memory", type=size, metavar="SIZE", help="memory to work in, as 800M or 2G (default: half of the free)")
     add("--tile", type=number(0), metavar="N", help="tile side in input pixels; 0 never tiles (default: automatic)")
-    add("--halo", type=number(0), metavar="N", help="input pixels a tile sees of its neighbours (default: enough)")
+    add(
+        "--halo",
+        type=number(0),
+        metavar="N",
+        help="input pixels around a tile that are restored with it (default: enough)",
+    )
 
 
 def _add_folders(add: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, note, run_comma
 if TYPE_CHECKING:
     from amd_restore.apps.cli.report import Report
 
-# torch is imported when work begins: --help and a mistyped path should answer at once.
+# torch is imported when work begins: --help and the message about a mistyped path should come at once.
 
 STANDARD = Path("-")  # standard input or output
 

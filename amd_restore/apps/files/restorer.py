@@ -72,7 +72,7 @@ class Source:
         return () if self.picture is None else self.picture.lost
 
 
-Finish = Callable[[], tuple[int, int]]  # writes what was restored, answers with its (height, width)
+Finish = Callable[[], tuple[int, int]]  # writes what was restored, returns its (height, width)
 
 
 class Restorer:
@@ -184,7 +184,7 @@ class Restorer:
         return encode(picture.with_pixels(restored), suffix, self.settings.quality)
 
     def _frames(self, data: bytes) -> Frames | None:
-        """The animation that is restored as one; None for all else, which is told by :func:`decode` what it is."""
+        """The animation that is restored as one; None for all else, which :func:`decode` reads or refuses."""
         try:
             frames = frames_of(data, self._max_pixels) if self.settings.frames else None
         except AMDRestoreError:

@@ -1,4 +1,4 @@
-"""Everything a user can ask of one restoration: plain values, fit for other processes and for reports."""
+"""All settings of one restoration: plain values, fit for other processes and for reports."""
 
 from __future__ import annotations
 

@@ -32,14 +32,14 @@ from amd_restore.weights import DEFAULT_MODEL
 Pixels = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None] | None
 _CPU = torch.device("cpu")
-UNCERTAINTY_SAMPLES = 8  # where --n-samples asks for fewer
+UNCERTAINTY_SAMPLES = 8  # where --n-samples is lower
 
 
 class Work:
     """The pipeline with the controls around it.
 
     Args:
-        settings: what is asked for.
+        settings: what is done.
 
     Raises:
         AMDRestoreError: no such weights, device or backend, or settings that do not fit the weights.
@@ -134,12 +134,12 @@ class Work:
         return height * self.pipeline.scale, width * self.pipeline.scale
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the output that the settings ask for."""
+        """(height, width) of the output that the settings say."""
         wanted = self.settings
         return output_size(height, width, self.pipeline.scale, wanted.outscale, wanted.max_side, wanted.width)
 
     def resized(self, restored: Pixels, source: Pixels) -> Pixels:
-        """``restored`` at the size that the settings ask for."""
+        """``restored`` at the size that the settings say."""
         size = self.output_size(*source.shape[:2])
         return restored if size == restored.shape[:2] else resize(restored, size)
 
