@@ -20,7 +20,7 @@ from amd_restore.losses.amd import (
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.dmd_model import DMDModel
 from amd_restore.models.latent import decode_windows
-from amd_restore.models.rollout import Rollout
+from amd_restore.models.rollout import Draw, Rollout
 from amd_restore.models.zone_maps import save_zone_maps
 from amd_restore.registry import MODEL_REGISTRY
 from amd_restore.rewards import build_rewards
@@ -68,10 +68,10 @@ class AMDModel(DMDModel):
         return advantage
 
     @torch.no_grad()
-    def teacher_images(self, rollout: Rollout) -> Tensor:
+    def teacher_images(self, draw: Draw) -> Tensor:
         """The teacher's sample of the same lq, in the windows: one for each group, repeated for its members."""
         options = self.run.distill
-        of_groups = rollout[:: options.group_size]
+        of_groups = draw[:: options.group_size]
         noise = self.randn(of_groups.noise.shape)
         denoiser = self.denoiser(self.net_teacher)
         times = denoiser.process.times(options.teacher_steps, noise.device)

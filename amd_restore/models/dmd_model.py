@@ -36,18 +36,15 @@ class DMDModel(StudentModel):
 
         The real score is the teacher's average, the fake one goes on from its raw weights.
         """
-        paths = self.opt["path"]
-        self.net_teacher = channels_last(checked_network(build_network(self.opt["network_teacher"]))).to(self.device)
-        if paths.get("pretrain_network_teacher"):
-            self.load_network(self.net_teacher, paths["pretrain_network_teacher"], True, "params_ema")
+        paths, run = self.run.path, self.run
+        self.net_teacher = channels_last(checked_network(build_network(run.network_teacher))).to(self.device)
+        if paths.pretrain_network_teacher:
+            self.load_network(self.net_teacher, paths.pretrain_network_teacher, True, "params_ema")
         self.net_teacher.eval().requires_grad_(False)
-        distill = self.run.distill
-        if distill.fake_sees_step:
-            self.opt["network_fake"]["cond_channels"] = self.codec.cond_channels + 1
-        self.net_fake = self.model_to_device(build_network(self.opt["network_fake"]))
-        fake_path = paths.get("pretrain_network_fake") or paths.get("pretrain_network_teacher")
+        self.net_fake = self.model_to_device(build_network(run.network_fake))
+        fake_path = paths.pretrain_network_fake or paths.pretrain_network_teacher
         if fake_path:
-            self.load_network(self.net_fake, fake_path, True, "params", grow=distill.fake_sees_step)
+            self.load_network(self.net_fake, fake_path, True, "params", grow=run.distill.fake_sees_step)
         self.net_fake.train()
         super().init_training_settings()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -209,7 +211,7 @@ class Batches:
             self.messages.max_iters = min(limit.total_iter, self.model.current_iter + 1 + iterations)
 
     def _farewell(self, number: int) -> str:
-        iteration, states = self.model.current_iter, self.model.opt["path"]["training_states"]
+        iteration, states = self.model.current_iter, self.model.folders.states
         name = signal.Signals(number).name
         if not iteration:
             return f"stopped by {name} before the first iteration: start the same command again"
@@ -221,16 +223,15 @@ class Batches:
 
 def try_the_end(model: Any, loaders: Sequence[Any]) -> None:
     """Measure what an end in order takes: a save into a folder that is deleted, the first image of each validation."""
-    paths, saved = model.opt["path"], model.saved_iter
-    kept = {key: paths[key] for key in ("models", "training_states")}
-    with tempfile.TemporaryDirectory(dir=paths["experiments_root"]) as folder:
-        paths.update(dict.fromkeys(kept, folder))
+    folders, saved = model.folders, model.saved_iter
+    with tempfile.TemporaryDirectory(dir=folders.log) as folder:
+        model.folders = dataclasses.replace(folders, models=Path(folder), states=Path(folder))
         try:
             model.save(0, model.current_iter)
         finally:
-            paths.update(kept)
+            model.folders = folders
     model.saved_iter = saved
-    if model.opt.get("val") is None:
+    if model.run.val is None:
         return
     for loader in loaders if process_rank() == 0 else ():
         start = clock()

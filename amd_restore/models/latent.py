@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -78,13 +79,13 @@ def cut_images(codec: Codec, gt: Tensor, lq: Tensor, windows: Windows | None) ->
     return windows.cut(gt, codec.lq_patch * codec.scale), windows.cut(lq, codec.lq_patch)
 
 
-def build_space(opt: Mapping[str, Any], run: RunOptions, device: torch.device) -> tuple[Codec, Process, str]:
+def build_space(run: RunOptions, device: torch.device) -> tuple[Codec, Process, str]:
     """Codec, forward process and prediction type of an option file.
 
     Raises:
         AMDRestoreError: a model that cannot be loaded, or crops that do not fit the codec's cells.
     """
-    codec = build_codec({"scale": opt["scale"], **(opt.get("codec") or {})}).to(device)
+    codec = build_codec({"scale": run.scale, **run.codec.arguments()}).to(device)
     cell = codec.lq_patch * codec.scale
     for phase, dataset in run.datasets.items():
         size = dataset.arguments.get("gt_size")
@@ -92,22 +93,34 @@ def build_space(opt: Mapping[str, Any], run: RunOptions, device: torch.device) -
             raise AMDRestoreError(
                 f"datasets.{phase}.gt_size: must be a multiple of {cell}, the least that the codec can cut, got {size}"
             )
-    config, prediction_type = _process_options(opt, run)
+    config, prediction_type = _process_options(run)
     return codec, build_process(config), prediction_type
 
 
-def _process_options(opt: Mapping[str, Any], run: RunOptions) -> tuple[dict[str, Any], str]:
+def _process_options(run: RunOptions) -> tuple[dict[str, Any], str]:
     diffusion = run.diffusion
     if diffusion.process != "pretrained":
         keys = _PROCESS_KEYS.get(diffusion.process, ())
         config = {"type": diffusion.process, **{key: getattr(diffusion, key) for key in keys}}
         return config, diffusion.prediction_type
     source = diffusion.pretrained_model_name_or_path
-    for block in (opt.get("network_g"), opt.get("network_teacher")):
+    for block in (run.network_g, run.network_teacher):
         source = source or (block or {}).get(SOURCE_KEY)
     if source is None:
         raise AMDRestoreError(f"diffusion.process: pretrained needs diffusion.{SOURCE_KEY}, or a network that has one")
     return scheduler_process(source, diffusion.scheduler_subfolder)
+
+
+def with_channels(run: RunOptions, codec: Codec) -> RunOptions:
+    """The options with the channels of the networks in ``codec``'s space, where the file does not give them."""
+    channels = {"in_channels": codec.channels, "cond_channels": codec.cond_channels}
+    changes: dict[str, Any] = {"network_g": channels | run.network_g}
+    if run.network_teacher is not None:
+        changes["network_teacher"] = channels | run.network_teacher
+    if run.network_fake is not None:
+        step = {"cond_channels": codec.cond_channels + 1} if run.distill.fake_sees_step else {}
+        changes["network_fake"] = channels | run.network_fake | step
+    return dataclasses.replace(run, **changes)
 
 
 def rebuild_options(net: RestorationNetwork, options: Mapping[str, Any]) -> dict[str, Any]:

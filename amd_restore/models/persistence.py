@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,30 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.weights import check_network_base, load_checkpoint, split_encoder
 
 BASE_KEY = "base"  # in a .pth file of an adapter: fingerprint of the weights that it belongs to
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Folders of a run.
+
+    Attributes:
+        models: networks.
+        states: training states.
+        log: log and diagnostics.
+        visualization: images of validations.
+    """
+
+    models: Path
+    states: Path
+    log: Path
+    visualization: Path
+
+    @classmethod
+    def of(cls, paths: Mapping[str, Any]) -> RunFolders:
+        """From block ``path`` as the program has completed it; a test has no folders of networks and states."""
+        log = Path(paths["log"])
+        models, states = Path(paths.get("models", log)), Path(paths.get("training_states", log))
+        return cls(models, states, log, Path(paths["visualization"]))
 
 
 def torch_save(state: Mapping[str, Any], path: str | Path) -> None:

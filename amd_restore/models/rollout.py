@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -38,16 +38,10 @@ class Rows:
         """The same rows with some fields filled."""
         return dataclasses.replace(self, **values)
 
-    def joining(self, parts: Sequence[Self], *names: str) -> Self:
-        """The same rows with fields ``names`` put together from ``parts``."""
-        if len(parts) == 1:
-            return self.having(**{name: getattr(parts[0], name) for name in names})
-        return self.having(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
-
-@dataclass(frozen=True)
-class Rollout(Rows):
-    """The student's samples of a step, from what is drawn in advance to what is known of them in the end.
+@dataclass(frozen=True, kw_only=True)
+class Draw(Rows):
+    """What is random about a step's samples, drawn in advance, and what they are made from.
 
     Attributes:
         lq: (B, 3, H, W) in [0, 1], each ``group_size`` times in a row.
@@ -56,12 +50,7 @@ class Rollout(Rows):
         noise: standard normal, from which the student starts, (B, C, h, w).
         steps, stops: length of each sample's schedule, and the index of its step that is trained, (B,) on the CPU.
         fresh: noise of the later steps, (B, calls, C, h, w); None for deterministic steps.
-        windows: where losses and rewards look; None is everywhere.
-        x_t, t: state and time of the student's last call, (B, C, h, w) and (B,).
-        x0: the student's samples, (B, C, h, w).
-        image: what they show, in the windows, (B, 3, ., .).
-        advantage: of each sample, (B,) or (B, 1, h, w); None is plain DMD.
-        direction, norm: H of eq. 10 and what divides it, (B, C, h, w) and (B, 1, 1, 1).
+        windows: where losses and rewards compare images; None is everywhere.
     """
 
     lq: Tensor
@@ -72,13 +61,36 @@ class Rollout(Rows):
     stops: Tensor
     fresh: Tensor | None = None
     windows: Windows | None = None
-    x_t: Tensor = None  # type: ignore[assignment]  # until it is there, as the next three
-    t: Tensor = None  # type: ignore[assignment]
-    x0: Tensor = None  # type: ignore[assignment]
-    image: Tensor = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout(Draw):
+    """The student's samples of a step, and how they are matched.
+
+    Attributes:
+        x_t, t: state and time of the student's last call, (B, C, h, w) and (B,).
+        x0: the student's samples, (B, C, h, w).
+        image: the samples decoded, in the windows, (B, 3, ., .).
+        advantage: of each sample, (B,) or (B, 1, h, w); None is plain DMD.
+        direction, norm: H of eq. 10 and what divides it, (B, C, h, w) and (B, 1, 1, 1); None is not matched.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    x0: Tensor
+    image: Tensor
     advantage: Tensor | None = None
     direction: Tensor | None = None
     norm: Tensor | None = None
+
+    @classmethod
+    def of(cls, draw: Draw, sampled: Sequence[Mapping[str, Any]]) -> Rollout:
+        """The samples of a draw, from those of its parts: ``x_t``, ``t``, ``x0`` and ``image`` of each."""
+        values: dict[str, Any] = {field.name: getattr(draw, field.name) for field in dataclasses.fields(draw)}
+        if len(sampled) == 1:
+            return cls(**values, **sampled[0])
+        values |= {name: torch.cat([part[name] for part in sampled]) for name in sampled[0]}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +17,7 @@ class StudentLosses:
     """Losses to the ground truth, each times its weight.
 
     Args:
-        run: options; ``losses`` says which.
-        network_d: block of the discriminator, with the channels that training filled in; None without one.
+        run: options; ``losses`` says which, ``network_d`` what judges the images.
         device: where networks of the losses live.
 
     Raises:
@@ -28,15 +25,15 @@ class StudentLosses:
             :func:`~amd_restore.models.discriminator.build_discriminator`.
     """
 
-    def __init__(self, run: RunOptions, network_d: Mapping[str, Any] | None, device: torch.device) -> None:
+    def __init__(self, run: RunOptions, device: torch.device) -> None:
         blocks = [{"type": block.type, "weight": block.weight, **block.arguments} for block in run.losses]
         losses = build_losses(blocks, device)
         self.losses = [loss for loss in losses if not isinstance(loss, Adversarial)]
         self.adversarial = next((loss for loss in losses if isinstance(loss, Adversarial)), None)
         self.discriminator: ImageDiscriminator | None = None
         if self.adversarial is not None:
-            assert network_d is not None
-            self.discriminator = build_discriminator(network_d, device, self.losses)
+            assert run.network_d is not None
+            self.discriminator = build_discriminator(run.network_d, device, self.losses)
             self.adversarial.discriminator = self.discriminator
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from amd_restore.diffusion import Recipe
 from amd_restore.models.restoration_model import RestorationModel
 from amd_restore.models.rollout import Denoising
 from amd_restore.registry import MODEL_REGISTRY
@@ -19,6 +20,14 @@ class TeacherModel(RestorationModel):
     """
 
     kind = "teacher"
+
+    def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
+        """Evenly spaced deterministic steps."""
+        return Recipe(num_steps, guidance_scale=guidance_scale)
+
+    def released_steps(self) -> tuple[tuple[int, ...], int]:
+        """Some."""
+        return (1, 4, 10, 20), 10
 
     def train_step(self, current_iter: int) -> None:
         """One step of gradient descent."""

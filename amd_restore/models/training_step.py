@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from amd_restore.models.distributed import (
 )
 from amd_restore.models.ending import StopRequest, TimeLimit
 from amd_restore.models.rollout import Rows
+from amd_restore.options import RunOptions
 
 RowsT = TypeVar("RowsT", bound=Rows)
 FUSED = ("Adam", "AdamW", "SGD")  # what PyTorch has in one kernel on GPUs
@@ -35,7 +36,7 @@ class TrainingStep:
     processes, of which each takes its rows, so that their number makes no difference.
     """
 
-    opt: dict[str, Any]
+    run: RunOptions
     device: torch.device
     generator: torch.Generator
     host_generator: torch.Generator  # for what decides how a step goes: a GPU would have to be waited for
@@ -65,7 +66,7 @@ class TrainingStep:
 
     def step_seed(self, current_iter: int) -> int:
         """Seed of an iteration, see :func:`~amd_restore.data.resumable.step_seed`."""
-        return step_seed(int(self.opt["manual_seed"]), current_iter)
+        return step_seed(int(self.run.manual_seed or 0), current_iter)
 
     def randn(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise of the step's own generator, a row for each sample at hand."""
@@ -147,21 +148,6 @@ class TrainingStep:
             factor *= current_iter / warmup_iter
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * factor
-
-    def schedules_of(self, resume_state: Mapping[str, Any]) -> list[Any]:
-        """States of the schedulers, none with a time limit.
-
-        Raises:
-            AMDRestoreError: there are none, but this run has no time limit.
-        """
-        if self.time_limit.seconds is not None:
-            return []
-        if len(resume_state["schedulers"]) != len(self.optimizers):
-            raise AMDRestoreError(
-                f"{self.opt['path']['resume_state']}: was trained with train.time_limit, without a scheduler; "
-                "give it a time limit again, or start a new run from its weights"
-            )
-        return list(resume_state["schedulers"])
 
     def save_if_told_to_stop(self) -> None:
         """Save at once what will be saved anyway: a long validation may not be waited for."""

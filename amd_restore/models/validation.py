@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.options.basicsr import MetricOptions, ValOptions
+from amd_restore.options.fields import defaults
 from amd_restore.registry import did_you_mean, import_basicsr
 from amd_restore.rewards.lpips_net import backbone_file, build_lpips
 
@@ -39,6 +42,15 @@ def check_metrics(val: Mapping[str, Any]) -> None:
             raise AMDRestoreError(f"val.metrics.{name}: unknown type '{options['type']}'; {hint}")
 
 
+def metrics_of(val: ValOptions) -> dict[str, dict[str, Any]]:
+    """``val.metrics`` as BasicSR takes them: the type, and what differs from its default."""
+    standard = defaults(MetricOptions)
+    return {
+        name: {key: value for key, value in asdict(options).items() if key not in standard or value != standard[key]}
+        for name, options in (val.metrics or {}).items()
+    }
+
+
 def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> dict[str, float]:
     """Mean metrics over a loader, logged and returned as ``{"psnr@1": ...}`` (metric @ number of steps).
 
@@ -52,10 +64,9 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
         tb_logger: TensorBoard writer or None.
         save_img: write every restored image.
     """
-    val = model.opt["val"]
-    metrics = val.get("metrics") or {}
+    val, metrics = model.run.val, metrics_of(model.run.val)
     name = dataloader.dataset.opt.get("name", "val")
-    folder = Path(model.opt["path"]["visualization"]) / name
+    folder = model.folders.visualization / name
     sums: dict[str, list[float]] = defaultdict(list)
     rows: list[np.ndarray] = []
     for index, data in enumerate(dataloader):
@@ -66,7 +77,7 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
         for steps, sr in outputs.items() if save_img else ():
             stem = Path(data["lq_path"][0]).stem
             imwrite(sr, str(folder / f"{current_iter}" / f"{stem}_{steps}step.png"))
-        if index < (val.get("panels") or 0):
+        if index < val.panels:
             base = tensor2img([model.codec.upsample(model.lq).clamp(0, 1).cpu()])
             rows.append(np.concatenate([_crop(image) for image in (base, *outputs.values(), gt)], axis=1))
     results = {key: float(np.mean(values)) for key, values in sums.items()}
@@ -87,21 +98,21 @@ def cost_name(dataloader: Any) -> str:
 
 def first_image(model: Any, dataloader: Any) -> None:
     """Restore and measure one image and forget it, to see how long that takes."""
-    _restored(model, next(iter(dataloader)), model.opt["val"].get("metrics") or {})
+    _restored(model, next(iter(dataloader)), metrics_of(model.run.val))
 
 
 def _restored(
     model: Any, data: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[int, np.ndarray], np.ndarray, dict[str, float]]:
     """Restored images by number of steps, the ground truth, and the metrics, of a batch of one image."""
-    val = model.opt["val"]
+    val = model.run.val
     with torch.no_grad():
         model.feed_data(data)
     gt = tensor2img([data["gt"]])
     outputs: dict[int, np.ndarray] = {}
     values: dict[str, float] = {}
-    for steps in val.get("num_steps") or [1]:
-        restored = model.restore(model.lq, steps, seed=0, guidance_scale=val.get("guidance_scale") or 1.0)
+    for steps in val.num_steps:
+        restored = model.restore(model.lq, steps, seed=0, guidance_scale=val.guidance_scale)
         outputs[steps] = tensor2img([restored.cpu()])
         for metric, options in metrics.items():
             values[f"{metric}@{steps}"] = measure(outputs[steps], gt, options, model.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.atomic import write_atomically
-from amd_restore.models.rollout import Rollout
+from amd_restore.models.rollout import Draw
 
 SIDE = 64  # lq pixels of the square that is shown
 
@@ -36,11 +35,11 @@ def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
         dataloader: validation images, one per batch.
         current_iter: for the file's name.
     """
-    size, scale = model.run.distill.group_size, model.opt["scale"]
+    size, scale = model.run.distill.group_size, model.run.scale
     shown: dict[str, list[Any]] = {"lq": [], "sr": [], "gt": [], "advantage": []}
     was_training = model.reward.training
     model.reward.eval()
-    for data in islice(dataloader, int(model.opt["val"].get("panels") or 0)):
+    for data in islice(dataloader, model.run.val.panels):
         model.feed_data(data)
         height, width = model.lq.shape[2:]
         top, left, side = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2), min(SIDE, height, width)
@@ -51,7 +50,9 @@ def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
         reference = None
         if model.run.distill.advantage == "teacher":
             noise, steps = model.randn(model.codec.latent_shape(lq)), torch.ones(len(lq), dtype=torch.long)
-            reference = model.teacher_images(Rollout(lq, gt, model.codec.condition(lq), noise, steps, steps))
+            cond = model.codec.condition(lq)
+            draw = Draw(lq=lq, gt=gt, cond=cond, noise=noise, steps=steps, stops=steps)
+            reference = model.teacher_images(draw)
         advantage = model.advantage(sr, gt, lq, reference)[0]
         if advantage.ndim == 1:
             advantage = advantage.reshape(-1, 1, 1, 1).expand(-1, 1, *model.codec.latent_shape(lq)[2:])
@@ -64,6 +65,6 @@ def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {key: np.stack(values) for key, values in shown.items()}
         np.savez_compressed(buffer, **arrays)
-        path = Path(model.opt["path"]["visualization"]) / "zones" / f"zones_{current_iter:07d}.npz"
+        path = model.folders.visualization / "zones" / f"zones_{current_iter:07d}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())

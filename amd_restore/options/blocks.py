@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from amd_restore.options.fields import PathText, option
@@ -63,6 +63,14 @@ class CodecOptions:
         False, "autoencoder: the student sees lq through an encoder that is trained with it, by LoRA"
     )
     encoder_lora: LoraOptions | None = option(None, "autoencoder: LoRA of that encoder; null: rank 4")
+
+    def arguments(self) -> dict[str, Any]:
+        """``{type, ...}`` with the keys that this type reads."""
+        keys = _AUTOENCODER_KEYS if self.type == "autoencoder" else _PIXEL_KEYS
+        values = {key: getattr(self, key) for key in keys}
+        if self.encoder_lora is not None:
+            values["encoder_lora"] = asdict(self.encoder_lora)
+        return {"type": self.type, **values}
 
     def __post_init__(self) -> None:
         is_autoencoder = self.type == "autoencoder"

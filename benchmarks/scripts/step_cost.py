@@ -82,9 +82,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     spent: dict[str, dict[str, float]] = {name: defaultdict(float) for name in VARIANTS}
     models = {name: build(file, distill, args.threads) for name, (file, distill) in VARIANTS.items()}
-    options = models["AMD"].opt["datasets"]["train"]
-    crops = np.load(options["crops_file"], mmap_mode="r")
-    side, batch, cadence = options["gt_size"], options["batch_size_per_gpu"], 2
+    options = models["AMD"].run.datasets["train"]
+    crops = np.load(options.arguments["crops_file"], mmap_mode="r")
+    side, batch, cadence = options.arguments["gt_size"], options.batch_size_per_gpu, 2
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for repeat in range(args.warmup + args.repeats):
         gt = torch.from_numpy(crops[repeat * batch : (repeat + 1) * batch, :side, :side].copy())
@@ -126,7 +126,7 @@ def report(
     group = models["AMD"].run.distill.group_size
     lines += [
         "",
-        f"{processor()}, {args.threads} threads, torch {torch.__version__}, autocast {models['AMD'].opt['amp']}, "
+        f"{processor()}, {args.threads} threads, torch {torch.__version__}, autocast {models['AMD'].run.amp}, "
         f"{batch} "
         f"crops of {side} x {side} x group of {group}, the student updated every {cadence} iterations; the variants "
         f"take turns; {args.warmup} warm-up rounds, {args.repeats} timed. Rewards are part of their caller's time.",

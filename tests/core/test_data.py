@@ -6,6 +6,7 @@ import logging
 import pickle
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -142,7 +143,8 @@ def test_workers_degrade_as_the_model_does(tmp_path: Path, monkeypatch: pytest.M
         opt = run_options(tmp_path, start, 32, rank, world, num_worker_per_gpu=workers) | {"degradation": block}
         monkeypatch.setattr(restoration_model, "process_rank", lambda: rank)
         model: Any = object.__new__(TeacherModel)
-        model.opt, model.device, model.degradation = opt, "cpu", build_degradation(block, 4)
+        model.run, model.device = SimpleNamespace(manual_seed=opt["manual_seed"]), "cpu"
+        model.degradation = build_degradation(block, 4)
         found = []
         for model.current_iter, batch in enumerate(create_dataloaders(opt, logging.getLogger("test"))[0], start):
             assert ("lq" in batch) == (workers > 0)
@@ -290,7 +292,7 @@ def test_training_batches_are_a_function_of_the_iteration() -> None:
 
     def lq_after(iteration: int, before: int = 0) -> torch.Tensor:
         model: Any = object.__new__(TeacherModel)
-        model.opt, model.device, model.current_iter = {"manual_seed": 4}, "cpu", iteration
+        model.run, model.device, model.current_iter = SimpleNamespace(manual_seed=4), "cpu", iteration
         model.degradation = build_degradation({"type": "second_order"}, 4)
         model.degradation.reseed(before)
         model.feed_data({"gt": torch.from_numpy(picture(48, 48).transpose(2, 0, 1))[None]})

@@ -82,14 +82,14 @@ MUTATIONS = (
     ),
     Mutation(
         "time_shift ignored in the approach",
-        "first, cond, self.times(rollout), rollout.stops, draw)",
-        "first, cond, row_times(rollout.steps, int(rollout.stops.max()), 1.0), rollout.stops, draw)",
+        "first, cond, self.times(draw), draw.stops, noise)",
+        "first, cond, row_times(draw.steps, int(draw.stops.max()), 1.0), draw.stops, noise)",
         f"{MEANING}::shifted_times",
     ),
     Mutation(
         "time_shift ignored in the last call",
-        "first, x_t, cond, self.times(rollout), stops)",
-        "first, x_t, cond, row_times(rollout.steps, int(stops.max()), 1.0), stops)",
+        "first, x_t, cond, self.times(draw), draw.stops)",
+        "first, x_t, cond, row_times(draw.steps, int(draw.stops.max()), 1.0), draw.stops)",
         f"{MEANING}::shifted_times",
     ),
     Mutation(

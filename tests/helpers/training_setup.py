@@ -174,7 +174,7 @@ class StartWeights:
                     parameter.mul_(1.0 + 0.3 * torch.randn(parameter.shape, generator=generator))
             nets = [model.net_g, model.net_g_ema]
             model.save_network(nets, "net_g", -1, ["params", "params_ema"])
-            self.made[key] = str(Path(model.opt["path"]["models"]) / "net_g_latest.pth")
+            self.made[key] = str(model.folders.models / "net_g_latest.pth")
         return self.made[key]
 
 
@@ -267,6 +267,7 @@ def rollout_of(model: Any, x0: torch.Tensor | None = None, t: torch.Tensor | Non
         noise=torch.zeros_like(x0),
         steps=torch.ones(count).long(),
         stops=torch.zeros(count).long() if t is None else (t < 1.0).long(),
+        x_t=x0,
         t=torch.ones(count) if t is None else t,
         x0=x0,
         image=model.codec.decode(x0, model.lq),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import hashlib
 import re
@@ -49,6 +50,17 @@ def repository_files(folder: Path = REPOSITORY) -> Iterator[Path]:
 def relative(path: Path) -> str:
     """Name of a file in test ids and messages."""
     return str(path.relative_to(REPOSITORY))
+
+
+def test_classes_are_of_a_size_that_one_can_hold() -> None:
+    found = {}
+    for path in sorted((REPOSITORY / "amd_restore").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                methods = sum(isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) for part in node.body)
+                found[f"{path.name}: {node.name}"] = ((node.end_lineno or 0) - node.lineno + 1, methods)
+    assert len(found) > 100
+    assert {name: size for name, size in found.items() if size[0] > 250 or size[1] > 20} == {}
 
 
 def test_no_code_file_has_two_jobs() -> None:

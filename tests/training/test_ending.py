@@ -145,7 +145,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assets: Path, one_thre
 
 @pytest.mark.parametrize("recipe", ["teacher_x4_classical", "amd_x4_classical"])
 def test_a_run_ends_within_its_time_and_uses_it(runs: Runs, recipe: str) -> None:
-    assert runs.run(runs.timed("timed", "2m", recipe=recipe)) == 0
+    assert runs.run(runs.timed("timed", "2m", recipe=recipe)) == 0, runs.told
     ending_cost = 2 * SAVE + 2 * 2 * IMAGE
     assert LIMIT - 15 < runs.clock.now <= LIMIT, runs.clock.now
     last = len(runs.rates)
@@ -268,10 +268,8 @@ def test_a_run_can_be_stopped_at_any_moment(
     assert runs.run(straight) == 0
     with runs.patch.context() as patch:
         runs.patch = patch
-        owners: tuple[type, ...] = (AMDModel, DMDModel, RestorationModel)
-        runs.once(
-            next(owner for owner in owners if method in vars(owner)), method, call, lambda: signal.raise_signal(number)
-        )
+        owner = next(owner for owner in AMDModel.__mro__ if method in vars(owner))
+        runs.once(owner, method, call, lambda: signal.raise_signal(number))
         capfd.readouterr()
         assert runs.run(halted) == 128 + number
     assert f"{number.name}: the run ends after this iteration" in capfd.readouterr().err
@@ -303,8 +301,7 @@ def test_a_second_signal_ends_at_once(runs: Runs) -> None:
         signal.raise_signal(signal.SIGINT)
 
     runs.once(DMDModel, "train_step", 2, twice)
-    with pytest.raises(KeyboardInterrupt):
-        runs.run(plain(runs, "twice"))
+    assert runs.run(plain(runs, "twice")) == 130
     assert runs.states("twice") == []
     assert not issubclass(Stopped, RuntimeError)  # which several processes take for a lost one
 

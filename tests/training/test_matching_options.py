@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,7 @@ def test_a_training_with_the_advantage_over_the_teacher(workshop: Path, is_map: 
     log = model.get_current_log()
     assert 0 < log["reward/difference_scale"] < float("inf")
     assert 0 <= log["amd/forbidden_share"] <= 1
-    model.opt["path"]["visualization"] = str(tmp_path)
-    model.opt["val"]["panels"] = 1
+    model.folders = dataclasses.replace(model.folders, visualization=tmp_path)
     save_zone_maps(model, [{"gt": model.gt[:1], "lq": model.lq[:1]}], 2)
     assert list(tmp_path.glob("zones/*.npz"))
 

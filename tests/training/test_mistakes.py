@@ -280,15 +280,15 @@ def test_a_check_tries_all_and_keeps_nothing(name: str, tmp_path: Path, starts: 
 def test_a_check_says_what_fails_in_one_line(
     tmp_path: Path, starts: StartWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amd_restore.models.teacher_model import TeacherModel
+    from amd_restore.models.supervised_model import SupervisedModel
 
-    def fail(model: TeacherModel, iteration: int) -> None:
+    def fail(model: SupervisedModel, iteration: int) -> None:
         assert iteration == 4, "the student is updated in every fourth"
         raise RuntimeError("sizes\ndiffer")
 
     options = miniature(tmp_path, starts)
     options["distill"] = {"fake_updates_per_student": 4}
-    monkeypatch.setattr(TeacherModel, "optimize_parameters", fail)
+    monkeypatch.setattr(SupervisedModel, "optimize_parameters", fail)
     line = refused(options, tmp_path, "--check")
     assert line == "error: the first iteration fails: RuntimeError: sizes differ; --debug shows where"
 
