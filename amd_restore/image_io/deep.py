@@ -22,7 +22,7 @@ STRIP_OFFSETS, SAMPLES, STRIP_COUNTS, PLANAR, PREDICTOR = 273, 277, 279, 284, 31
 TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 324, 325, 338, 339, 34675
 _UNSIGNED, _FLOAT = 1, 3
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # alpha, multiplied into the colours or not
-_NONE, _DEFLATE = (1,), (8, 32946)
+_NONE, _DEFLATE, _WEBP = (1,), (8, 32946), 50001
 _GENERAL = (*_NONE, 5, *_DEFLATE, 32773)  # none, LZW, deflate, PackBits: none packs more than about 1400 to one
 _HIGHEST_RATIO = 1500
 _MARGIN = 0.1  # a float picture may overshoot [0, 1] by this, as sharpened ones do
@@ -147,8 +147,10 @@ def check_strips(data: bytes, tags: Tags) -> None:
     libtiff would say the one on stderr, past everyone, and would fill memory for the other first.
 
     Raises:
-        AMDRestoreError: it is truncated or damaged.
+        AMDRestoreError: it is truncated or damaged, or packed as WebP, for which libtiff is not built.
     """
+    if tags.get(COMPRESSION) == _WEBP:
+        raise AMDRestoreError(unsupported(tags))
     stored = 0
     for offsets, counts in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)):
         for offset, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):

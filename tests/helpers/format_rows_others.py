@@ -133,7 +133,7 @@ def _() -> None:
         refused(start + bytes(99), words)
 
 
-@row("TIFF", "other depths, inks, Lab of 16 bits")
+@row("TIFF", "other depths, inks, packings, Lab of 16 bits")
 def _() -> None:
     tifffile = pytest.importorskip("tifffile")
     inks = {"photometric": "separated", "extrasamples": ["unassalpha"]}
@@ -144,6 +144,9 @@ def _() -> None:
         out = io.BytesIO()
         tifffile.imwrite(out, pixels, planarconfig="contig", **options)
         refused(out.getvalue(), f"^a TIFF of {words} bits, compression 1, cannot be read; store it as plain RGB")
+    for packing in (50001, 34712):  # WebP and JPEG 2000
+        plain = saved("TIFF").replace(struct.pack("<HHIH", 259, 3, 1, 1), struct.pack("<HHIH", 259, 3, 1, packing))
+        refused(plain, f"^a TIFF of RGB with 8[+]8[+]8 bits, compression {packing}, cannot be read")
 
 
 @row("WebP", "profile, EXIF")
