@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest_plugins = ["ui_setup"]
+pytest_plugins = ["ui_setup", "video_setup"]
 
 # Tests run in as many processes as there are processors, and a second thread has little to do in layers of a few
 # pixels. The variable is for the processes that they start.

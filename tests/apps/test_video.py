@@ -8,12 +8,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from places import REPOSITORY
-from tiny_model import save_tiny
+from video_setup import command, enlarge, leftovers, make
 from warm_python import warm_python
 
 from amd_restore.apps.cli.video import main
@@ -28,44 +27,11 @@ from amd_restore.errors import AMDRestoreError
 UNEVEN = "settb=1/12800,setpts='N*512+gte(N,7)*1111+100*mod(N,3)'"
 
 
-@pytest.fixture(scope="module")
-def ffmpeg() -> FFmpeg:
-    """The program, or the tests are skipped."""
-    try:
-        return FFmpeg()
-    except AMDRestoreError as error:
-        pytest.skip(str(error))
-
-
-def enlarge(frame: Frame) -> Frame:
-    """In place of a network: each pixel four times along each axis."""
-    return frame.repeat(4, 0).repeat(4, 1)
-
-
-def make(ffmpeg: FFmpeg, path: Path, *, frames: int = 20, times: str = "null", sound: str = "", **more: Any) -> Path:
-    """A test clip of 32x24 pixels, 25 frames a second unless ``times`` says otherwise, in H.264 with B-frames."""
-    picture = more.get("picture", "testsrc2=s=32x24:r=25")
-    audio = ["-f", "lavfi", "-i", f"sine=frequency=440:duration={frames / 25}", "-c:a", sound] if sound else []
-    ffmpeg.run(
-        [
-            *("-f", "lavfi", "-i", picture, *audio),
-            *("-frames:v", str(frames), "-vf", times, "-fps_mode", "passthrough", "-enc_time_base", "1/12800"),
-            *("-c:v", "libx264", "-bf", "2", "-crf", "10", *more.get("options", ()), "-y", str(path)),
-        ]
-    )
-    return path
-
-
 def copied(ffmpeg: FFmpeg, path: Path, streams: str) -> str:
     """Times, sizes and checksums of the packets of streams, as they are stored."""
     command = [ffmpeg.program, "-nostdin", "-loglevel", "error", "-i", str(path), "-map", streams, "-c", "copy"]
     answer = subprocess.run([*command, "-f", "framecrc", "-"], capture_output=True, text=True, check=True)
     return "\n".join(line for line in answer.stdout.splitlines() if not line.startswith("#software"))
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Whatever a run should have removed."""
-    return [file.name for file in folder.iterdir() if file.name.startswith(".") or file.suffix == ".part"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
@@ -119,55 +85,11 @@ def test_rotation_is_applied_once(ffmpeg: FFmpeg, tmp_path: Path) -> None:
         ffmpeg.run(["-display_rotation", "90", "-i", str(plain), "-c", "copy", str(source)])
     except AMDRestoreError:  # before ffmpeg 6
         ffmpeg.run(["-i", str(plain), "-c", "copy", "-metadata:s:v:0", "rotate=90", str(source)])
-    restore_video(source, tmp_path / "out.mov", enlarge, {}, Encoding("ffv1"), ffmpeg)
-    upright, turned = read_clip(plain, ffmpeg), read_clip(tmp_path / "out.mov", ffmpeg)
+    restore_video(source, tmp_path / "out.mkv", enlarge, {}, Encoding("ffv1"), ffmpeg)
+    upright, turned = read_clip(plain, ffmpeg), read_clip(tmp_path / "out.mkv", ffmpeg)
     assert (turned.width, turned.height) == (96, 128)
     expected = np.rot90(enlarge(next(upright.frames(ffmpeg)))).astype(int)
     assert np.abs(next(turned.frames(ffmpeg)).astype(int) - expected).mean() < 6  # 4:2:0 blurs the edges' colours
-
-
-@pytest.mark.parametrize(
-    ("tags", "expected"),
-    [
-        ("range=pc:colorspace=bt709:color_primaries=bt709:color_trc=bt709", ("pc", "bt709", "bt709", "bt709")),
-        ("range=tv:colorspace=smpte170m:color_primaries=smpte170m:color_trc=smpte170m", ("tv", *["smpte170m"] * 3)),
-        ("range=unknown:colorspace=unknown", ("tv", "smpte170m", None, None)),  # what players assume of small ones
-    ],
-)
-def test_colours_keep_their_values_and_their_names(
-    ffmpeg: FFmpeg, tmp_path: Path, tags: str, expected: tuple[str | None, ...]
-) -> None:
-    source = make(ffmpeg, tmp_path / "in.mp4", frames=2, picture="color=0xC04020:s=32x24", times=f"setparams={tags}")
-    restore_video(source, tmp_path / "out.mp4", enlarge, {}, None, ffmpeg)
-    before, after = read_clip(source, ffmpeg), read_clip(tmp_path / "out.mp4", ffmpeg)
-    assert after.colours == before.colours == expected
-    difference = enlarge(next(before.frames(ffmpeg))).astype(int) - next(after.frames(ffmpeg))
-    assert np.abs(difference).max() <= 3
-
-
-def test_an_unnamed_matrix_is_named_when_a_small_video_becomes_a_large_one(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """Players take the matrix of unnamed colours from the size: left unnamed, they would shift."""
-    source = make(ffmpeg, tmp_path / "in.mp4", frames=1, picture="color=0xC04020:s=160x160")
-    restore_video(source, tmp_path / "out.mp4", enlarge, {}, None, ffmpeg)
-    assert read_clip(tmp_path / "out.mp4", ffmpeg).colours[1] == "smpte170m"
-
-
-def test_ten_bits_stay_ten_bits(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    ramp = "gradients=s=32x24:c0=black:c1=white:x0=0:y0=0:x1=31:y1=0,format=yuv420p10le"
-    source = tmp_path / "in.mkv"
-    ffmpeg.run(["-f", "lavfi", "-i", ramp, "-frames:v", "2", "-c:v", "ffv1", "-pix_fmt", "yuv420p10le", str(source)])
-    types = set()
-
-    def noting(frame: Frame) -> Frame:
-        types.add(frame.dtype)
-        return enlarge(frame)
-
-    restore_video(source, tmp_path / "out.mov", noting, {}, Encoding("ffv1"), ffmpeg)
-    assert types == {np.dtype("<u2")}
-    before, after = read_clip(source, ffmpeg), read_clip(tmp_path / "out.mov", ffmpeg)
-    assert after.pixel_format == "yuv420p10le"
-    difference = enlarge(next(before.frames(ffmpeg))).astype(int) - next(after.frames(ffmpeg))
-    assert np.abs(difference).mean() < 65535 / 1023, "more than one step of ten bits"
 
 
 def test_odd_sizes_are_kept(ffmpeg: FFmpeg, tmp_path: Path) -> None:
@@ -290,15 +212,6 @@ def test_two_runs_for_one_output(ffmpeg: FFmpeg, tmp_path: Path) -> None:
         restore_video(source, target, enlarge, {}, None, ffmpeg)
 
 
-def command(tmp_path: Path, *arguments: object) -> int:
-    """The command, with small random weights."""
-    weights = tmp_path / "tiny.safetensors"
-    if not weights.exists():
-        save_tiny(weights)
-    fixed = ("--model", weights, "--device", "cpu", "--dtype", "fp32", "--tile", 0)
-    return main([str(argument) for argument in (*arguments, *fixed)])
-
-
 def test_command(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = make(ffmpeg, tmp_path / "in.mp4", frames=5, sound="aac"), tmp_path / "new" / "out.mp4"
     assert command(tmp_path, "-i", source, "-o", target, "-s", 2.5, "--segment", 3) == 0
@@ -331,7 +244,7 @@ def test_a_still_picture_stays_still(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     ffmpeg.run(["-loop", "1", "-i", still, "-frames:v", "4", *crop, str(source)])
     frames = {}
     for seed in (0, 1):
-        target = tmp_path / f"{seed}.mov"
+        target = tmp_path / f"{seed}.mkv"
         assert command(tmp_path, "-i", source, "-o", target, "--codec", "ffv1", "--seed", seed, "--segment", 2) == 0
         frames[seed] = list(read_clip(target, ffmpeg).frames(ffmpeg))
     for frame in frames[0][1:]:
@@ -374,7 +287,7 @@ def test_bad_input_is_one_line(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.Ca
         ("empty.mp4", "out.mp4"): "cannot be read as a video",
         ("cut.mp4", "out.mp4"): "cannot be read as a video",
         ("sound.mp4", "out.mp4"): "it holds no video",
-        ("folder.mp4", "out.mp4"): "no such file",
+        ("folder.mp4", "out.mp4"): "is a folder; name one video",
         ("good.mp4", "out.gif"): "must end in .mp4",
         ("good.mp4", "folder.mp4"): "is a folder",
         ("good.mp4", "good.mp4/out.mp4"): "cannot write",

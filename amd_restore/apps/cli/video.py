@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         return
     ffmpeg = FFmpeg(options.ffmpeg)
     if not source.is_file():  # before the network is loaded
-        raise AMDRestoreError(f"{source}: no such file; name one video")
+        raise AMDRestoreError(f"{source}: {'is a folder' if source.is_dir() else 'no such file'}; name one video")
     restore, recipe = frame_restorer(options)
     encoding = Encoding(options.codec, options.crf, options.segment)
     with tqdm(unit="frame", disable=None) as bar:
@@ -77,7 +77,8 @@ def run(options: argparse.Namespace) -> None:
     again = (
         f", {summary.frames - summary.restored} of them by an earlier run" if summary.restored < summary.frames else ""
     )
-    say(f"{target}: {summary.frames} frames{again}, {summary.seconds:.1f} s")
+    damage = f"; the input is damaged ({summary.complaints} complaints)" if summary.complaints else ""
+    say(f"{target}: {summary.frames} frame{'s' * (summary.frames != 1)}{again}, {summary.seconds:.1f} s{damage}")
 
 
 def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame], dict[str, Any]]:

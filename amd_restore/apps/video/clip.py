@@ -26,6 +26,8 @@ _MATRICES = {
     "bt2020nc": "bt2020",
     "bt2020ncl": "bt2020",
 }
+# Subsampling -> what names of formats have it; most are written out, as in yuvj422p and yuyv422.
+_CHROMA = {"422": r"422|nv16|nv20|^[py]21\d", "444": r"444|nv24|nv42|^p41\d|vuy|ayuv|uyva|xv3|xv48|v30x"}
 _FINEST = 1_000_000  # ticks a second; the list of segments counts in microseconds
 _FIELDS = ("color_range", "color_space", "color_primaries", "color_trc")
 
@@ -44,6 +46,7 @@ class Clip:
         rate: ticks per second.
         times: tick at which each frame is shown, from the start of the file; they rise.
         interlaced: whether the first frame is.
+        complaints: what ffmpeg says is wrong with the file; frames may then be missing or damaged.
     """
 
     path: Path
@@ -55,11 +58,19 @@ class Clip:
     rate: int
     times: Sequence[int]
     interlaced: bool
+    complaints: tuple[str, ...] = ()
 
     @property
     def deep(self) -> bool:
         """More than 8 bits a channel; frames then have 16."""
         return _bits(self.pixel_format) > 8
+
+    @property
+    def chroma(self) -> str:
+        """Subsampling, as in the names of formats: 420, 422 or 444; 420 for all others, and for RGB."""
+        if is_rgb(self.pixel_format):
+            return "420"
+        return next((name for name, formats in _CHROMA.items() if re.search(formats, self.pixel_format)), "420")
 
     @property
     def matrix(self) -> str:
@@ -92,7 +103,7 @@ class Clip:
             AMDRestoreError: ffmpeg fails, or gives fewer frames than it counted before.
         """
         dtype, layout = (np.dtype("<u2"), "rgb48le") if self.deep else (np.dtype("u1"), "rgb24")
-        source = "" if self.pixel_format.startswith(("rgb", "bgr", "gbr")) else f":in_color_matrix={self.matrix}"
+        source = "" if is_rgb(self.pixel_format) else f":in_color_matrix={self.matrix}"
         filters = (
             # All frames before are decoded, but not converted: seeking would be faster and less exact.
             f"select='gte(n,{first})',"
@@ -125,7 +136,7 @@ def read_clip(path: Path, ffmpeg: FFmpeg) -> Clip:
     arguments = ["-i", url(path), "-map", "0:V:0", "-fps_mode", "passthrough"]
     try:
         try:
-            said = ffmpeg.run([*arguments, "-vf", "showinfo=checksum=0", "-f", "null", "-"], "info")
+            said = ffmpeg.run([*arguments, "-vf", "showinfo=checksum=0", "-f", "null", "-"], "level+info")
         except FFmpegError:
             ffmpeg.run([*arguments, "-f", "null", "-"])  # the reason alone, without all the information
             raise
@@ -151,6 +162,7 @@ def read_clip(path: Path, ffmpeg: FFmpeg) -> Clip:
         rate=rate,
         times=times,
         interlaced=described.get("i") in ("T", "B"),
+        complaints=tuple(re.findall(r"\[(?:error|fatal)\] (.+)", said)),
     )
 
 
@@ -174,10 +186,17 @@ def _colours(
     if matrix not in _MATRICES:
         matrix = "bt709" if width >= 1280 or height > 576 else "smpte170m"
     if span not in ("tv", "pc"):
-        span = "pc" if pixel_format.startswith(("yuvj", "rgb", "bgr", "gbr", "pal")) else "tv"
+        span = "pc" if pixel_format.startswith("yuvj") or is_rgb(pixel_format) else "tv"
     return span, matrix, primaries, transfer
 
 
 def _bits(pixel_format: str) -> int:
     found = re.search(r"(\d+)[lb]e$", pixel_format)
-    return int(found[1]) if found else 8
+    if found is None or found[1] in ("444", "555", "565"):  # bits of red, green and blue
+        return 8
+    return int(found[1])
+
+
+def is_rgb(pixel_format: str) -> bool:
+    """Whether frames of this format have no matrix."""
+    return pixel_format.startswith("pal") or any(name in pixel_format for name in ("rgb", "bgr", "gbr"))

@@ -43,7 +43,8 @@ CODECS = {
     ),
     "av1": VideoCodec("libsvtav1", 24, ("-preset", "6"), (".mp4", ".mkv", ".webm"), ("420",)),
     "vp9": VideoCodec("libvpx-vp9", 20, ("-b:v", "0", "-row-mt", "1"), (".mp4", ".mkv", ".webm")),
-    "ffv1": VideoCodec("ffv1", None, ("-level", "3"), (".mkv", ".mov"), segment="mov"),
+    # FFV1 itself has neither range nor matrix, and .mov keeps them only beside named primaries.
+    "ffv1": VideoCodec("ffv1", None, ("-level", "3"), (".mkv",), segment="matroska"),
 }
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
@@ -144,8 +145,7 @@ class SegmentWriter:
 
 def pixel_format(clip: Clip, size: tuple[int, int], codec: VideoCodec) -> str:
     """The clip's subsampling and depth (8 or 10 bits) as far as the codec has it; odd sides allow no 4:2:0."""
-    chroma = next((name for name in ("422", "444") if f"yuv{name}" in clip.pixel_format), "420")
-    chroma = chroma if chroma in codec.chroma else "420"
+    chroma = clip.chroma if clip.chroma in codec.chroma else "420"
     if (chroma == "420" and size[0] % 2) or (chroma != "444" and size[1] % 2):
         chroma = "444"
     return f"yuv{chroma}p{'10le' if clip.deep else ''}"

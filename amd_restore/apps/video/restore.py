@@ -30,12 +30,14 @@ class VideoSummary:
         restored: of these, in this run.
         size: (height, width) of the input.
         seconds: of this run.
+        complaints: of ffmpeg about the input.
     """
 
     frames: int
     restored: int
     size: tuple[int, int]
     seconds: float
+    complaints: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ def restore_video(
     clip = read_clip(source, ffmpeg)
     if clip.interlaced:
         note(f"{source}: is interlaced; its frames are restored as they are, deinterlace before for better ones")
+    if clip.complaints:
+        count = len(clip.complaints)
+        note(
+            f"{source}: is damaged, frames may be missing or broken; ffmpeg complains {count} time{'s' * (count > 1)}, "
+            f"first: {clip.complaints[0]}"
+        )
     status = source.stat()
     job = {
         "source": [str(source.resolve()), status.st_size, status.st_mtime_ns],
@@ -121,7 +129,9 @@ def restore_video(
             note(message)
         work.publish(part, work.target)
         work.remove()
-    return VideoSummary(total, total - first, (clip.height, clip.width), time.perf_counter() - start)
+    return VideoSummary(
+        total, total - first, (clip.height, clip.width), time.perf_counter() - start, len(clip.complaints)
+    )
 
 
 def _reported(frames: Iterator[Frame], report: Callable[[int, int], None], done: int, total: int) -> Iterator[Frame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -37,7 +38,10 @@ class WorkFolder:
             self.target, old = real_target(target)
             if old is not None and not stat.S_ISREG(old.st_mode):
                 raise OSError(0, "it is no ordinary file")
-        self.path = self.target.with_name(f".{self.target.name}.amd-restore")
+        name = f".{self.target.name}.amd-restore"
+        if len(os.fsencode(name)) > 255:  # the longest that file systems take
+            name = f".{hashlib.sha256(os.fsencode(self.target.name)).hexdigest()[:32]}.amd-restore"
+        self.path = self.target.with_name(name)
         self.cleared = False  # whether segments of another job were thrown away
         self._job = json.dumps(job, sort_keys=True, indent=1)
         self._lock: IO[bytes] | None = None
