@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,10 @@ class NcnnPeer(Peer):
         unpack(self.archive, self.cache)
         install_with_pip(NCNN, self.cache)
 
+    def stem(self) -> Path:
+        """Where the model's two files lie, without suffix."""
+        return self.archive.folder(self.cache) / self.model
+
     def load(self) -> Any:
         folder = str(NCNN.folder(self.cache))
         if folder not in sys.path:
@@ -38,9 +43,9 @@ class NcnnPeer(Peer):
         net.opt.num_threads = self.threads
         # Some CPUs would otherwise compute in half precision.
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-        path = self.archive.folder(self.cache) / self.model
+        path = self.stem()
         if net.load_param(f"{path}.param") or net.load_model(f"{path}.bin"):
-            raise PeerError(f"{self.archive}: ncnn cannot load {self.model}")
+            raise PeerError(f"{self.archive}: ncnn cannot load {path.name}")
         return net
 
     def run(self, model: Any, rgb: Image) -> NDArray[np.floating]:

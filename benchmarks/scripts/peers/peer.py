@@ -37,8 +37,8 @@ class Package:
     """A public package at a pinned version.
 
     Attributes:
-        source: ``PyPI`` or ``npm``.
-        name: as the registry calls it.
+        source: ``PyPI``, ``npm``, or ``GitHub`` where a user downloads the files.
+        name: as the source calls it.
         version: exactly this one.
         licence: as the package's own metadata or licence file says.
         sha256: of the archive that is unpacked; empty where pip chooses the build for this machine.
@@ -68,6 +68,7 @@ class Peer:
     Args:
         cache: folder for packages.
         threads: CPU threads of :meth:`restore`.
+        downloads: folder of the files that a user has to download.
 
     Attributes:
         name: of the row and of its folder of results.
@@ -81,8 +82,9 @@ class Peer:
     licence: ClassVar[str]
     packages: ClassVar[tuple[Package, ...]] = ()
 
-    def __init__(self, cache: Path, threads: int = 1) -> None:
+    def __init__(self, cache: Path, threads: int = 1, downloads: Path | None = None) -> None:
         self.cache, self.threads = cache, threads
+        self.downloads = cache / "downloads" if downloads is None else downloads
         self._model: Any = None
 
     def install(self) -> None:

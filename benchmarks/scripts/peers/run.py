@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from dat_light import DATLight
+from downloaded import LSDIRCompact, RealESRGeneral, RealESRGeneralWDN
 from esrgan_thick import ESRGANThick
 from interpolation import OpenCVBicubic, OpenCVLanczos, PillowBicubic, PillowLanczos
 from peer import Image, Peer, PeerError
@@ -51,6 +52,9 @@ PEERS: tuple[type[Peer], ...] = (
     ClearReality,
     RealESRAnimeVideo,
     RealESRGANx4plus,
+    RealESRGeneral,
+    RealESRGeneralWDN,
+    LSDIRCompact,
     DATLight,
     ESRGANThick,
 )
@@ -70,6 +74,7 @@ class PeerRun:
         datasets: name -> files of inputs.
         output: results go to ``output/PEER/DATASET``.
         cache: packages.
+        downloads: files that a user has downloaded; None for a folder in the cache.
         threads: CPU threads.
         repeats: timed calls on the 128x128 input, after one that is not timed; 0 leaves it out.
     """
@@ -79,6 +84,7 @@ class PeerRun:
     cache: Path
     threads: int = 1
     repeats: int = 3
+    downloads: Path | None = None
 
 
 def run_peer(kind: type[Peer], job: PeerRun) -> list[Entry]:
@@ -87,7 +93,7 @@ def run_peer(kind: type[Peer], job: PeerRun) -> list[Entry]:
     Raises:
         PeerError: it cannot be had.
     """
-    peer = kind(job.cache, job.threads)
+    peer = kind(job.cache, job.threads, job.downloads)
     peer.install()
     side = SIDE if job.repeats else WARM_UP_SIDE
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -229,6 +235,7 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
     parser.add_argument("--datasets", nargs="+", default=[], help="only these sub-folders of the input")
     parser.add_argument("--subfolder", default="LRbicx4", help="where a data set has its inputs in a sub-folder")
     parser.add_argument("--cache", type=Path, default="~/.cache/amd_restore_peers")
+    parser.add_argument("--downloads", type=Path, help="files that you have downloaded (default: CACHE/downloads)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3, help=f"timed calls on {SIDE}x{SIDE}; 0 leaves them out")
     args = parser.parse_args(arguments)
@@ -236,7 +243,7 @@ def main(arguments: Sequence[str] | None = None, kinds: Sequence[type[Peer]] = P
 
     def command() -> int:
         datasets = find_all_datasets(args.input, args.datasets, args.subfolder)
-        job = PeerRun(datasets, args.output, args.cache.resolve(), args.threads, args.repeats)
+        job = PeerRun(datasets, args.output, args.cache.resolve(), args.threads, args.repeats, args.downloads)
         chosen = [kind for kind in kinds if "all" in args.peers or kind.name in args.peers]
         say(f"{processor()}, {args.threads} threads, the first call of each is not timed")
         date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

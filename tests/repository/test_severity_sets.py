@@ -1,0 +1,99 @@
+"""The test sets by severity: the same on every machine, worse from one to the next, and checked against their table."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from places import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "datasets"))
+image_files = importlib.import_module("tools.image_files")
+made_sets = importlib.import_module("tools.made_sets")
+severity = importlib.import_module("make_severity_sets")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for seed, name in enumerate("ab"):
+        noise = np.random.default_rng(seed).integers(0, 256, (72, 80, 3), dtype=np.uint8)
+        soft = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 2.0)
+        image_files.write_png(folder / f"{name}.png", (127.5 + 5 * (soft - soft.mean())).clip(0, 255).astype(np.uint8))
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> int:
+    places = ["--input", str(folder), "--out", str(folder.parent / "out"), "--table", str(folder.parent / "table.tsv")]
+    return int(severity.main([*places, "--size", "64", *arguments]))
+
+
+def test_the_sets_are_made_and_checked(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = photographs.parent / "out"
+    assert run(photographs, "--check") == 2
+    assert "no such file" in capsys.readouterr().err
+    assert run(photographs, "--write-table") == 0
+    for folder in ("GT", *severity.SEVERITIES):
+        side = 64 if folder == "GT" else 16
+        images = [image_files.read_image(path) for path in sorted((out / folder).iterdir())]
+        assert [image.shape for image in images] == [(side, side, 3)] * 2
+        assert not np.array_equal(images[0], images[1])
+    assert run(photographs) == 0 and run(photographs, "--check") == 0
+    image_files.write_png(out / "web/b.png", 255 - image_files.read_image(out / "web/b.png"))
+    (out / "heavy/a.png").unlink()
+    capsys.readouterr()
+    assert run(photographs, "--check") == 1
+    said = capsys.readouterr()
+    assert "web/b.png: differs, another" in said.err and "heavy/a.png: missing" in said.err
+    assert "8 pictures as in table.tsv, 2 not" in said.out
+    assert run(photographs, "--size", "96") == 2
+    assert "80x72 is smaller than --size 96" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["web", "phone", "heavy"])
+def test_a_picture_depends_on_its_name_the_severity_and_the_seed_only(photographs: Path, kind: str) -> None:
+    image = image_files.read_image(photographs / "a.png")
+    first = severity.degrade(image, "a", kind, 0)
+    assert np.array_equal(first, severity.degrade(image, "a", kind, 0))
+    assert not np.array_equal(first, severity.degrade(image, "a", kind, 1))
+    others = [severity.degrade(image, name, kind, 0) for name in "bcdefg"]
+    assert any(not np.array_equal(first, other) for other in others)
+
+
+def test_each_severity_is_further_from_the_photograph(photographs: Path) -> None:
+    """Mean over several seeds; the areas of 4x4 pixels are what a perfect camera would have recorded."""
+    image = image_files.read_image(photographs / "a.png")[:64, :64]
+    areas = image.reshape(16, 4, 16, 4, 3).mean((1, 3))
+    errors = {
+        kind: np.mean([np.square(severity.degrade(image, "a", kind, seed) - areas).mean() for seed in range(8)])
+        for kind in severity.SEVERITIES
+    }
+    assert 0 < errors["clean"] < errors["web"] < errors["phone"] < errors["heavy"]
+
+
+def test_threads_change_nothing(photographs: Path) -> None:
+    image = np.tile(image_files.read_image(photographs / "a.png"), (3, 3, 1))
+    threads, results = cv2.getNumThreads(), []
+    try:
+        for number in (1, 3):
+            cv2.setNumThreads(number)
+            results.append(severity.degrade(image, "a", "heavy", 0))
+    finally:
+        cv2.setNumThreads(threads)
+    assert np.array_equal(*results)
+
+
+def test_the_published_table_is_complete() -> None:
+    rows = image_files.read_tsv(severity.TABLE, made_sets.COLUMNS)
+    assert len({row["pixels_sha256"] for row in rows}) == len(rows) == 24 * 5
+    stems = [f"{number:02}" for number in range(1, 25)]
+    for folder in ("GT", *severity.SEVERITIES):
+        side = "384" if folder == "GT" else "96"
+        there = [row for row in rows if row["file"].startswith(f"{folder}/")]
+        assert [Path(row["file"]).stem for row in there] == stems
+        assert {(row["width"], row["height"]) for row in there} == {(side, side)}
