@@ -45,8 +45,9 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
 
 
 def kept_signal(signal: Signal | None, icc: bytes | None) -> Signal | None:
-    """``signal`` unless there is a profile, or it names sRGB or nothing."""
-    return signal if signal and not icc and not (signal[0] in (1, 2) and signal[1] in (2, 13)) else None
+    """``signal`` unless there is a profile, or it names sRGB, or nothing (0 and 3 are reserved, 2 is unspecified)."""
+    plain = signal is None or signal[0] in (0, 1, 2, 3) and signal[1] in (0, 2, 3, 13)
+    return None if icc or plain else signal
 
 
 def kept_profile(profile: bytes | None, channels: int) -> bytes | None:

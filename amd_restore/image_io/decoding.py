@@ -189,13 +189,14 @@ def colours(
         if cicp[2:] != b"\0\1":
             raise AMDRestoreError("a PNG with the value range or matrix of video; convert it to full-range RGB")
         icc, signal = None, (cicp[0], cicp[1])
-    elif icc is None and image.format == "PNG":
-        icc = signals.png_profile(image.info, channels)
-    elif icc is None and image.format == "AVIF":
-        with contextlib.suppress(Exception):  # odd boxes are no reason to refuse the picture
-            signal = signals.nclx(file.data)
-    elif icc is None and is_adobe_rgb(image):
-        icc = signals.adobe_rgb(channels)
+    elif icc is None:
+        with contextlib.suppress(Exception):  # odd numbers and boxes are no reason to refuse the picture
+            if image.format == "PNG":
+                icc = signals.png_profile(image.info, channels)
+            elif image.format == "AVIF":
+                signal = signals.nclx(file.data)
+            elif is_adobe_rgb(image):
+                icc = signals.adobe_rgb(channels)
     return icc, colour.kept_signal(signal, icc)
 
 

@@ -110,8 +110,8 @@ def encode(picture: Picture, suffix: str, quality: int | None = None) -> bytes:
     if kind != "BMP":
         options["icc_profile"] = picture.icc
         options["exif"] = exif_of(picture, kind != "JPEG") or b""
-    if picture.dpi and kind in ("JPEG", "BMP"):
-        options["dpi"] = picture.dpi
+    if kind in ("JPEG", "BMP"):
+        options["dpi"] = picture.dpi or (0, 0)  # else Pillow would make some up
     try:
         Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(out, kind, **options)
     except (OSError, ValueError, RuntimeError, struct.error) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from amd_restore.errors import AMDRestoreError
@@ -54,20 +52,24 @@ def fitted(picture: Picture, suffix: str, size: tuple[int, int] | None = None) -
     """
     name = format_of(suffix, SUFFIXES + FRAME_SUFFIXES)
     kind, pixels, lost = FORMATS[name], picture.pixels, list(picture.lost)
-    check_side(suffix, *(size or pixels.shape[:2]))
+    height, width = size or pixels.shape[:2]
+    check_side(suffix, height, width)
     if picture.has_alpha and not kind.alpha:
         if pixels[..., -1].min() < (1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max):
             raise AMDRestoreError(f"{name} has no transparency; write png, webp or tiff")
         pixels = pixels[..., :-1]
-    icc, signal, exif = picture.icc, picture.signal, picture.exif
+    icc, signal, exif, dpi = picture.icc, picture.signal, picture.exif, picture.dpi
     if signal is not None and not kind.signal:
         icc, signal = profile_of(signal, pixels.shape[2]), None
     if icc and (len(icc) > kind.icc or (pixels.shape[2] < 3 and not kind.gray)):
         icc = None
         lost.append("colour profile")
+    if dpi and max(dpi[0] * width / pixels.shape[1], dpi[1] * height / pixels.shape[0]) > kind.dpi:
+        dpi = None
+        lost.append("resolution")
     if exif and len(exif) > kind.exif:
         exif = shortened(exif, kind.exif)
         lost.append("EXIF entries")
     if pixels.dtype != np.uint8 and kind.depth < 16:
         lost.append(f"more than {kind.depth} bits")
-    return dataclasses.replace(picture, pixels=pixels, icc=icc, signal=signal, exif=exif, lost=tuple(lost))
+    return Picture(pixels, icc, exif, dpi, signal, tuple(lost))

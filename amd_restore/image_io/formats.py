@@ -17,6 +17,7 @@ class Format:
         alpha, gray: whether it has transparency, and gray that is not stored as RGB.
         signal: whether it names colours by numbers, see :mod:`amd_restore.image_io.signals`.
         lossy: whether it has a quality.
+        dpi: highest resolution.
         exif, icc: most bytes of an EXIF block and of a colour profile; 0 where it has none.
     """
 
@@ -30,6 +31,7 @@ class Format:
     gray: bool = True
     signal: bool = False
     lossy: bool = False
+    dpi: int = 1_000_000
     exif: int = (1 << 31) - 1
     icc: int = (1 << 31) - 1
 
@@ -41,6 +43,7 @@ FORMATS = {  # by Pillow's names
         side=65_500,
         alpha=False,
         lossy=True,
+        dpi=65_535,
         exif=65_533,
         icc=255 * 65_519,
     ),

@@ -42,7 +42,8 @@ class Metadata:
 def read_metadata(image: Image.Image) -> Metadata:
     """Metadata of an opened file."""
     stored = None
-    if image.format != "JPEG" or image.info.get("jfif_unit") in (1, 2):  # Pillow makes 72 dpi up for other JPEGs
+    # Pillow makes 72 dpi up for other JPEGs, and 1 dpi for a TIFF, whose resolution is in the same table as its EXIF.
+    if image.format not in ("JPEG", "TIFF") or image.info.get("jfif_unit") in (1, 2):
         stored = image.info.get("dpi")
     try:
         source = image.getexif()

@@ -278,6 +278,16 @@ def _() -> None:
     assert shortened(block, 300) is None or len(shortened(block, 300) or b"") <= 300
 
 
+@row("JPEG", "resolution above 65535 dpi")
+def _() -> None:
+    fine = Picture(PIXELS, dpi=(20_000.0, 300.0))
+    assert fitted(fine, ".jpg").lost == fitted(fine, ".png", (96, 128)).lost == ()
+    assert fitted(fine, ".jpg", (96, 128)).lost == ("resolution",)
+    for suffix in (".jpg", ".png", ".tiff", ".bmp", ".webp"):
+        assert decode(encode(Picture(PIXELS, dpi=(4e12, 4e12)), suffix)).dpi is None
+        assert decode(encode(Picture(PIXELS), suffix)).dpi is None  # none is made up
+
+
 @row("JPEG", "profile of more than 16 MB")
 def _() -> None:
     large = Picture(PIXELS, srgb_profile() + bytes(17_000_000))

@@ -38,6 +38,8 @@ from amd_restore.image_io.colour import srgb_profile
 @row("PNG", "cICP of video range")
 def _() -> None:
     refused(png((b"cICP", bytes([1, 1, 0, 0]))), "value range or matrix of video")
+    for says_nothing in (bytes([0, 0, 0, 1]), bytes([2, 2, 0, 1]), b"odd"):
+        assert decode(png((b"cICP", says_nothing))).signal is None
 
 
 @row("PNG", "iCCP, of up to 64 MiB")
@@ -59,6 +61,8 @@ def _() -> None:
     gray = decode(png((b"gAMA", struct.pack(">I", 100_000)), pixels=PIXELS[..., :1]))
     assert gray.icc is not None and gray.icc[16:20] == b"GRAY"
     ImageCms.ImageCmsProfile(io.BytesIO(gray.icc))
+    for odd in ([0] * 8, [4_000_000_000] * 8):
+        assert decode(png((b"cHRM", struct.pack(">8I", *odd)))).icc is None
     plain = [31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000]
     assert decode(png((b"gAMA", struct.pack(">I", 45455)), (b"cHRM", struct.pack(">8I", *plain)))).icc is None
 
