@@ -73,6 +73,6 @@ def sizes_of_step(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor,
 
 
 def errors_by_zone(error: Tensor, advantage: Tensor) -> dict[str, Tensor]:
-    """Error of the fake teacher inside and outside the Forbidden Zone."""
+    """Error of the fake score inside and outside the Forbidden Zone."""
     inside, outside = zone_mean(error, advantage < 0)
     return {"amd__fake_loss_inside": inside, "amd__fake_loss_outside": outside}

@@ -50,7 +50,7 @@ def matching_direction(
 
     Args:
         x0_real: teacher's estimate with the condition, (B, C, h, w).
-        x0_fake: fake teacher's estimate with the condition, same shape.
+        x0_fake: fake score's estimate with the condition, same shape.
         x0_real_uncond: teacher's estimate without the condition; may be None at ``guidance_scale`` 1.
         guidance_scale: w, 1 is no guidance.
         alpha: weight of the condition-amplifying part, (B,) or (B, 1, h, w).
@@ -107,7 +107,7 @@ def surrogate_loss(x0: Tensor, direction: Tensor, norm: Tensor | float = 1.0) ->
 
 
 def denoising_loss(x0_pred: Tensor, x0: Tensor, weight_t: Tensor, w_sharp: Tensor | None = None) -> Tensor:
-    """Mean of ``w_sharp * weight_t * (x0_pred - x0)^2``: the denoising loss of the fake teacher.
+    """Mean of ``w_sharp * weight_t * (x0_pred - x0)^2``: the denoising loss of the fake score.
 
     Args:
         x0_pred: estimate of the clean image (B, C, h, w), with gradient.

@@ -20,7 +20,7 @@ from amd_restore.models.rollout import Denoising, Rollout
 from amd_restore.models.student_model import StudentModel
 from amd_restore.registry import MODEL_REGISTRY
 
-DIAGNOSE_EVERY = 4  # updates of the student between looks at the Forbidden Zone; all of them would cost 3% of a step
+DIAGNOSE_EVERY = 4  # updates of the student between measurements in the Forbidden Zone, which cost time
 
 
 @MODEL_REGISTRY.register()
@@ -32,7 +32,7 @@ class DMDModel(StudentModel):
     """
 
     def init_training_settings(self) -> None:
-        """Build teacher and fake teacher, both from ``path.pretrain_network_teacher`` unless the fake has its own.
+        """Build teacher and fake score, both from ``path.pretrain_network_teacher`` unless the fake has its own.
 
         The real score is the teacher's average, the fake one goes on from its raw weights.
         """

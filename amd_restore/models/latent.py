@@ -138,7 +138,7 @@ def bases(net: nn.Module, codec: Codec) -> dict[str, str]:
 
 
 class TrainedEncoder:
-    """The encoder through which the student sees ``lq``, and a moving average of what it learns.
+    """The encoder of the student's condition, trained with it, and a moving average of its weights.
 
     Args:
         codec: one that was built with ``train_encoder``; it holds the weights that learn.

@@ -60,7 +60,7 @@ class CodecOptions:
         False, "autoencoder: recompute the decoder in the backward pass, which takes time and saves memory"
     )
     train_encoder: bool = option(
-        False, "autoencoder: the student sees lq through an encoder that is trained with it, by LoRA"
+        False, "autoencoder: the student's condition is encoded by an encoder that is trained with it, by LoRA"
     )
     encoder_lora: LoraOptions | None = option(None, "autoencoder: LoRA of that encoder; null: rank 4")
 

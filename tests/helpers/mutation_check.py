@@ -53,7 +53,7 @@ MUTATIONS = (
         "t=0.5 + 0.0 * self.rand(len(rollout))",
         f"{MEANING}::all_times",
     ),
-    Mutation("normaliser by the fake", "normalizer(x0, x0_real)", "normalizer(x0, x0_fake)", f"{MEANING}::normaliser"),
+    Mutation("normaliser by the fake", "target = x0_real\n", "target = x0_fake\n", f"{MEANING}::normaliser"),
     Mutation("matching_decay ignored", "** options.matching_decay", "** 0.0", f"{MEANING}::later_steps"),
     Mutation("matching_first ignored", "if self.run.distill.matching_first:", "if True:", f"{MEANING}::first_step"),
     Mutation(
@@ -115,6 +115,12 @@ MUTATIONS = (
         "with torch.set_grad_enabled(with_gradient and self.accumulate == 1):",
         "with torch.set_grad_enabled(with_gradient and self.accumulate == 1), self.autocast():",
         "tests/training/test_bfloat16_training.py::no_block",
+    ),
+    Mutation(
+        "weight of a loss ignored",
+        "return self.weight * self.measure(image, gt, lq)",
+        "return self.measure(image, gt, lq)",
+        "tests/core/test_losses_registry.py::counts_by_its_weight",
     ),
     Mutation(
         "probe of the discriminator's features on the CPU",
