@@ -102,7 +102,7 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
         if deep.is_deep_tiff(tags):
             return _decode_deep_tiff(data, max_pixels, lost)
     elif pages > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
-        raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames")
+        raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames, from file to file")
     image.load()
     image.info["icc_profile"] = png.icc or image.info.get("icc_profile")
     pixels, icc = _pixels(image, data)

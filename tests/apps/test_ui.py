@@ -13,7 +13,15 @@ from PIL import Image
 from ui_setup import MAX_PIXELS, noise
 
 from amd_restore.apps.cli import ui as ui_command
-from amd_restore.apps.ui.uploads import PREVIEW_SIDE, Controls, RestorationState, Stopped, UploadRestorer, preview
+from amd_restore.apps.ui.uploads import (
+    PREVIEW_SIDE,
+    Controls,
+    RestorationState,
+    Stopped,
+    UploadRestorer,
+    for_page,
+    preview,
+)
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import decode, encode
 from amd_restore.image_io.picture import Picture
@@ -171,3 +179,25 @@ def test_options_out_of_range(option: list[str], capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as caught:
         ui_command.main(option)
     assert caught.value.code == 2 and option[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("holds 3 frames; restore it frame by frame with --frames, from file to file", "holds 3 frames"),
+        ("9x9 pixels, the limit is 1; raise it with --max-pixels if you trust the file", "9x9 pixels, the limit is 1"),
+        ("out of memory; use tiles (or smaller ones): tile=256 or less", "out of memory"),
+        ("the file is empty (0 bytes)", "the file is empty (0 bytes)"),
+    ],
+)
+def test_advice_for_other_doors_is_left_out(message: str, shown: str) -> None:
+    assert for_page(AMDRestoreError(message)) == shown
+
+
+def test_an_animation_is_refused_without_advice_for_the_command(restorer: UploadRestorer) -> None:
+    data = io.BytesIO()
+    frames = [Image.fromarray(noise()), Image.fromarray(255 - noise())]
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(AMDRestoreError) as caught:
+        restorer.open(data.getvalue(), "a.gif")
+    assert for_page(caught.value) == "holds 2 frames"

@@ -6,6 +6,7 @@ Needs the extra ``ui``; the tests in a browser also Chromium and the package pla
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,7 @@ def test_what_the_server_refuses(server: Server) -> None:
     assert server.get(Host=f"localhost:{host.split(':')[1]}")[0] == 200  # also through a forwarded port
     assert server.get(data=b"x", Origin="http://evil.example")[0] == 403
     assert server.get(data=b"x", Origin="null")[0] == 403
+    assert server.get(data=b"x", Origin="http://[::1")[0] == 403
     assert server.get("pictures/guessed")[0] == 404
     assert server.get(data=b"x" * (MAX_UPLOAD + 70_000))[0] == 413
 
@@ -234,6 +237,44 @@ def test_what_the_page_refuses_is_said_and_it_goes_on(page: Any, tmp_path: Path)
     upload(page, good)
     page.wait_for_selector("img.compare-after")
     assert status.inner_text().startswith("14 x 9 to 56 x 36")
+
+
+def test_upload_after_upload(page: Any, tmp_path: Path) -> None:
+    """The hundredth works as the first did, and one that comes too early is refused aloud."""
+    from playwright.sync_api import TimeoutError
+
+    said = "words => document.querySelector('[data-testid=status]').innerText.includes(words)"
+    data = encode(Picture(noise()), ".png")
+    for number in range(100):
+        path = tmp_path / f"p{number}.png"
+        path.write_bytes(data)
+        upload(page, path)
+        page.wait_for_function(said, arg=f"p{number}_x4.png")
+        assert page.locator("input[type=file]").count() == 1
+    for path in (tmp_path / "p1.png", tmp_path / "p2.png", tmp_path / "p3.png"):
+        upload(page, path)
+    page.wait_for_function("() => /p[123]/.test(document.querySelector('[data-testid=status]').innerText)")
+    for _ in range(30):  # it is refused as long as one of these is at work
+        upload(page, tmp_path / "p50.png")
+        with contextlib.suppress(TimeoutError):
+            page.wait_for_function(said, arg="p50_x4.png", timeout=2_000)
+            break
+    else:
+        pytest.fail("the page took no further upload")
+
+
+def test_an_upload_while_it_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused aloud; the image at work stays the one that is shown."""
+    from amd_restore.apps.ui.page import Page
+
+    said: list[str] = []
+    busy = Page.__new__(Page)
+    busy._busy = True
+    monkeypatch.setattr(Page, "_complain", lambda self, message: said.append(message))
+    received = busy._receive(SimpleNamespace(file=SimpleNamespace(name="b.png")))  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):  # ends without waiting for anything
+        received.send(None)
+    assert said == ["b.png: still at work on the image before; stop it first."]
 
 
 def test_ctrl_c_is_an_ordinary_end(ui_weights: Path, tmp_path: Path) -> None:

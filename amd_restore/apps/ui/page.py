@@ -22,6 +22,7 @@ from amd_restore.apps.ui.uploads import (
     Stopped,
     Upload,
     UploadRestorer,
+    for_page,
 )
 from amd_restore.errors import AMDRestoreError
 
@@ -46,7 +47,7 @@ class Page:
         self._state: RestorationState | None = None
         self._started = 0.0
         self._addresses: dict[str, str] = {}
-        self._gone = False
+        self._gone = self._busy = False
         self._build()
         ui.context.client.on_delete(self._leave)
 
@@ -79,11 +80,16 @@ class Page:
         self._uploader = ui.upload(
             label="Drop an image here, or press +",
             auto_upload=True,
-            max_files=1,
             max_file_size=self._max_upload,
             on_upload=self._receive,
-            on_rejected=self._reject,
+            on_rejected=lambda: self._complain(f"Refused: no image, or larger than {megabytes:g} MB."),
         )
+        # The browser clears its list itself: a reset from here may come before it has noted that the file is sent, and
+        # the list then keeps it for good.
+        for event in ("uploaded", "failed"):
+            clear = "removeUploadedFiles" if event == "uploaded" else "reset"
+            self._uploader.on(event, js_handler=f"() => getElement({self._uploader.id}).$refs.qRef.{clear}()")
+        self._uploader.on("failed", lambda: self._complain("The file could not be sent; try again."))
         self._uploader.props(f'accept="{_KINDS}" flat bordered').classes("w-full")
         ui.label(f"Up to {megabytes:g} MB and {megapixels:g} megapixels").classes("text-xs opacity-70")
 
@@ -116,17 +122,19 @@ class Page:
 
     async def _receive(self, event: UploadEventArguments) -> None:
         """A file has arrived: show it and start."""
-        self._uploader.reset()
-        if self._state:
-            self._complain("Still at work on the picture before; stop it first.")
+        if self._busy:
+            self._complain(f"{event.file.name}: still at work on the image before; stop it first.")
             return
+        self._busy = True
         self._status.set_text("Reading")
         try:
             data = await event.file.read()
             upload = await asyncio.to_thread(self._restorer.open, data, event.file.name)
         except AMDRestoreError as error:
-            self._complain(f"{event.file.name}: {error}")
+            self._complain(f"{event.file.name}: {for_page(error)}")
             return
+        finally:
+            self._busy = False
         if self._gone:
             return
         self._upload = upload
@@ -137,13 +145,9 @@ class Page:
         self._start.enable()
         await self._restore()
 
-    def _reject(self) -> None:
-        self._complain(f"Refused: no image, or larger than {self._max_upload / 1e6:g} MB.")
-        self._uploader.reset()
-
     async def _restore(self) -> None:
         upload = self._upload
-        if upload is None or self._state:
+        if upload is None or self._busy:
             return
         self._state, self._started = RestorationState(), time.monotonic()
         self._set_busy(True)
@@ -153,7 +157,7 @@ class Page:
         except Stopped:
             message = "Stopped."
         except AMDRestoreError as error:
-            message = f"{upload.stem}: {error}"
+            message = f"{upload.stem}: {for_page(error)}"
         except Exception:  # the page stays usable; the terminal says what it was
             _LOG.exception("a restoration failed")
             message = "It failed for a reason that the terminal tells."
@@ -192,7 +196,8 @@ class Page:
         self._addresses[role] = self._served.add(data, name)
 
     def _set_busy(self, busy: bool) -> None:
-        for element in (self._uploader, self._start, self._steps, self._seed, self._fidelity):
+        self._busy = busy
+        for element in (self._start, self._steps, self._seed, self._fidelity):
             element.set_enabled(not busy)
         self._stop.set_visibility(busy)
         self._stop.set_enabled(busy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -187,6 +188,11 @@ class UploadRestorer:
             fidelity=controls.fidelity,
             progress=state.advance,
         )
+
+
+def for_page(error: AMDRestoreError) -> str:
+    """The message without the advice that is for the command line or for Python."""
+    return "; ".join(part for part in str(error).split("; ") if not re.search(r"--\w|tile=|max_memory", part))
 
 
 def preview(picture: Picture) -> tuple[bytes, tuple[int, int]]:
