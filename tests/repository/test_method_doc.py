@@ -1,4 +1,4 @@
-"""docs/method.md cites functions, options and logged quantities; all of them exist."""
+"""docs/method.md and docs/experiments.md cite functions, options and logged quantities; all of them exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from places import REPOSITORY
 
 from amd_restore.options.blocks import DistillOptions
 
-TEXT = (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
+TEXT = "".join((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in ("method.md", "experiments.md"))
 PACKAGES = ("archs", "benchmark", "diffusion", "losses", "models", "rewards")
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
 CITED = sorted({code for code in CODE if re.match(rf"({'|'.join(PACKAGES)})\.", code)})

@@ -1,0 +1,286 @@
+"""Write the tables of published numbers into the pages that show them, from ``benchmarks/*/*.json``.
+
+    python benchmarks/scripts/results_page.py           # after a benchmark was measured again
+    python benchmarks/scripts/results_page.py --check   # exit code 1 and the names of stale pages
+
+A page marks a table by ``<!-- table:NAME -->`` and ``<!-- /table -->``; what lies between is replaced. Values are means
+over images and runs, as in the benchmark's own page, and rounded once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amd_restore.benchmark.metrics import METRICS, marks
+from amd_restore.errors import AMDRestoreError, run_command, say
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/experiments.md",
+    "docs/model_card_x4_classical.md",
+    "docs/model_card_x4_real.md",
+)
+BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its title, the row of a benchmark that it shows, and the row that it is compared with."""
+
+    title: str
+    benchmark: str
+    method: str
+    reference: str = ""
+
+
+Cell = Callable[[Row], str]
+
+
+@functools.cache
+def content(benchmark: str, kind: str = "") -> dict[str, Any]:
+    """What ``benchmarks/NAME/NAME.json`` holds, or with a ``kind`` such as ``_speed`` the file beside it."""
+    loaded: dict[str, Any] = json.loads((BENCHMARKS / benchmark / f"{benchmark}{kind}.json").read_text("utf-8"))
+    return loaded
+
+
+def only(row: Row, entries: list[dict[str, Any]], **wanted: object) -> dict[str, Any]:
+    """The one entry with these values.
+
+    Raises:
+        AMDRestoreError: where the benchmark has none, or several.
+    """
+    found = [entry for entry in entries if all(entry[key] == value for key, value in wanted.items())]
+    if len(found) != 1:
+        raise AMDRestoreError(f"benchmarks/{row.benchmark}: {len(found)} entries of {wanted}, one is needed")
+    return found[0]
+
+
+def value(row: Row, dataset: str, metric: str) -> str:
+    """One mean, with the digits and the mark of its metric."""
+    result = only(row, content(row.benchmark)["results"], method=row.method, dataset=dataset)
+    mean = float(np.mean(np.asarray(result["values"][metric], dtype=np.float64)))
+    return f"{mean:.{METRICS[metric].digits}f}{marks(result['rewards']).get(metric, '')}"
+
+
+def values(dataset: str, *metrics: str) -> Cell:
+    """Metrics of a dataset, in one cell."""
+    return lambda row: " / ".join(value(row, dataset, metric) for metric in metrics)
+
+
+def seconds(row: Row) -> str:
+    """Seconds of one input of 128x128 on two threads, in float32 and, where it was timed, in bf16."""
+    found = {entry["method"]: entry["seconds"] for entry in content(row.benchmark, "_speed")["rows"]}
+    name, comma, steps = row.method.partition(", ")
+    plain, half = found.get(row.method), found.get(f"{name}, bf16{comma}{steps}")
+    text = "–" if plain is None else f"{plain:.2f}"
+    return text if half is None else f"{text} (bf16 {half:.2f})"
+
+
+def interval(difference: dict[str, Any], metric: str) -> str:
+    """A difference with its 95% interval."""
+    digits = METRICS[metric].digits
+    low, high = (f"{difference[end]:+.{digits}f}" for end in ("low", "high"))
+    return f"{difference['mean']:+.{digits}f} ({low}, {high})"
+
+
+def minus(dataset: str, metric: str) -> Cell:
+    """Mean difference of the row and its reference, with its interval over images."""
+
+    def cell(row: Row) -> str:
+        entries = content(row.benchmark)["comparisons"]
+        return interval(only(row, entries, a=row.method, b=row.reference, dataset=dataset, metric=metric), metric)
+
+    return cell
+
+
+def arm(metric: str, steps: int) -> Cell:
+    """Mean of an arm of an ablation over its training seeds."""
+
+    def cell(row: Row) -> str:
+        entries = content(row.benchmark)["summary"]
+        found = only(row, entries, arm=row.method, steps=steps, metric=metric)
+        return f"{found['mean']:.{METRICS[metric].digits}f}"
+
+    return cell
+
+
+def arm_minus(metric: str, steps: int) -> Cell:
+    """Mean difference of an arm and its reference, with its interval over training seeds."""
+
+    def cell(row: Row) -> str:
+        entries = content(row.benchmark)["differences"]
+        found = only(row, entries, arm=row.method, reference=row.reference, steps=steps, metric=metric)
+        return interval(found["difference"], metric)
+
+    return cell
+
+
+def source(row: Row) -> str:
+    """Date, commit and machine of a benchmark's run."""
+    protocol = content(row.benchmark)["protocol"]
+    return f"{protocol['date']}, commit {protocol['commit']}, {protocol['machine']}"
+
+
+def seeds(row: Row) -> str:
+    """Seeds of a benchmark: of the noise, or of an ablation's trainings."""
+    return ", ".join(str(seed) for seed in content(row.benchmark)["options"]["seeds"])
+
+
+def page(row: Row) -> str:
+    """Link to a benchmark's own page."""
+    return f"[{row.benchmark}.md](../benchmarks/{row.benchmark}/{row.benchmark}.md)"
+
+
+def peers(benchmark: str, *names: str) -> list[Row]:
+    """Rows of other upscalers, under their own names."""
+    return [Row(name, benchmark, name) for name in names]
+
+
+REAL = [
+    Row("**x4-real** (default)", "x4_real", "x4-real, 1 step"),
+    Row("x4-classical", "x4_real", "x4-classical, 1 step"),
+    *peers("x4_real", "ClearReality4x", "Real-ESRGAN x4plus"),
+    Row("bicubic", "x4_real", "bicubic, MATLAB"),
+]
+REAL_ALL = [
+    *(Row(f"**x4-real**, {steps}", "x4_real", f"x4-real, {steps}") for steps in ("1 step", "2 steps", "4 steps")),
+    *(Row(f"its teacher, {steps}", "x4_real", f"x4-real teacher, {steps}") for steps in ("1 step", "10 steps")),
+    *REAL[1:],
+    *peers("x4_real", "realesr-animevideov3", "SPAN ch48", "DAT-light"),
+]
+STEPS = ("1 step", "2 steps", "4 steps")
+CLASSICAL = [
+    *(
+        Row(f"teacher, {steps}", "x4_classical", f"teacher, {steps}")
+        for steps in ("1 step", "4 steps", "10 steps", "20 steps")
+    ),
+    *(Row(f"**x4-classical**, {steps}", "x4_classical", f"AMD, {steps}") for steps in STEPS),
+    *(Row(f"x4-classical-tiny, {steps}", "x4_peers", f"AMD tiny, {steps}") for steps in STEPS),
+]
+PEERS = ("ClearReality4x", "Real-ESRGAN x4plus", "realesr-animevideov3", "SPAN ch48", "SPAN ch52", "DAT-light")
+CLASSICAL_PEERS = [*peers("x4_peers", *PEERS), Row("bicubic", "x4_peers", "bicubic, MATLAB")]
+UNSEEN = [
+    *(Row(f"**x4-classical**, {steps}", "x4_unseen", f"x4-classical, {steps}") for steps in STEPS),
+    Row("x4-classical-tiny, 1 step", "x4_unseen", "x4-classical-tiny, 1 step"),
+    *(Row(f"teacher, {steps}", "x4_unseen", f"teacher, {steps}") for steps in ("4 steps", "10 steps")),
+    *peers("x4_unseen", *PEERS),
+    Row("bicubic", "x4_unseen", "bicubic, MATLAB"),
+]
+CLEAN_COLUMNS: dict[str, Cell] = {
+    "Set5 PSNR-Y / LPIPS-Alex": values("Set5", "psnr_y", "lpips_alex"),
+    "Set14 PSNR-Y / LPIPS-Alex": values("Set14", "psnr_y", "lpips_alex"),
+    "Set14 SSIM-Y": values("Set14", "ssim_y"),
+    "Set14 NIQE": values("Set14", "niqe"),
+}
+BRIEF: dict[str, Cell] = {
+    "clean: PSNR-Y / LPIPS-Alex": values("Set14", "psnr_y", "lpips_alex"),
+    "degraded: PSNR-Y / LPIPS-Alex": values("real_world", "psnr_y", "lpips_alex"),
+    "seconds": seconds,
+}
+DEGRADED: dict[str, Cell] = {
+    "PSNR-Y / LPIPS-Alex": values("real_world", "psnr_y", "lpips_alex"),
+    "EffNet": values("real_world", "effnet"),
+    "NIQE": values("real_world", "niqe"),
+    "RealSRSet NIQE / BRISQUE": values("RealSRSet", "niqe", "brisque"),
+    "clean Set14 PSNR-Y / LPIPS-Alex": values("Set14", "psnr_y", "lpips_alex"),
+    "seconds": seconds,
+}
+AGAINST = [
+    Row(f"x4-real - {name}", "x4_real", "x4-real, 1 step", name) for name in ("ClearReality4x", "Real-ESRGAN x4plus")
+]
+ARMS = [
+    Row(name, "x4_ablation", name)
+    for name in ("DMD", "DMD + guidance", "+ score adaptation", "+ sharpening", "AMD", "spatial AMD")
+]
+AMD_ARMS = [
+    Row("AMD (0.5, guidance 1.5, group of 4)", "x4_ablation", "AMD", "DMD + guidance"),
+    Row("strength 0.9", "x4_ablation", "AMD, adaptation 0.9", "DMD + guidance"),
+    Row("group of 8", "x4_ablation", "AMD, group of 8", "DMD + guidance"),
+    Row("reward LPIPS alone", "x4_ablation", "AMD, LPIPS only", "DMD + guidance"),
+    Row("no guidance (against DMD without)", "x4_ablation", "AMD, no guidance", "DMD"),
+    Row("no guidance, strength 0.9 (against DMD without)", "x4_ablation", "AMD, no guidance, adaptation 0.9", "DMD"),
+    Row("DMD with guidance (against DMD without)", "x4_ablation", "DMD + guidance", "DMD"),
+    Row("the same, slower student", "x4_ablation", "DMD + guidance, slower student", "DMD"),
+]
+SOURCES = [
+    Row("degraded inputs", "x4_real", ""),
+    Row("clean inputs", "x4_classical", ""),
+    Row("clean inputs, tiny model and other upscalers", "x4_peers", ""),
+    Row("Kodak24", "x4_unseen", ""),
+    Row("which part of AMD does what", "x4_ablation", ""),
+    Row("AMD and DMD", "x4_amd_vs_dmd", ""),
+    Row("times of the later steps", "x4_time_shift", ""),
+]
+COMPARED = {"PSNR-Y": "psnr_y", "LPIPS-Alex": "lpips_alex", "EffNet": "effnet", "LQ-PSNR": "consistency"}
+TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
+    "brief": (REAL, BRIEF),
+    "degraded": (REAL_ALL, DEGRADED),
+    "clean": (CLASSICAL + CLASSICAL_PEERS, CLEAN_COLUMNS),
+    "clean_own": (CLASSICAL, CLEAN_COLUMNS),
+    "degraded_own": (REAL_ALL[:5] + REAL[1:4], DEGRADED),
+    "degraded_against": (AGAINST, {title: minus("real_world", metric) for title, metric in COMPARED.items()}),
+    "arms": (ARMS, {f"{title}, 4 steps": arm(COMPARED[title], 4) for title in ("PSNR-Y", "LPIPS-Alex")}),
+    "amd_arms": (AMD_ARMS, {title: arm_minus(metric, 4) for title, metric in COMPARED.items()}),
+    "sources": (SOURCES, {"page": page, "seeds": seeds, "measured": source}),
+    "unseen": (
+        UNSEEN,
+        {
+            "PSNR-Y / LPIPS-Alex": values("kodak24", "psnr_y", "lpips_alex"),
+            "SSIM-Y": values("kodak24", "ssim_y"),
+            "EffNet": values("kodak24", "effnet"),
+            "NIQE": values("kodak24", "niqe"),
+        },
+    ),
+}
+
+
+def table(name: str) -> str:
+    """A table as Markdown.
+
+    Raises:
+        AMDRestoreError: for a name that is none of :data:`TABLES`.
+    """
+    if name not in TABLES:
+        raise AMDRestoreError(f"no table '{name}'; tables: {', '.join(TABLES)}")
+    rows, columns = TABLES[name]
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {row.title} | {' | '.join(cell(row) for cell in columns.values())} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def render(text: str) -> str:
+    """A page's text with every marked table made anew."""
+    return BLOCK.sub(lambda match: match[1] + table(match[2]) + match[3], text)
+
+
+def main() -> int:
+    """Write the tables, or with ``--check`` name the pages in which they are stale."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page is stale")
+    args = parser.parse_args()
+    stale = False
+    for name in PAGES:
+        file = BENCHMARKS.parent / name
+        text = file.read_text(encoding="utf-8")
+        if render(text) != text:
+            stale = True
+            say(f"{name}: {'stale' if args.check else 'written'}")
+            if not args.check:
+                file.write_text(render(text), encoding="utf-8")
+    return int(stale and args.check)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,108 @@
+"""Pages keep their size, their links and their numbers."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from places import REPOSITORY
+
+from amd_restore import __version__
+from amd_restore.errors import AMDRestoreError
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks" / "scripts"))
+results_page = importlib.import_module("results_page")
+
+FOLDERS = ("", "docs", "options", "benchmarks", "datasets", "lowres", "third_party", "amd_restore")
+PAGES = sorted(
+    page
+    for folder in FOLDERS
+    for page in ((REPOSITORY / folder).rglob("*.md") if folder else REPOSITORY.glob("*.md"))
+    if "/data/" not in page.as_posix()
+)
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks and pieces of code."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of a page's headings in links, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path) -> list[str]:
+    """Links of a page that lead nowhere; those to other machines are not followed."""
+    missing = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            missing.append(target)
+    return missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# One `x`: two\n[a](a.md#one-x-two) [b](b.md) [c](#three) [d](https://e) `[f](g)`")
+    assert broken(tmp_path / "a.md") == ["b.md", "#three"]
+
+
+def test_the_first_page_is_short() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 100 and len(text.split()) <= 900
+
+
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("model_card_*.md")), ids=lambda page: page.name)
+def test_a_model_card_is_short(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 70
+
+
+@pytest.mark.parametrize("name", results_page.PAGES)
+def test_published_numbers_are_those_of_the_benchmarks(name: str) -> None:
+    """``python benchmarks/scripts/results_page.py`` after a benchmark was measured again."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert "<!-- table:" in text and results_page.render(text) == text
+
+
+def test_a_stale_number_is_replaced() -> None:
+    text = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    stale = text.replace("0.385", "0.001")
+    assert stale != text and results_page.render(stale) == text
+
+
+def test_a_table_that_does_not_exist_is_named() -> None:
+    with pytest.raises(AMDRestoreError, match="no table 'nothing'; tables: brief"):
+        results_page.render("<!-- table:nothing -->\n<!-- /table -->")
+
+
+def test_a_row_that_was_not_measured_is_named() -> None:
+    row = results_page.Row("x", "x4_real", "no such method")
+    with pytest.raises(AMDRestoreError, match="benchmarks/x4_real: 0 entries of .*no such method"):
+        results_page.value(row, "Set14", "psnr_y")
+
+
+def test_the_check_of_pages_ends_with_0() -> None:
+    script = REPOSITORY / "benchmarks" / "scripts" / "results_page.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__ and {"cff-version", "message", "title", "authors"} <= {*citation}
