@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny_model import tiny_header, tiny_state
 
-from amd_restore import pipeline
 from amd_restore.diffusion import field_noise
+from amd_restore.inference import window
+from amd_restore.pipeline import RestorationPipeline
 from amd_restore.weights import build_network
 
 
@@ -95,8 +96,8 @@ def test_a_tile_draws_its_noise_once(start: str, fidelity: float, draws: int, mo
         calls.append(arguments)
         return field_noise(*arguments)
 
-    monkeypatch.setattr(pipeline, "field_noise", counted)
-    restorer = pipeline.RestorationPipeline(header, build_network(header, tiny_state()), "cpu", "float32")
+    monkeypatch.setattr(window, "field_noise", counted)
+    restorer = RestorationPipeline(header, build_network(header, tiny_state()), "cpu", "float32")
     restorer(torch.rand(2, 3, 16, 16), num_steps=1, fidelity=fidelity)
     assert len(calls) == draws
 

@@ -122,7 +122,7 @@ def test_good_file(tmp_path: Path) -> None:
         ("distill.step_weights", [1.0], "step_weights has 1 entries, num_steps 2"),
         ("distill.weight_dmd", 0, "losses: none has a weight, and distill.weight_dmd is 0; one must be greater"),
         ("distill.t_min", 0.99, "t_min (0.99) must be less than t_max (0.98)"),
-        ("distill.normalize", "yes please", "distill.normalize: expected true or false"),
+        ("distill.renoise", "yes please", "distill.renoise: expected true or false"),
         ("num_gpu", "all", "num_gpu: expected a whole number or 'auto', got str 'all'"),
         ("num_gpu", -1, "num_gpu: must be at least 0, got -1"),
         ("amp", "fp16", "amp: unknown value str 'fp16'"),
