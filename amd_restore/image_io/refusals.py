@@ -5,7 +5,8 @@ from __future__ import annotations
 from amd_restore.image_io.directories import RAW
 
 NO_IMAGE = "no image file, or a broken one; PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and HEIF can be read"
-_OTHERS = (  # how files of other formats begin; a dot stands for any byte
+_VIDEO = "a video; restore it with amd-restore video"
+_OTHERS = (  # how files of other formats begin (a dot stands for any byte), and their name or what to say
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
@@ -26,6 +27,14 @@ _OTHERS = (  # how files of other formats begin; a dot stands for any byte
     (b"MMOR", RAW),
     (b"FOVb", RAW),
     (b"....ftypcrx ", RAW),
+    (b"....ftypmp4", _VIDEO),
+    (b"....ftypisom", _VIDEO),
+    (b"....ftypqt  ", _VIDEO),
+    (b"\x1aE\xdf\xa3", _VIDEO),
+    (b"version https://git-lfs", "only a pointer to the file; fetch it with git lfs pull"),
+    (128 * b"." + b"DICM", "DICOM"),
+    (b"icns", "ICNS"),
+    (b"<?xml", "XML and SVG"),
 )
 _FRAMES = {  # second bytes of the JPEG markers that begin a frame
     0xC3: "lossless",
@@ -43,7 +52,7 @@ def unsupported(data: bytes) -> str | None:
         return _unsupported_jpeg(data)
     for start, name in _OTHERS:
         if all(a in (b, 0x2E) for a, b in zip(start, data, strict=False)) and len(data) >= len(start):
-            return name if name is RAW else f"{name} files cannot be read; convert it to PNG or TIFF"
+            return name if ";" in name else f"{name} files cannot be read; convert it to PNG or TIFF"
     return None
 
 

@@ -233,6 +233,8 @@ def _() -> None:
     }
     for start, name in (starts | {b"v/1\1": "OpenEXR", b"<svg>": "SVG"}).items():
         refused(start + bytes(50), f"^{name} files cannot be read; convert it to PNG or TIFF")
+    refused(b"\0\0\0\x18ftypmp42" + bytes(50), "^a video; restore it with amd-restore video")
+    refused(b"version https://git-lfs.github.com/spec/v1\n", "^only a pointer to the file; fetch it with git lfs pull")
 
 
 @row("JPEG, WebP, AVIF, HEIF, GIF", "more pixels than 65500, 16383, 32768, 32768, 65535 a side")
