@@ -13,7 +13,9 @@ from PIL import Image
 from amd_restore.atomic import expanded
 from amd_restore.errors import AMDRestoreError
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# All names of PNG, JPEG, WebP, BMP and TIFF, as in image_io/formats.py.
+EXTENSIONS = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo"}
+EXTENSIONS |= {".webp", ".bmp", ".dib", ".tif", ".tiff"}
 
 
 def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:

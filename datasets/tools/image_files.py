@@ -14,8 +14,10 @@ from PIL import Image
 
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io.formats import FORMATS
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+IMAGE_SUFFIXES = frozenset(suffix for name in _FORMATS for suffix in FORMATS[name].suffixes)
 
 
 def sha256(content: bytes) -> str:

@@ -30,9 +30,11 @@ from format_rows import (
 )
 from PIL import Image, ImageCms
 
+from amd_restore.data.image_files import EXTENSIONS
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Frame, Picture, decode, encode, write_frames
 from amd_restore.image_io.colour import srgb_profile
+from amd_restore.image_io.formats import FORMATS
 
 
 @row("PNG", "cICP of video range")
@@ -197,6 +199,11 @@ def _() -> None:
         frame = struct.pack(">BHHB", bits, 24, 32, 3) + bytes([1, 17, 0, 2, 17, 0, 3, 17, 0])
         segment = struct.pack(">BBH", 0xFF, marker, len(frame) + 2) + frame
         refused(b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0" + segment, f"^{words} files cannot be read; convert")
+
+
+def test_training_takes_all_names_of_a_format() -> None:
+    formats = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+    assert {suffix for name in formats for suffix in FORMATS[name].suffixes} == EXTENSIONS
 
 
 def test_every_row_has_its_test() -> None:

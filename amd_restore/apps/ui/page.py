@@ -25,11 +25,12 @@ from amd_restore.apps.ui.uploads import (
     for_page,
 )
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import READABLE_SUFFIXES
 
 _LOG = logging.getLogger(__name__)
 _STYLE = Path(__file__).with_name("page.css")
 _REFRESH = 0.2  # seconds
-_KINDS = "image/*,.heic,.heif,.tif,.tiff,.avif"
+_KINDS = ",".join(("image/*", *READABLE_SUFFIXES))  # browsers have no type for some of them
 
 
 class Page:
