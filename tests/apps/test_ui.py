@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -145,6 +147,32 @@ def test_waiting_for_another_picture_can_be_stopped(restorer: UploadRestorer) ->
         finish.set()
         first.join(20)
     assert not first.is_alive()
+
+
+def test_the_next_upload_ends_the_restoration_of_a_page_that_was_left(restorer: UploadRestorer) -> None:
+    upload = restorer.open(encode(Picture(noise()), ".png"), "a.png")
+    watched = threading.Event()
+    watched.set()
+    started, ended = threading.Event(), threading.Event()
+
+    class Endless(RestorationState):
+        def advance(self, done: int, total: int) -> None:
+            started.set()
+            while True:
+                self.check()
+                time.sleep(0.01)
+
+    def restore() -> None:
+        with contextlib.suppress(Stopped):
+            restorer.restore(upload, Controls(), Endless(watched.is_set))
+        ended.set()
+
+    first = threading.Thread(target=restore, daemon=True)
+    first.start()
+    assert started.wait(20)
+    threading.Timer(0.3, watched.clear).start()  # the page is loaded again
+    assert restorer.restore(upload, Controls(), RestorationState()).name == "a_x4.png"
+    assert ended.wait(20)
 
 
 def test_fidelity_is_passed_on(stub: Any) -> None:

@@ -15,6 +15,7 @@ from places import REPOSITORY
 from video_setup import command, enlarge, leftovers, make
 from warm_python import warm_python
 
+from amd_restore.apps.cli import video
 from amd_restore.apps.cli.video import main
 from amd_restore.apps.video import FFmpeg, restore_video
 from amd_restore.apps.video.clip import Clip, Frame, read_clip
@@ -149,6 +150,12 @@ def run(source: Path, target: Path, deadly: str = "", pause: float = 0.0) -> sub
     command = [warm_python(), "-c", RUN, str(source), str(target), deadly, str(pause)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_being_told_to_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(video, "run", lambda options: os.kill(os.getpid(), signal.SIGTERM))
+    assert video.main(["-i", "in.mp4", "-o", "out.mp4"]) == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on from there\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")

@@ -50,7 +50,8 @@ class Page:
         self._addresses: dict[str, str] = {}
         self._gone = self._busy = False
         self._build()
-        ui.context.client.on_delete(self._leave)
+        self._client = ui.context.client
+        self._client.on_delete(self._leave)
 
     def _build(self) -> None:
         header = self._restorer.pipeline.header
@@ -150,7 +151,8 @@ class Page:
         upload = self._upload
         if upload is None or self._busy:
             return
-        self._state, self._started = RestorationState(), time.monotonic()
+        self._started = time.monotonic()
+        self._state = RestorationState(lambda: self._client.has_socket_connection)
         self._set_busy(True)
         message = ""
         try:

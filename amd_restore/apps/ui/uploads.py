@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -83,9 +84,14 @@ class Download:
 
 
 class RestorationState:
-    """How far a restoration is: written by the thread that works, read by the page."""
+    """How far a restoration is: written by the thread that works, read by the page.
 
-    def __init__(self) -> None:
+    Args:
+        is_watched: whether the page is open.
+    """
+
+    def __init__(self, is_watched: Callable[[], bool] = lambda: True) -> None:
+        self.is_watched = is_watched
         self.stage = "Waiting for another picture"
         self.done, self.total = 0, 0
         self._stop = threading.Event()
@@ -156,6 +162,9 @@ class UploadRestorer:
         try:
             while not self._turn.acquire(timeout=_TURN):
                 state.check()
+                for other in tuple(self._states):
+                    if not other.is_watched():  # nobody waits for the result of a page that was left or loaded again
+                        other.stop()
             try:
                 start = time.perf_counter()
                 state.stage = "Restoring"
