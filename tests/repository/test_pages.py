@@ -106,3 +106,42 @@ def test_the_check_of_pages_ends_with_0() -> None:
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__ and {"cff-version", "message", "title", "authors"} <= {*citation}
+
+
+# ---- what pages name exists -----------------------------------------------------------------------------------------
+
+NAMED = [*sorted((REPOSITORY / "docs").glob("*.md")), *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md"))]
+MADE = ("experiments/", "datasets/data/", "results/", "own")  # by the commands of the page
+
+
+def code_of(page: Path) -> str:
+    """All that a page has in code blocks and between backticks."""
+    return "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", NAMED, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    folders = "amd_restore|benchmarks|datasets|docs|lowres|options|tests|third_party"
+    paths = re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./-]*\w", code_of(page))
+    recipes = [] if page.name == "CONTRIBUTING.md" else paths  # it names the files that a reader will add
+    kept = [path for path in recipes if not path.startswith(MADE) and "NAME" not in path]
+    missing = [path for path in kept if not (REPOSITORY / path).exists()]
+    options = {path.name for path in (REPOSITORY / "options").rglob("*.yml")}
+    names = [name for name in re.findall(r"(?<![\w/$])(\w+\.yml)\b", code_of(page)) if not name.startswith(MADE)]
+    assert missing == [] and set(names) <= options
+
+
+def test_stages_of_the_trainings_exist() -> None:
+    text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    stages = [stage for line in re.findall(r"`train ([\w ]+)`", text) for stage in line.split()]
+    assert len(stages) > 6
+    assert [stage for stage in stages if not (REPOSITORY / "options" / "train" / f"{stage}.yml").exists()] == []
+
+
+def test_the_files_on_the_walks_exist() -> None:
+    named = re.findall(
+        r"(?:[\w/]+/)?\b[a-z]\w*\.py\b", (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    )
+    files = [path.as_posix() for path in (REPOSITORY / "amd_restore").rglob("*.py")]
+    files += [path.as_posix() for path in (REPOSITORY / "tests").rglob("*.py")]
+    assert [name for name in named if not any(file.endswith(f"/{name}") for file in files)] == []
