@@ -201,14 +201,19 @@ def _protocol_lines(options: BenchmarkOptions, protocol: dict[str, Any], results
         "- Seconds per image: the restoration alone, at the time it was first measured on this machine; – where "
         "results were read from a folder.",
     ]
-    lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in options.metrics]
-    lines += [
-        f"- {protocol['date']}, commit {protocol['commit']}, {protocol['machine']}, {protocol['threads']} threads.",
-        f"- {', '.join(f'{name} {version}' for name, version in protocol['versions'].items())}.",
-    ]
-    lines += [f"- Weights {name}: SHA-256 {digest[:16]}" for name, digest in protocol["weights"].items()]
+    lines += origin_lines(protocol, options.metrics, f"{protocol['threads']} threads")
     lines += [f"- LPIPS backbone {net}: SHA-256 {digest[:16]}" for net, digest in protocol["lpips_backbones"].items()]
     return lines
+
+
+def origin_lines(protocol: dict[str, Any], metrics: Sequence[str], threads: str) -> list[str]:
+    """Lines about the metrics, the machine, the versions and the weights behind a table."""
+    return [
+        *(f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in metrics),
+        f"- {protocol['date']}, commit {protocol['commit']}, {protocol['machine']}, {threads}.",
+        f"- {', '.join(f'{name} {version}' for name, version in protocol['versions'].items())}.",
+        *(f"- Weights {name}: SHA-256 {digest[:16]}" for name, digest in protocol["weights"].items()),
+    ]
 
 
 def _csv(options: BenchmarkOptions, results: Sequence[Result], absent: Sequence[Absent]) -> str:

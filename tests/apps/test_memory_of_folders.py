@@ -85,6 +85,21 @@ def test_what_cannot_fit_is_refused_before_it_is_read(place: Path) -> None:
     assert peak < limit
 
 
+def test_memory_that_runs_out_all_the_same(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may take what was free."""
+
+    def resize(*_: object) -> None:
+        raise MemoryError("Unable to allocate 22.4 GiB")
+
+    monkeypatch.setattr("amd_restore.apps.files.work.resize", resize)
+    weights = str(place / "tiny.safetensors")
+    assert main(["-i", str(place / "in" / "0.png"), "-o", str(tmp_path), "-s", "5", "--model", weights]) == 1
+    said = capsys.readouterr().err
+    assert "0.png: out of memory; lower --workers" in said and "report it" not in said
+
+
 @linux
 def test_a_resized_output_counts(place: Path) -> None:
     limit = memory.RUNTIME // MIB + 350

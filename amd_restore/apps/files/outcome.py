@@ -70,6 +70,8 @@ def failed(job: Task, error: Exception) -> Outcome:
     """Outcome of a picture that failed, in one line that names it."""
     if isinstance(error, AMDRestoreError):
         message = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
+    elif isinstance(error, MemoryError):
+        message = f"{job.source}: out of memory; lower --workers, close other programs, or ask for a smaller output"
     else:
         message = f"{job.source}: unexpected {type(error).__name__} ({error}); run with --debug and report it"
     return Outcome(job, "failed", re.sub(r"\s*\n\s*", " ", message), error=error)

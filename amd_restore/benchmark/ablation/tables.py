@@ -18,7 +18,7 @@ from amd_restore.benchmark.ablation.runs import TrainingRun
 from amd_restore.benchmark.ablation.summary import ArmDifference, Cell, compare_arms, split_metrics, summarise_arms
 from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.provenance import protocol
-from amd_restore.benchmark.tables import finite
+from amd_restore.benchmark.tables import finite, origin_lines
 from amd_restore.rewards.weight_files import assets_folder
 
 _ARROWS = {True: "↑", False: "↓"}
@@ -210,13 +210,7 @@ def _protocol_lines(options: AblationOptions, header: dict[str, Any]) -> list[st
         f"- {USED} this metric was a reward or a loss of the arm; {RELATED} one of its family was (from the headers "
         "of the weights).",
     ]
-    lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in block.metrics]
-    lines += [
-        f"- {header['date']}, commit {header['commit']}, {header['machine']}, {options.num_threads} threads each.",
-        f"- {', '.join(f'{name} {version}' for name, version in header['versions'].items())}.",
-    ]
-    lines += [f"- Weights {name}: SHA-256 {digest[:16]}" for name, digest in header["weights"].items()]
-    return lines
+    return lines + origin_lines(header, block.metrics, f"{options.num_threads} threads each")
 
 
 def _csv(cells: Sequence[Cell]) -> str:
