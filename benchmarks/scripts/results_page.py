@@ -29,6 +29,7 @@ PAGES = (
     "README.md",
     "docs/results.md",
     "docs/experiments.md",
+    "docs/debugging.md",
     "docs/model_card_x4_classical.md",
     "docs/model_card_x4_real.md",
 )
@@ -214,6 +215,13 @@ AMD_ARMS = [
     Row("DMD with guidance (against DMD without)", "x4_ablation", "DMD + guidance", "DMD"),
     Row("the same, slower student", "x4_ablation", "DMD + guidance, slower student", "DMD"),
 ]
+HACKING = [
+    Row("reward: LPIPS and NIQE (the default mix)", "reward_hacking", "LPIPS and NIQE"),
+    Row("reward: NIQE only", "reward_hacking", "NIQE only", "LPIPS and NIQE"),
+    Row("BRISQUE also as a loss (weight 0.002)", "reward_hacking", "BRISQUE as a loss", "LPIPS and NIQE"),
+    Row("the same, five times as strong", "reward_hacking", "BRISQUE as a strong loss", "LPIPS and NIQE"),
+    Row("LPIPS and BRISQUE also as losses", "reward_hacking", "LPIPS and BRISQUE as losses", "LPIPS and NIQE"),
+]
 SOURCES = [
     Row("degraded inputs", "x4_real", ""),
     Row("clean inputs", "x4_classical", ""),
@@ -223,6 +231,7 @@ SOURCES = [
     Row("AMD and DMD", "x4_amd_vs_dmd", ""),
     Row("times of the later steps", "x4_time_shift", ""),
 ]
+JUDGES = ("brisque", "niqe", "psnr_y", "lpips_alex", "effnet", "consistency")
 COMPARED = {"PSNR-Y": "psnr_y", "LPIPS-Alex": "lpips_alex", "EffNet": "effnet", "LQ-PSNR": "consistency"}
 TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
     "brief": (REAL, BRIEF),
@@ -233,6 +242,8 @@ TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
     "degraded_against": (AGAINST, {title: minus("real_world", metric) for title, metric in COMPARED.items()}),
     "arms": (ARMS, {f"{title}, 4 steps": arm(COMPARED[title], 4) for title in ("PSNR-Y", "LPIPS-Alex")}),
     "amd_arms": (AMD_ARMS, {title: arm_minus(metric, 4) for title, metric in COMPARED.items()}),
+    "hacking": (HACKING, {METRICS[metric].title: arm(metric, 1) for metric in JUDGES}),
+    "hacking_against": (HACKING[1:], {METRICS[metric].title: arm_minus(metric, 1) for metric in JUDGES[:5]}),
     "sources": (SOURCES, {"page": page, "seeds": seeds, "measured": source}),
     "unseen": (
         UNSEEN,
