@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def names_colours(data: bytes, hdr: bool) -> None:
     signal = PQ if hdr else P3
     picture = decode(data)
     assert (picture.signal, picture.icc) == (signal, None)
-    for suffix in (".png", ".avif", ".heic"):
+    for suffix in (".png", ".avif", ".heic")[: 3 if find_spec("pillow_heif") else 2]:
         assert decode(encode(picture, suffix)).signal == signal, suffix
     for suffix in (".jpg", ".webp", ".tiff"):
         if hdr:
@@ -103,7 +104,8 @@ def names_colours(data: bytes, hdr: bool) -> None:
 
 
 def heif_of(picture: Picture, suffix: str) -> bytes:
-    pytest.importorskip("pillow_heif")
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif")
     return encode(picture, suffix)
 
 
