@@ -250,6 +250,18 @@ def test_output_into_the_input_folder_keeps_the_inputs(folder: Path, weights: Pa
     assert all((folder / "in" / name).read_bytes() == content for name, content in before.items())
 
 
+@pytest.mark.parametrize("options", [["--compare"], ["--uncertainty"], ["--n-samples", "2"], ["--json", "own.png"]])
+def test_no_further_output_replaces_the_input(
+    folder: Path, weights: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = {"--compare": "a_compare", "--uncertainty": "a_uncertainty", "--json": "own"}.get(options[0], "a_sample2")
+    write_image(folder / f"{name}.png", Picture(pixels(5, 6)))
+    before = (folder / f"{name}.png").read_bytes()
+    assert main(["-i", f"{name}.png", "-o", "a.png", *options, "--model", str(weights)]) == 2
+    assert (folder / f"{name}.png").read_bytes() == before
+    assert "would replace another picture" in (line := capsys.readouterr().err) or "the name of a picture" in line
+
+
 def test_names_do_not_collide(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png", "A.webp", "b.png", "note.txt", ".hidden.png", "deep/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from amd_restore.apps.cli.console import Console
 from amd_restore.apps.cli.parser import build_parser, settings_of
+from amd_restore.apps.files.plan import is_image_name
 from amd_restore.atomic import try_writing
 from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, note, run_command
 
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """
     settings = settings_of(options)
     if options.json not in (None, STANDARD):
+        if is_image_name(options.json, frames=True):
+            raise AMDRestoreError(f"--json {options.json}: has the name of a picture; name a file such as report.json")
         try_writing(options.json)
     if options.engine == "ray":
         from amd_restore.apps.cli.cluster import restore_in_cluster

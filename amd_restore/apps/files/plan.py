@@ -56,8 +56,7 @@ def plan_jobs(
         AMDRestoreError: the source does not exist, or holds no image; an extra would replace another picture.
     """
     if source.is_file() and is_image_name(output, frames) and not output.is_dir():
-        target = output.with_name(f"{output.stem}{suffix}{EXTENSIONS.get(ext, output.suffix)}")
-        return [Job(source, target if _key(target) != _key(source) else _restored(target))]
+        return [Job(source, name_target(source, _key(source), output, _key, suffix, ext, extras))]
     left_out = Counter() if left_out is None else left_out
     root, sources = find_sources(source, output, recursive, left_out)
     if source.is_dir():
@@ -183,11 +182,34 @@ def name_targets(
         taken.add(name)
         targets.append(target)
     for path, target in zip(sources, targets, strict=True):
-        for what in extras:
-            extra = _beside(target, what, target.suffix if what.startswith("sample") else ".png")
-            if key(extra) in taken:
-                raise AMDRestoreError(f"{path}: {extra} would replace another picture; choose a --suffix")
+        _check_extras(path, target, extras, taken, key)
     return targets
+
+
+def name_target(
+    source: PurePath,
+    source_key: str,
+    output: AnyPath,
+    key: Callable[[AnyPath], str],
+    suffix: str,
+    ext: str,
+    extras: Sequence[str],
+) -> AnyPath:
+    """Output of one file, named as :func:`plan_jobs` says; arguments and errors as :func:`name_targets`."""
+    target = output.with_name(f"{output.stem}{suffix}{EXTENSIONS.get(ext, output.suffix)}")
+    while key(target) == source_key:
+        target = _restored(target)
+    _check_extras(source, target, extras, {source_key}, key)
+    return target
+
+
+def _check_extras(
+    source: PurePath, target: AnyPath, extras: Sequence[str], taken: set[str], key: Callable[[AnyPath], str]
+) -> None:
+    for what in extras:
+        extra = _beside(target, what, target.suffix if what.startswith("sample") else ".png")
+        if key(extra) in taken:
+            raise AMDRestoreError(f"{source}: {extra} would replace another picture; choose a --suffix")
 
 
 def is_image_name(path: PurePath, frames: bool = False) -> bool:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from amd_restore.apps.files.plan import (
-    EXTENSIONS,
     IN_OUTPUT,
     find_sources,
     is_done,
     is_image_name,
     is_input,
+    name_target,
     name_targets,
     omissions,
     plan_jobs,
@@ -65,9 +65,8 @@ def plan_cluster_jobs(
     names = _names(source, output, recursive, left_out)
     if names is None:
         if is_image_name(folder, frames) and (is_url(output) or not os.path.isdir(output)):
-            target = folder.with_name(f"{folder.stem}{suffix}{EXTENSIONS.get(ext, folder.suffix)}")
-            while _key(to_prefix, target) == _key(from_prefix, root):
-                target = target.with_name(f"{target.stem}_restored{target.suffix}")
+            own = _key(from_prefix, root)
+            target = name_target(root, own, folder, lambda path: _key(to_prefix, path), suffix, ext, extras)
             return [ClusterJob(str(source), _join(to_prefix, target))]
         root, names = root.parent, [root.name]
         sources = [str(source)]
