@@ -9,8 +9,8 @@ from amd_restore.apps.files.settings import Settings
 from amd_restore.image_io.sizing import output_size
 
 # Copies of its pixels while a picture is decoded (the decoder's own, the array, a turned one) or encoded.
-_DECODING, _ENCODING = 4.0, {".avif": 10.0}
-_ENCODING_OTHERS = 4.0
+_DECODING, _ENCODING = {".webp": 5.5, ".avif": 3.5}, {".avif": 10.0}
+_DECODING_OTHERS, _DECODING_DEEP, _ENCODING_OTHERS = 3.0, 4.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,22 @@ class Need:
         return max(self.reading, self.restoring, self.writing)
 
 
-def need_of(shape: tuple[int, int, int, int], streamed: bool, suffix: str, scale: int, settings: Settings) -> Need:
+def need_of(
+    shape: tuple[int, int, int, int], streamed: bool, suffixes: tuple[str, str], scale: int, settings: Settings
+) -> Need:
     """What a picture takes.
 
     Args:
         shape: height, width, channels, bytes of a value.
         streamed: whether its output is never whole in memory.
-        suffix: of the output.
+        suffixes: of input and output.
         scale: of the network.
         settings: what is made of it.
     """
     height, width, channels, depth = shape
     pixels = math.prod(shape)
-    reading = round(_DECODING * pixels)
+    copies = _DECODING_DEEP if depth > 1 else _DECODING.get(suffixes[0].lower(), _DECODING_OTHERS)
+    reading = round(copies * pixels)
     if streamed:
         return Need(reading, pixels)
     size = output_size(height, width, scale, settings.outscale, settings.max_side, settings.width)
@@ -61,7 +64,7 @@ def need_of(shape: tuple[int, int, int, int], streamed: bool, suffix: str, scale
     if settings.uncertainty:  # sums over samples, in float, and their statistics
         beside += 60 * area
     kept = pixels + settings.n_samples * final
-    encoding = _ENCODING.get(suffix, _ENCODING_OTHERS) * final
+    encoding = _ENCODING.get(suffixes[1].lower(), _ENCODING_OTHERS) * final
     if settings.compare:  # the enlarged input, and both side by side as PNG
         encoding = max(encoding, (3 + 2 * _ENCODING_OTHERS) * final)
     writing = kept + round(encoding)

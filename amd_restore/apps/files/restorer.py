@@ -104,7 +104,8 @@ class Restorer:
         return dataclasses.replace(need, reading=need.reading + size)
 
     def _need(self, job: Job, shape: tuple[int, int, int, int]) -> Need:
-        return self.work.need(shape, self._streams(job, shape[0] * shape[1]), job.target.suffix)
+        suffixes = job.source.suffix, job.target.suffix
+        return self.work.need(shape, self._streams(job, shape[0] * shape[1]), suffixes)
 
     def read(self, job: Job) -> Source:
         """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
@@ -177,7 +178,7 @@ class Restorer:
             AMDRestoreError: no picture that can be read, or one that the format of ``suffix`` cannot hold.
         """
         picture = self._fitted(decode(data, self._max_pixels), suffix)
-        need = self.work.need(shape_of(picture.pixels), suffix=suffix)
+        need = self.work.need(shape_of(picture.pixels), suffixes=("", suffix))
         self.work.check_memory(need, _size(picture))
         self.work.reserve(need.beside)
         restored = self.work.resized(self.work.one(picture.pixels, 0, None), picture.pixels)

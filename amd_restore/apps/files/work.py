@@ -106,9 +106,11 @@ class Work:
         """Let the pipeline plan its tiles within what ``held`` bytes leave."""
         self.pipeline.restorer.resident = self._resident + round(held)
 
-    def need(self, shape: tuple[int, int, int, int], streamed: bool = False, suffix: str = "") -> Need:
+    def need(
+        self, shape: tuple[int, int, int, int], streamed: bool = False, suffixes: tuple[str, str] = ("", "")
+    ) -> Need:
         """Memory that a picture of this height, width, channels and bytes of a value takes, see :func:`need_of`."""
-        return need_of(shape, streamed, suffix, self.pipeline.scale, self.settings)
+        return need_of(shape, streamed, suffixes, self.pipeline.scale, self.settings)
 
     def one(self, pixels: Pixels, number: int, progress: Progress) -> Pixels:
         """Sample ``number`` of a picture, (H, W, C) -> (scale H, scale W, C) of the same dtype."""
