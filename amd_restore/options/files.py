@@ -210,14 +210,15 @@ def _parse_override(entry: str) -> tuple[list[str], Any]:
 
 
 def _override(opt: dict[str, Any], keys: Sequence[str], value: Any, entry: str) -> None:
-    """Set the value at ``keys``; ``entry`` is for messages."""
+    """Set the value at ``keys``, or take away what null stands for; ``entry`` is for messages."""
     node: Any = opt
     for key in keys[:-1]:
         node = _child(node, key, entry)
-    if isinstance(node, list):
-        node[_index(node, keys[-1], entry)] = value
+    last = _index(node, keys[-1], entry) if isinstance(node, list) else keys[-1]
+    if value is None and (isinstance(node, list) or node.get(last) is not None):
+        del node[last]
     else:
-        node[keys[-1]] = value
+        node[last] = value
 
 
 def _child(node: Any, key: str, entry: str) -> Any:

@@ -79,6 +79,12 @@ def test_bases_that_cannot_be_read(tmp_path: Path) -> None:
     assert problem(file).startswith(f"{file}: base: {middle}: line ")
 
 
+def test_an_override_of_null_takes_away_as_in_a_file(tmp_path: Path) -> None:
+    file = write_text(tmp_path / "top.yml", "a: {b: 1, c: {d: 2}}\nlist: [{x: 1}, {x: 2}]\n")
+    assert OptionFile.read(file, ["a:c=null", "list:0=null"]).content == {"a": {"b": 1}, "list": [{"x": 2}]}
+    assert OptionFile.read(file, ["a:new=null"]).content["a"] == {"b": 1, "c": {"d": 2}, "new": None}
+
+
 def test_a_file_written_whole_says_the_same(tmp_path: Path) -> None:
     write(tmp_path)
     top = write_text(tmp_path / "top.yml", "base: toy.yml\nname: größer\ncodec: {std: 1e-3}\n")
