@@ -1,4 +1,4 @@
-"""Blocks of an option file that BasicSR reads, as it reads them, with the few keys that our code adds."""
+"""Blocks of an option file that BasicSR reads, with the few keys that our code adds."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ class DatasetOptions:
     name: str = option(doc="name in logs, folders and weight headers")
     type: str = option(doc="registered dataset class")
     num_worker_per_gpu: int = option(
-        0, "processes that load data, and degrade it where degradation.type is second_order", low=0
+        0, "processes that load data, and degrade it if degradation.type is second_order", low=0
     )
     batch_size_per_gpu: int = option(1, "images per step", low=1)
     on_device: Literal["auto", "always", "never"] = option(
         "auto",
-        "whether the crops of CropsDataset lie in the memory of the device; auto: on a GPU with room for them, unless "
-        "workers degrade them",
+        "keep the crops of CropsDataset in device memory; auto: on a GPU with room for them, unless workers degrade "
+        "them",
     )
-    pin_memory: bool = option(False, "page-locked memory, for GPUs")
+    pin_memory: bool = option(False, "load into page-locked memory, for GPUs")
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedImageOptions:
-    """What ``datasets.X`` of type ``PairedImageDataset`` takes besides: BasicSR's pairs from two folders.
+    """Further keys of ``datasets.X`` of type ``PairedImageDataset``: BasicSR's pairs from two folders.
 
     Raises:
-        ValueError: a folder or file that is missing; a folder that is no .lmdb for that io_backend, or is one without.
+        ValueError: a folder or file is missing, or its kind does not fit ``io_backend``.
     """
 
     dataroot_gt: PathText = option(doc="folder (or .lmdb) of clean images")
     dataroot_lq: PathText = option(doc="folder (or .lmdb) of low-quality images")
     io_backend: IoBackendOptions = option(IoBackendOptions(), "how images are read")
     meta_info_file: PathText | None = option(None, "list of image names")
-    filename_tmpl: str = option("{}", "name of the low-quality file, from the clean one's")
+    filename_tmpl: str = option("{}", "name of the low-quality file; {} is the name of the clean file without suffix")
     gt_size: Annotated[int, Limits(low=1)] | None = option(None, "side of a training crop in output pixels")
     use_hflip: bool = option(True, "flip training crops")
     use_rot: bool = option(True, "rotate training crops by multiples of 90 degrees")
     color: Literal["y"] | None = option(None, "'y' to train on luminance only")
-    mean: list[float] | None = option(None, "subtracted from the images, per channel")
-    std: list[float] | None = option(None, "divides the images, per channel")
+    mean: list[float] | None = option(None, "value subtracted from the images, per channel")
+    std: list[float] | None = option(None, "value that divides the images, per channel")
 
     def __post_init__(self) -> None:
         is_lmdb = self.io_backend.type == "lmdb"
@@ -76,7 +76,7 @@ class OptimizerOptions:
     """``train.optim_X``: an optimizer of ``torch.optim``; the other keys are its arguments.
 
     Raises:
-        ValueError: the optimizer refuses its arguments, or is none for networks like ours.
+        ValueError: the optimizer refuses its arguments, or cannot update convolutions and biases.
     """
 
     type: str = option(doc="Adam, AdamW, SGD ...")
@@ -86,7 +86,7 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         import torch
 
-        # Convolutions and biases, as all our networks have; some optimizers take matrices or sparse gradients only.
+        # All our networks have convolutions and biases; some optimizers take matrices or sparse gradients only.
         weights = [torch.ones(shape, requires_grad=True) for shape in ((1, 1, 1, 1), (1,))]
         for weight in weights:
             weight.grad = torch.ones_like(weight)
@@ -97,10 +97,10 @@ class OptimizerOptions:
 
 
 def find_optimizer(name: str) -> type:
-    """Optimizer of ``torch.optim`` by name.
+    """Return the optimizer of ``torch.optim`` by name.
 
     Raises:
-        AMDRestoreError: there is none; names the nearest.
+        AMDRestoreError: unknown name; the message suggests the nearest.
     """
     from torch import optim
 
@@ -125,7 +125,7 @@ class SchedulerOptions:
     type: Literal["MultiStepLR", "CosineAnnealingRestartLR"] = option(doc="schedule")
     milestones: list[int] | None = option(None, "iterations at which the rate is multiplied by gamma", low=0)
     gamma: float | None = option(None, "factor at milestones", above=0)
-    restart_weights: list[float] | None = option(None, "factor of the rate in each cosine cycle; null: [1]", low=0)
+    restart_weights: list[float] | None = option(None, "factor on the rate in each cosine cycle; null: [1]", low=0)
     periods: list[int] | None = option(None, "lengths of the cosine cycles", low=1)
     eta_min: float | None = option(None, "final learning rate of a cosine cycle", low=0)
 
@@ -136,7 +136,7 @@ class SchedulerOptions:
                 raise ValueError(f"{self.type} has no {key}; it takes {', '.join(allowed)}")
         if getattr(self, allowed[0]) is None:
             raise ValueError(f"{self.type} needs {allowed[0]}")
-        # Where the file says nothing, BasicSR has one weight.
+        # BasicSR defaults to one weight.
         count, weights = len(self.periods or [1]), len(self.restart_weights or [1])
         if count != weights:
             raise ValueError(f"restart_weights has {weights} entries, periods {count}; give one for each")
@@ -148,7 +148,7 @@ class TrainOptions:
 
     total_iter: int | None = option(None, "iterations of the whole run; needed without time_limit", low=1)
     time_limit: Duration | None = option(
-        None, "time of the whole run, its sessions together: seconds, or 540s, 30m, 8h; see docs/training.md", above=0
+        None, "time of the whole run over all its sessions: seconds, or 540s, 30m, 8h; see docs/training.md", above=0
     )
     optim_g: Optimizer = option(doc="optimizer of network_g")
     optim_fake: Optimizer | None = option(None, "optimizer of network_fake")
@@ -159,10 +159,13 @@ class TrainOptions:
     warmup_iter: int = option(-1, "iterations of linear warm-up; -1: none", low=-1)
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
     grow_networks: bool = option(
-        False, "networks may have more blocks or channels than their files; the new ones start as nothing"
+        False,
+        "allow more blocks or channels than the weight files have; the new ones initially leave the output unchanged",
     )
-    grad_clip: float | None = option(None, "greatest norm of a gradient; null or 0: no clipping", low=0)
-    accumulate: int = option(1, "parts in which a process takes its images, to save memory; a divisor of them", low=1)
+    grad_clip: float | None = option(None, "maximum gradient norm; null or 0: no clipping", low=0)
+    accumulate: int = option(
+        1, "parts into which each process splits its batch to save memory; must divide batch_size_per_gpu", low=1
+    )
 
     def __post_init__(self) -> None:
         periods = self.scheduler.periods if self.scheduler else None
@@ -177,8 +180,8 @@ class MetricOptions:
     """``val.metrics.X``: a BasicSR metric, or ``lpips``."""
 
     type: str = option(doc="calculate_psnr, calculate_ssim, calculate_niqe or lpips")
-    crop_border: int = option(0, "pixels left out at each side", low=0)
-    test_y_channel: bool = option(False, "measure on Y of YCbCr")
+    crop_border: int = option(0, "pixels excluded at each side", low=0)
+    test_y_channel: bool = option(False, "measure on the Y channel of YCbCr")
     net: Literal["alex", "squeeze", "vgg"] = option("alex", "backbone of LPIPS")
 
 
@@ -187,10 +190,10 @@ class ValOptions:
     """``val``."""
 
     val_freq: int = option(1000, "iterations between validations", low=1)
-    save_img: bool = option(False, "write every restored image")
+    save_img: bool = option(False, "save every restored image")
     metrics: dict[str, MetricOptions] | None = option(None, "metrics by name")
-    num_steps: list[int] = option([1], "schedule lengths that are validated", low=1, high=1000)
-    guidance_scale: float = option(1.0, "guidance while sampling; 1 is none", low=0)
+    num_steps: list[int] = option([1], "numbers of steps to validate", low=1, high=1000)
+    guidance_scale: float = option(1.0, "guidance while sampling; 1: no guidance", low=0)
     panels: int = option(0, "images in the sample panel; 0: no panel", low=0)
 
 
@@ -199,7 +202,7 @@ class WandbOptions:
     """``logger.wandb``."""
 
     project: str | None = option(None, "project; null: off")
-    resume_id: str | None = option(None, "run to go on with")
+    resume_id: str | None = option(None, "run to resume")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +211,7 @@ class LoggerOptions:
 
     print_freq: int = option(100, "iterations between log lines", low=1)
     save_checkpoint_freq: int = option(1000, "iterations between saved states", low=1)
-    keep_checkpoints: int | None = option(None, "how many saved states are kept; null or 0: all", low=0)
+    keep_checkpoints: int | None = option(None, "number of saved states to keep; null or 0: all", low=0)
     use_tb_logger: bool = option(False, "write TensorBoard files")
     wandb: WandbOptions | None = option(None, "Weights & Biases; needs use_tb_logger")
 
@@ -219,15 +222,15 @@ class LoggerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PathOptions:
-    """``path``: weights to start from, and what BasicSR adds while running."""
+    """``path``: weights to start from; BasicSR adds its folders while running."""
 
     pretrain_network_g: PathText | None = option(None, "weights of network_g")
     pretrain_network_teacher: PathText | None = option(None, "weights of network_teacher")
     pretrain_network_d: PathText | None = option(None, "weights of network_d; null: it starts untrained")
     pretrain_network_fake: PathText | None = option(None, "weights of network_fake; null: the teacher's")
-    param_key_g: Literal["params", "params_ema"] = option("params", "which weights of a .pth file to take")
-    resume_state: PathText | None = option(None, "training state to go on from")
-    ignore_resume_networks: list[str] | None = option(None, "networks that a resume does not load")
+    param_key_g: Literal["params", "params_ema"] = option("params", "key of the weights in a .pth file")
+    resume_state: PathText | None = option(None, "training state to resume from")
+    ignore_resume_networks: list[str] | None = option(None, "networks to leave out when resuming")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,4 +239,4 @@ class DistOptions:
 
     backend: Literal["nccl", "gloo"] | None = option(None, "communication library; null: nccl on GPUs, else gloo")
     port: int = option(29500, "port of the first process, for --launcher slurm", low=1, high=65535)
-    timeout: int = option(1800, "seconds that processes wait for one another, a validation included", low=1)
+    timeout: int = option(1800, "seconds that processes wait for each other, also during validation", low=1)

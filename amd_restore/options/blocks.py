@@ -1,4 +1,4 @@
-"""Blocks of an option file that are ours. Every field says its meaning, unit and range."""
+"""Blocks of an option file that this package adds to BasicSR's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class LoraOptions:
     """``codec.encoder_lora``: low-rank matrices beside frozen weights (2106.09685)."""
 
     rank: int = option(4, "rank of the added matrices", low=1)
-    alpha: float | None = option(None, "their sum is multiplied by alpha / rank; null: as the rank", above=0)
-    target_modules: list[str] | None = option(None, "names of the layers that get them; null: the usual ones")
+    alpha: float | None = option(None, "their output is multiplied by alpha / rank; null: equal to rank", above=0)
+    target_modules: list[str] | None = option(None, "names of the adapted layers; null: the usual ones")
 
 
 # Keys of ``codec`` that only some types read.
@@ -41,31 +41,29 @@ class CodecOptions:
 
     type: Literal["residual", "pixel", "autoencoder"] = option(
         "residual",
-        "space-to-depth of the residual over the upsampled input, or of the image; or diffusers' autoencoder",
+        "latent: space-to-depth of the residual over the upsampled input, of the image, or diffusers' autoencoder",
     )
     patch: int = option(4, "residual, pixel: side of a latent cell in output pixels, a multiple of scale", low=1)
     std: float = option(
-        0.07, "residual, pixel: standard deviation of what is coded over the training images, pixel units", above=0
+        0.07, "residual, pixel: standard deviation of the coded values over the training images, pixel units", above=0
     )
-    pretrained_model_name_or_path: PathText | None = option(
-        None, "autoencoder: folder, file or hub id, as network_g's argument of that name"
-    )
-    subfolder: str | None = option("vae", "autoencoder: its folder in there; null: the folder itself")
+    pretrained_model_name_or_path: PathText | None = option(None, "autoencoder: folder, file or hub id")
+    subfolder: str | None = option("vae", "autoencoder: its subfolder; null: the folder itself")
     revision: str | None = option(None, "autoencoder: branch, tag or commit of the hub")
     single_file_config: PathText | None = option(
         None, "autoencoder: folder or hub id with the config of a single file; null: diffusers guesses"
     )
-    dtype: Literal["fp32", "bf16"] = option("fp32", "autoencoder: of its weights and arithmetic")
+    dtype: Literal["fp32", "bf16"] = option("fp32", "autoencoder: precision of weights and arithmetic")
     checkpoint: bool = option(
-        False, "autoencoder: recompute the decoder in the backward pass, which takes time and saves memory"
+        False, "autoencoder: recompute the decoder in the backward pass, which is slower and saves memory"
     )
     train_encoder: bool = option(
-        False, "autoencoder: the student's condition is encoded by an encoder that is trained with it, by LoRA"
+        False, "autoencoder: train an encoder of the condition together with the student, by LoRA"
     )
     encoder_lora: LoraOptions | None = option(None, "autoencoder: LoRA of that encoder; null: rank 4")
 
     def arguments(self) -> dict[str, Any]:
-        """``{type, ...}`` with the keys that this type reads."""
+        """Return ``{type, ...}`` with the keys that this type reads."""
         keys = _AUTOENCODER_KEYS if self.type == "autoencoder" else _PIXEL_KEYS
         values = {key: getattr(self, key) for key in keys}
         if self.encoder_lora is not None:
@@ -102,21 +100,23 @@ class FirstOrderOptions:
     sinc_prob: float = option(0.1, "share of sinc filters among the blur kernels", low=0, high=1)
     kernel_weights: list[float] = option(
         [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
-        "of the other kernels: isotropic and anisotropic Gaussian, generalised, plateau; relative",
+        "relative probabilities of the other kernels: Gaussian, generalised, plateau, each isotropic and anisotropic",
         low=0,
     )
-    blur_sigma: list[float] = option([0.2, 3.0], "range of the kernel's deviation along each axis, pixels", above=0)
+    blur_sigma: list[float] = option([0.2, 3.0], "range of the kernel's standard deviation, pixels", above=0)
     generalized_beta: list[float] = option([0.5, 4.0], "range of beta; half of the draws are below 1", above=0)
     plateau_beta: list[float] = option([1.0, 2.0], "range of beta; half of the draws are up to 1", above=0)
-    resize_weights: list[float] = option([0.2, 0.7, 0.1], "of resizing up, down, not at all; relative", low=0)
-    resize_range: list[float] = option([0.15, 1.5], "smallest and greatest factor of the clean size", above=0, high=4)
+    resize_weights: list[float] = option(
+        [0.2, 0.7, 0.1], "relative probabilities of resizing up, down, not at all", low=0
+    )
+    resize_range: list[float] = option([0.15, 1.5], "range of the factor on the clean size", above=0, high=4)
     noise_prob: float = option(1.0, "probability of noise", low=0, high=1)
     gaussian_prob: float = option(0.5, "share of Gaussian noise; the rest is Poisson", low=0, high=1)
-    gaussian_sigma: list[float] = option([1.0, 30.0], "range of the deviation, 1/255", low=0)
+    gaussian_sigma: list[float] = option([1.0, 30.0], "range of the standard deviation, 1/255", low=0)
     poisson_scale: list[float] = option([0.05, 3.0], "range of the factor on Poisson noise", low=0)
     gray_prob: float = option(0.4, "share of noise that is equal in all channels", low=0, high=1)
     jpeg_prob: float = option(1.0, "probability of JPEG", low=0, high=1)
-    jpeg_quality: list[int] = option([30, 95], "range of the quality", low=1, high=100)
+    jpeg_quality: list[int] = option([30, 95], "range of the JPEG quality", low=1, high=100)
 
     def __post_init__(self) -> None:
         for name in ("kernel_radius", "blur_sigma", "generalized_beta", "plateau_beta", "resize_range"):
@@ -133,13 +133,15 @@ class FirstOrderOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SecondOrderOptions(FirstOrderOptions):
-    """``degradation.second``: the same once more, with its own defaults."""
+    """``degradation.second``: a second round with its own defaults."""
 
     blur_prob: float = option(0.8, "probability of blur", low=0, high=1)
-    blur_sigma: list[float] = option([0.2, 1.5], "range of the kernel's deviation along each axis, pixels", above=0)
-    resize_weights: list[float] = option([0.3, 0.4, 0.3], "of resizing up, down, not at all; relative", low=0)
-    resize_range: list[float] = option([0.3, 1.2], "smallest and greatest factor of the target size", above=0, high=4)
-    gaussian_sigma: list[float] = option([1.0, 25.0], "range of the deviation, 1/255", low=0)
+    blur_sigma: list[float] = option([0.2, 1.5], "range of the kernel's standard deviation, pixels", above=0)
+    resize_weights: list[float] = option(
+        [0.3, 0.4, 0.3], "relative probabilities of resizing up, down, not at all", low=0
+    )
+    resize_range: list[float] = option([0.3, 1.2], "range of the factor on the target size", above=0, high=4)
+    gaussian_sigma: list[float] = option([1.0, 25.0], "range of the standard deviation, 1/255", low=0)
     poisson_scale: list[float] = option([0.05, 2.5], "range of the factor on Poisson noise", low=0)
 
 
@@ -157,21 +159,21 @@ class DegradationOptions:
     quantize: bool = option(True, "round the result to 8 bits")
     first: FirstOrderOptions = option(FirstOrderOptions(), "first round of second_order")
     second: SecondOrderOptions = option(SecondOrderOptions(), "second round of second_order")
-    clean_prob: float = option(
-        0.0, "second_order: share that is scaled down as by bicubic, nothing else", low=0, high=1
-    )
+    clean_prob: float = option(0.0, "second_order: share of images that get bicubic downscaling only", low=0, high=1)
     light_prob: float = option(
         0.0,
-        "second_order: share of the others with one light round, as pictures from the web: half of them blurred, half "
+        "second_order: share of the others with one light round, like images from the web: half of them blurred, half "
         "with a little noise, scaled down, JPEG",
         low=0,
         high=1,
     )
     first_prob: float = option(1.0, "second_order: probability of the first round", low=0, high=1)
     final_sinc_prob: float = option(0.8, "second_order: probability of the final sinc filter", low=0, high=1)
-    final_sinc_radius: list[int] = option([3, 10], "second_order: range of its radius, pixels", low=1, high=50)
+    final_sinc_radius: list[int] = option(
+        [3, 10], "second_order: range of the radius of that filter, pixels", low=1, high=50
+    )
     jpeg_last_prob: float = option(
-        0.5, "second_order: share in which the second JPEG follows the final resize and sinc filter", low=0, high=1
+        0.5, "second_order: share of images with the second JPEG after the final resize and sinc filter", low=0, high=1
     )
 
     def __post_init__(self) -> None:
@@ -196,29 +198,29 @@ _DEFAULT_DEGRADATION = DegradationOptions(type="second_order")
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionOptions:
-    """``diffusion``: forward process, and how the teacher's training draws times."""
+    """``diffusion``: forward process, and distribution of times in the teacher's training."""
 
     process: Literal["rectified_flow", "variance_preserving", "flow_matching", "pretrained"] = option(
         "rectified_flow",
-        "forward process; pretrained: process and prediction type of a checkpoint's own scheduler config",
+        "forward process; pretrained: process and prediction type of a checkpoint's scheduler config",
     )
     prediction_type: Literal["v", "x0", "eps", "flow"] = option(
-        "v", "what the networks output; process pretrained knows it and ignores this"
+        "v", "output of the networks; ignored with process: pretrained"
     )
     pretrained_model_name_or_path: PathText | None = option(
-        None, "whose scheduler process pretrained reads; null: network_g's, else network_teacher's"
+        None, "process pretrained: checkpoint with the scheduler; null: network_g's, else network_teacher's"
     )
-    scheduler_subfolder: str = option("scheduler", "folder of that scheduler in there")
-    num_train_timesteps: int = option(1000, "steps of variance_preserving's table", low=2)
+    scheduler_subfolder: str = option("scheduler", "process pretrained: subfolder of the scheduler")
+    num_train_timesteps: int = option(1000, "variance_preserving: number of steps in the table", low=2)
     beta_start: float = option(0.00085, "variance_preserving: first beta", above=0, below=1)
     beta_end: float = option(0.012, "variance_preserving: last beta", above=0, below=1)
     beta_schedule: Literal["scaled_linear", "linear", "squaredcos_cap_v2"] = option(
         "scaled_linear", "variance_preserving: how beta grows; scaled_linear is Stable Diffusion's"
     )
     rescale_betas_zero_snr: bool = option(False, "variance_preserving: the last state is pure noise (2305.08891)")
-    shift: float = option(1.0, "flow_matching: shift of the times; Stable Diffusion 3 has 3", above=0)
-    logit_mean: float = option(0.5, "mean of logit(t) in training; positive leans to noise")
-    logit_std: float = option(1.0, "deviation of logit(t) in training", above=0)
+    shift: float = option(1.0, "flow_matching: shift of the times; Stable Diffusion 3 uses 3", above=0)
+    logit_mean: float = option(0.5, "mean of logit(t) in training; positive: more noise")
+    logit_std: float = option(1.0, "standard deviation of logit(t) in training", above=0)
     share_t1: float = option(0.15, "share of the batch at pure noise, t = 1", low=0, high=1)
     cond_dropout: float = option(0.1, "share of the batch without condition, for guidance", low=0, high=1)
 
@@ -227,62 +229,64 @@ class DiffusionOptions:
 class DistillOptions:
     """``distill``: DMD and AMD (2602.07345). Both strengths at 0 are DMD bit for bit.
 
-    A SupervisedModel has the student's steps, its start and the group from here, and nothing else.
+    A SupervisedModel reads only the steps, the start and the group.
 
     Raises:
         ValueError: times out of order, or weights that do not fit the steps.
     """
 
-    num_steps: list[int] = option([1, 2, 4], "schedule lengths that one student learns", low=1, high=1000)
-    step_weights: list[float] | None = option(None, "how often each length is drawn, relative; null: equally", low=0)
-    renoise: bool = option(True, "fresh noise between the student's steps; false: deterministic steps, as the teacher")
+    num_steps: list[int] = option([1, 2, 4], "numbers of steps that one student learns", low=1, high=1000)
+    step_weights: list[float] | None = option(None, "relative probability of each number of steps; null: equal", low=0)
+    renoise: bool = option(True, "add fresh noise between the student's steps; false: deterministic steps")
     time_shift: float = option(
-        1.0, "times of the student's steps; 1: even, less: after the first step nearer to the image", above=0
+        1.0, "spacing of the student's steps; 1: even; below 1: later steps at smaller times", above=0
     )
-    group_size: int = option(4, "samples per low-quality image, which the advantage compares", low=1)
+    group_size: int = option(4, "samples per low-quality image, compared by the advantage", low=1)
     fake_updates_per_student: int = option(4, "updates of the fake score per update of the student", low=1)
     fake_sees_step: bool = option(
-        False, "tell the fake score at which of the student's steps a sample was made; needed for several steps"
+        False, "condition the fake score on the student's step that made a sample; needed for several steps"
     )
     start: Literal["noise", "lq"] = option(
-        "noise", "what the student starts from: noise, or the latent of the enlarged lq (OSEDiff)"
+        "noise", "starting point of the student: noise, or the latent of the enlarged lq (OSEDiff)"
     )
     start_noise: float = option(
-        0.0, "start lq: noise added to that latent, in deviations of the process at t = 1; makes samples differ", low=0
+        0.0, "start lq: noise added to that latent, relative to the noise level at t = 1; makes samples differ", low=0
     )
     decode_crop: int | None = option(
-        None, "side in latent cells of the random window that is decoded for losses and rewards; null: all", low=1
+        None, "side of the random window decoded for losses and rewards, in latent cells; null: the whole image", low=1
     )
-    guidance_scale: float = option(1.0, "guidance of the real score; 1 is none", low=0)
+    guidance_scale: float = option(1.0, "guidance of the real score; 1: no guidance", low=0)
     normalizer: Literal["teacher", "guided", "none"] = option(
         "teacher",
-        "what divides the direction: the sample's mean distance to the teacher's estimate (DMD, eq. 8), to the guided "
-        "one (DMD2), or nothing",
+        "divisor of the matching direction: the sample's mean distance to the teacher's estimate (DMD, eq. 8), to the "
+        "guided one (DMD2), or none",
     )
-    share_times: bool = option(False, "samples of a group are matched at the same time with the same noise")
-    matching_draws: int = option(1, "times and noises at which a sample is matched, averaged", low=1)
+    share_times: bool = option(False, "match all samples of a group at the same time with the same noise")
+    matching_draws: int = option(1, "number of times and noises over which the matching of a sample is averaged", low=1)
     advantage: Literal["group", "teacher"] = option(
-        "group", "what a sample is compared with: its group (eq. 12), or the teacher's sample of the same lq"
+        "group", "baseline of a sample's reward: its group (eq. 12), or the teacher's sample of the same lq"
     )
-    teacher_steps: int = option(2, "advantage teacher: steps of the teacher's sample", low=1)
-    permute_advantage: bool = option(False, "control: each sample gets the advantage of another one")
-    adaptation_strength: float = option(0.5, "score adaptation (eq. 13); 0 is DMD", low=0, below=1)
-    sharpening_strength: float = option(0.5, "sharpening of the fake score; 0 is DMD", low=0)
-    spatial: bool = option(False, "an advantage for each location, from rewards that have a map")
-    map_sigma: float = option(1.0, "blur of the reward maps, in cells of the latent grid", low=0)
+    teacher_steps: int = option(2, "advantage teacher: number of steps of the teacher's sample", low=1)
+    permute_advantage: bool = option(False, "control experiment: give each sample the advantage of another")
+    adaptation_strength: float = option(0.5, "strength of the score adaptation (eq. 13); 0: DMD", low=0, below=1)
+    sharpening_strength: float = option(0.5, "strength of the sharpening of the fake score; 0: DMD", low=0)
+    spatial: bool = option(False, "compute an advantage for each location, from rewards that have a map")
+    map_sigma: float = option(1.0, "standard deviation of the blur of reward maps, in latent cells", low=0)
     std_floor: float = option(
-        0.0, "least standard deviation of a group, relative to its running mean; at least 1 with group_size 2", low=0
+        0.0,
+        "lower bound on a group's standard deviation, relative to its running mean; at least 1 with group_size 2",
+        low=0,
     )
-    t_min: float = option(0.1, "least time at which scores are compared", low=0, below=1)
-    t_max: float = option(0.98, "greatest time at which scores are compared", above=0, high=1)
+    t_min: float = option(0.1, "smallest time at which scores are compared", low=0, below=1)
+    t_max: float = option(0.98, "largest time at which scores are compared", above=0, high=1)
     weight_dmd: float = option(1.0, "weight of the matching loss", low=0)
     matching_decay: float = option(
-        0.0, "power p: the matching loss of the student's step at time t counts t^p; 0: all steps count fully", low=0
+        0.0, "power p: the matching loss of a step at time t is weighted by t^p; 0: equal weights", low=0
     )
     matching_first: bool = option(
-        True, "false: the student's first step, from noise alone, learns by the losses to the ground truth only"
+        True, "apply the matching loss to the first step, too; false: it learns by the losses to the ground truth only"
     )
-    standardize_rewards: bool = option(True, "divide each reward by its running deviation inside groups")
+    standardize_rewards: bool = option(True, "divide each reward by its running standard deviation inside groups")
 
     def __post_init__(self) -> None:
         if not self.num_steps:
@@ -311,7 +315,7 @@ class RewardOptions:
     """One entry of ``rewards``; the other keys are arguments of its class."""
 
     type: str = option(doc="registered class")
-    weight: float = option(1.0, "factor in the weighted sum; rewards are already: higher is better")
+    weight: float = option(1.0, "factor in the weighted sum; every reward is higher for better images")
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -322,5 +326,5 @@ class LossOptions:
     type: str = option(
         doc="registered class: L1, L2, PooledL1, CellProfile, LPIPS, DISTS, EfficientNet, Reward, Adversarial"
     )
-    weight: float = option(1.0, "factor in the sum; 0 leaves the loss out", low=0)
+    weight: float = option(1.0, "factor in the sum; 0: the loss is not computed", low=0)
     arguments: dict[str, Any] = field(default_factory=dict)

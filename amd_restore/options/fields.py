@@ -1,4 +1,4 @@
-"""The checking engine: a value from yml against a type annotation.
+"""Checks of values from yml against type annotations.
 
 Blocks are frozen dataclasses whose fields are made by :func:`option`; :func:`check` walks a raw value along the
 annotations, and :func:`build` turns the checked value into dataclass instances.
@@ -25,7 +25,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 class OptionError(AMDRestoreError):
-    """A wrong option: ``where`` is its dotted key, ``problem`` what is wrong with it."""
+    """Wrong option; ``where`` is its dotted key, ``problem`` the reason."""
 
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}" if where else problem)
@@ -38,7 +38,7 @@ class Plugin:
 
     Attributes:
         find: class by name, or a function with the same arguments; raises :class:`AMDRestoreError` for an unknown name.
-        given: arguments that the program supplies, hence neither expected nor allowed in a file.
+        given: arguments that the program supplies; not allowed in a file.
         common: option dataclass of the keys that every such block has, whatever its class; its field ``arguments``
             takes the others. With None, :func:`build` leaves the block as it is.
     """
@@ -58,7 +58,7 @@ class Limits:
     below: float | None = None
 
     def given(self) -> dict[str, float]:
-        """The bounds that there are."""
+        """Return the bounds that are set."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -86,13 +86,13 @@ def option(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field of an option block.
+    """Declare a field of an option block.
 
     Args:
-        default: value where the file says nothing; left out for a required key. Lists are copied.
+        default: value if the file does not give the key; left out for a required key. Lists are copied.
         doc: meaning, unit and range in a few words.
-        low: least allowed value, checked on the items of lists too.
-        high: greatest allowed value.
+        low: smallest allowed value, checked on the items of lists too.
+        high: largest allowed value.
         above: the value must be greater than this.
         below: the value must be less than this.
     """
@@ -103,18 +103,18 @@ def option(
 
 
 def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] | None = None) -> Any:
-    """``value`` as a plain value of the annotated type: text like ``1e-4`` becomes a number, paths are expanded.
+    """Return ``value`` as a plain value of the annotated type: text like ``1e-4`` becomes a number, paths are expanded.
 
     Args:
-        value: what the yml parser gave.
+        value: output of the yml parser.
         annotation: ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list[X]``, ``dict[str, X]``,
-            :data:`PathText`, :data:`Duration`, ``Annotated[..., Plugin or Limits]`` or an option dataclass. Anything
-            else lets the value pass.
+            :data:`PathText`, :data:`Duration`, ``Annotated[..., Plugin or Limits]`` or an option dataclass. Values of
+            other annotations are not checked.
         where: dotted key, for messages.
         limits: bounds on numbers, as in :func:`option`.
 
     Raises:
-        OptionError: for an unknown key, a wrong type or a value out of range.
+        OptionError: unknown key, wrong type or value out of range.
     """
     limits = limits or {}
     origin, args = get_origin(annotation), get_args(annotation)
@@ -149,10 +149,10 @@ def check(value: Any, annotation: Any, where: str, limits: Mapping[str, float] |
 
 
 def build(value: Any, annotation: Any, where: str = "") -> Any:
-    """Checked ``value`` with its blocks turned into instances of their dataclasses.
+    """Return the checked ``value`` with its blocks turned into instances of their dataclasses.
 
     Raises:
-        OptionError: when values contradict each other (a ``ValueError`` of the dataclass's ``__post_init__``).
+        OptionError: values contradict each other (a ``ValueError`` of the dataclass's ``__post_init__``).
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if value is None:
@@ -189,12 +189,12 @@ def _construct(block: Any, fields: Mapping[str, Any], where: str) -> Any:
 
 
 def _fields(block: Any) -> dict[str, dataclasses.Field[Any]]:
-    """The keys of an option dataclass."""
+    """Return the fields of an option dataclass by name."""
     return {field.name: field for field in dataclasses.fields(block) if "doc" in field.metadata}
 
 
 def defaults(block: type) -> dict[str, Any]:
-    """Default values of an option dataclass, required keys left out."""
+    """Return the default values of an option dataclass, without required keys."""
     found = {}
     for field in _fields(block).values():
         if field.default is not dataclasses.MISSING:
@@ -223,7 +223,7 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _check_block(value: Any, block: Any, where: str) -> dict[str, Any]:
-    """A mapping against an option dataclass."""
+    """Check a mapping against an option dataclass."""
     fields = _fields(block)
     for key in _mapping(value, where):
         if key not in fields:
@@ -232,7 +232,7 @@ def _check_block(value: Any, block: Any, where: str) -> dict[str, Any]:
 
 
 def _check_fields(value: Mapping[str, Any], block: Any, where: str) -> dict[str, Any]:
-    """Those keys of a mapping that are fields of an option dataclass."""
+    """Check the keys of a mapping that are fields of an option dataclass; ignore others."""
     fields, hints = _fields(block), typing.get_type_hints(block, include_extras=True)
     checked = {
         key: check(item, hints[key], _join(where, key), fields[key].metadata["limits"])
@@ -245,7 +245,7 @@ def _check_fields(value: Mapping[str, Any], block: Any, where: str) -> dict[str,
 
 
 def _check_plugin(value: Any, plugin: Plugin, where: str) -> dict[str, Any]:
-    """``{type: NAME, ...}`` against the signature of the class registered as NAME."""
+    """Check ``{type: NAME, ...}`` against the signature of the class registered as NAME."""
     value = _mapping(value, where)
     if not isinstance(value.get("type"), str):
         raise OptionError(_join(where, "type"), "missing; it names the class to build")
@@ -278,7 +278,7 @@ def _argument_hints(cls: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls, include_extras=True)
     except NameError:
-        return {}  # annotations that exist for type checkers only: names are checked, types are not
+        return {}  # Annotations imported under TYPE_CHECKING cannot be resolved, so only names are checked.
 
 
 def _check_union(value: Any, annotation: Any, args: tuple[Any, ...], where: str, limits: Mapping[str, float]) -> Any:
@@ -292,7 +292,7 @@ def _check_union(value: Any, annotation: Any, args: tuple[Any, ...], where: str,
         try:
             return check(value, choice, where, limits)
         except OptionError as error:
-            # Right type, wrong value: that message is the useful one.
+            # The type is right and the value is wrong, so this message is the useful one.
             if isinstance(value, (int, float)) and choice in (int, float) and "expected" not in error.problem:
                 raise
     expected = " or ".join(_describe(choice) for choice in choices)
@@ -300,7 +300,7 @@ def _check_union(value: Any, annotation: Any, args: tuple[Any, ...], where: str,
 
 
 def _is_in_yaml(annotation: Any) -> bool:
-    """Whether a yml file can hold such a value: no tensor, no device."""
+    """Return whether a yml file can hold such a value (not a tensor or a device)."""
     plain = (*_NAMES, Any, object, dict, list, tuple)
     return not inspect.isclass(annotation) or dataclasses.is_dataclass(annotation) or annotation in plain
 
@@ -339,7 +339,7 @@ def _seconds(value: Any, where: str, limits: Mapping[str, float]) -> float:
 
 
 def _as_number(value: Any, kind: type) -> int | float | None:
-    """``value`` as ``kind`` (int or float), text too: YAML 1.1 reads 1e-4 as text. None if it is no such number."""
+    """Return ``value`` as ``kind`` (int or float), None if it is no such number; YAML 1.1 reads 1e-4 as text."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Option files: YAML, the files that one builds on (``base``), and overrides from the command line.
+"""Reading of option files: YAML, ``base`` files and overrides from the command line.
 
 Nothing in them is evaluated; ``plugins`` names modules and files that are imported, see :mod:`.plugins`.
 """
@@ -44,7 +44,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """Keys and values of a yml file.
+    """Return the keys and values of a yml file.
 
     Raises:
         AMDRestoreError: missing or unreadable file, bad YAML (with its line), a key given twice, or no mapping.
@@ -63,10 +63,10 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OptionFile:
-    """What an option file says together with the files that it builds on and with overrides.
+    """Content of an option file merged with the files that it builds on and with overrides.
 
-    A file's ``base`` is a file or a list of them, relative to its own folder. They are laid over one another in order,
-    each after its own bases, the file last, then the overrides.
+    A file's ``base`` is a file or a list of them, relative to its own folder. They are merged in order,
+    each after its own bases, then the file itself, then the overrides.
 
     Attributes:
         path: the file.
@@ -88,7 +88,7 @@ class OptionFile:
                 (``rewards:0:weight=2``).
 
         Raises:
-            AMDRestoreError: as :func:`read_yaml`; bases in a circle; an override that fits nothing.
+            AMDRestoreError: as :func:`read_yaml`; bases in a circle; an override that matches no key.
         """
         layers: list[tuple[str, dict[str, Any]]] = []
         content: dict[str, Any] = {}
@@ -104,14 +104,14 @@ class OptionFile:
         return cls(Path(path), tuple(layers), content)
 
     def place(self, where: str) -> str:
-        """The file or override in which a dotted key stands; this file where none has it."""
+        """Return the name of the file or override that sets a dotted key; this file if none does."""
         for name, layer in reversed(self.layers):
             if _has(layer, where.split(".")):
                 return name
         return str(self.path)
 
     def write(self, path: Path, comment: str) -> None:
-        """Write all of it as one file, which builds on no other.
+        """Write the merged content as one file without ``base``.
 
         Args:
             path: the new file.
@@ -126,10 +126,10 @@ class OptionFile:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``; neither argument is changed.
+    """Return ``base`` with ``changes``; neither argument is modified.
 
-    Blocks are merged key by key. Lists, single values and blocks whose ``type`` is not that of ``base`` are replaced;
-    null takes a key of ``base`` away.
+    Blocks are merged key by key. Lists, single values and blocks of another ``type`` replace those of ``base``; null
+    removes a key of ``base``.
     """
     result = copy.deepcopy(dict(base))
     for key, value in changes.items():
@@ -148,7 +148,7 @@ def _same_type(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
 
 
 def _layers(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """Paths and contents of the bases of a file, then its own; ``above`` are the files that build on it."""
+    """Return paths and contents of a file's bases, then its own; ``above`` are the files that build on it."""
     label = f"{above[-1]}: {BASE}: " if above else ""
     if path.resolve() in [file.resolve() for file in above]:
         raise AMDRestoreError(f"{label}{' -> '.join(map(str, (*above, path)))} is a circle")
@@ -171,7 +171,7 @@ def _from_folder(folder: Path, name: str) -> str:
 
 
 def _has(node: Any, keys: Sequence[str]) -> bool:
-    """Whether nested mappings hold the keys; all entries of a list stand where it does."""
+    """Return whether nested mappings contain the keys; entries of a list have the place of the list."""
     for key in keys:
         if isinstance(node, list):
             return True
@@ -192,7 +192,7 @@ def _parse(text: str, label: str) -> Any:
 
 
 def _unshare(value: Any) -> Any:
-    """Copy in which a YAML alias (``*net``) is a value of its own, so that an override changes only what it names."""
+    """Copy with a separate value for each YAML alias (``*net``), so that an override changes only one place."""
     if isinstance(value, dict):
         return {key: _unshare(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -201,7 +201,7 @@ def _unshare(value: Any) -> Any:
 
 
 def _parse_override(entry: str) -> tuple[list[str], Any]:
-    """Keys and value of ``a:b=value``."""
+    """Split ``a:b=value`` into keys and value."""
     keys_text, equals, value_text = entry.partition("=")
     keys = [key.strip() for key in keys_text.split(":")]
     if not equals or not all(keys):

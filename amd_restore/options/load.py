@@ -1,4 +1,4 @@
-"""Option files, checked."""
+"""Loading of checked option files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from amd_restore.options.run import RunOptions
 
 
 def load_options(path: str | Path, force: Sequence[str] = (), required: Sequence[str] = ()) -> dict[str, Any]:
-    """Options of a run as nested plain values, checked.
+    """Return the checked options of a run as nested plain values.
 
     Args:
         path: option file; ``base`` in it names files that it builds on, see :class:`OptionFile`.
-        force: overrides ``a:b=value``. New keys are allowed where the key is a known one.
-        required: blocks that this use of the file needs: ``train``, ``datasets`` ...
+        force: overrides ``a:b=value``, also of known keys that the file does not give.
+        required: blocks that the caller needs: ``train``, ``datasets`` ...
 
     Raises:
-        AMDRestoreError: one line with the file in which the key stands, dotted key, problem and nearest known name.
+        AMDRestoreError: one line with file, dotted key, problem and nearest known name.
     """
     file = OptionFile.read(path, force)
     checked = RunOptions.check(file.content, file)
@@ -31,10 +31,10 @@ def load_options(path: str | Path, force: Sequence[str] = (), required: Sequence
 
 
 def check_devices(opt: dict[str, Any], file: str | Path) -> None:
-    """Compare ``num_gpu`` with this machine.
+    """Check ``num_gpu`` against the GPUs of this machine.
 
     Raises:
-        AMDRestoreError: more GPUs are asked for than there are.
+        AMDRestoreError: the machine has fewer GPUs.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Modules and files outside the package that register networks, losses, rewards, datasets, metrics, models."""
+"""Import of outside modules and files that register networks, losses, rewards, datasets, metrics, models."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from amd_restore.options.fields import OptionError
 
 
 def import_named(names: Sequence[str]) -> None:
-    """Import them, so that their decorators run; what was imported before is not imported again.
+    """Import modules and files once, so that their decorators register classes.
 
     Args:
-        names: of modules of installed packages (``package.module``), or paths of files (``folder/file.py``). The folder
-            of a file comes last in ``sys.path``, so that processes that load data find it too.
+        names: modules of installed packages (``package.module``) or files (``folder/file.py``). The folder of a file is
+            appended to ``sys.path``, so that data loading processes find it, too.
 
     Raises:
-        OptionError: one of them cannot be imported; one line with the first line of the reason.
+        OptionError: one of them cannot be imported; the message has the first line of the reason.
     """
     for index, name in enumerate(names):
         where, file = f"plugins.{index}", Path(name)
@@ -29,7 +29,7 @@ def import_named(names: Sequence[str]) -> None:
             sys.path.append(str(file.parent))
         try:
             module = importlib.import_module(file.stem if is_file else name)
-        except Exception as error:  # whatever a foreign file raises
+        except Exception as error:  # Outside code can raise anything.
             reason = (str(error) or "no message").splitlines()[0]
             raise OptionError(where, f"{name}: cannot be imported ({type(error).__name__}: {reason})") from error
         if is_file and Path(module.__file__ or "").resolve() != file.resolve():

@@ -1,4 +1,4 @@
-"""A whole option file as one typed object."""
+"""Typed options of a whole option file."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from amd_restore.registry import (
     register_all,
 )
 
-# What BasicSR's pipelines and ours write into the options while running; no file may set it.
+# BasicSR's pipelines and ours write these keys into the options while running, so no file may set them.
 RUNTIME_KEYS = {
     "": {"is_train", "rank", "world_size", "dist", "auto_resume", "root_path", "opt_path", "resume_iter"},
     "path": {"experiments_root", "models", "training_states", "log", "visualization", "results_root"},
 }
 PHASES = ("train", "val", "test")
-# What distillation cannot start without, by model.
+# Keys that training needs, by model.
 _DISTILLATION = ("network_teacher", "network_fake", "train.optim_fake", "path.pretrain_network_teacher")
 _NEEDED = {"SupervisedModel": ("losses",), "DMDModel": _DISTILLATION, "AMDModel": (*_DISTILLATION, "rewards")}
-# A teacher that is a published checkpoint needs no weights of ours.
+# A teacher with this key loads a published checkpoint, so it needs no pretrained weights of ours.
 _SOURCE_KEY = "pretrained_model_name_or_path"
 
 
@@ -58,12 +58,12 @@ def _find_network(name: str) -> type:
 
 
 def dataset_arguments(name: str) -> Callable[..., Any]:
-    """What takes the same arguments as the dataset class of that name.
+    """Return a callable with the arguments of the dataset class of that name.
 
-    BasicSR's classes take one dictionary: those of ``PairedImageDataset`` are declared here, others are not checked.
+    BasicSR's classes take one dictionary: only that of ``PairedImageDataset`` is declared and checked.
 
     Raises:
-        AMDRestoreError: no such class; names the nearest.
+        AMDRestoreError: no such class; the message suggests the nearest.
     """
     register_all(training=True)
     registry = import_basicsr().DATASET_REGISTRY
@@ -76,11 +76,11 @@ def dataset_arguments(name: str) -> Callable[..., Any]:
 
 
 def _any_arguments(**options: Any) -> None:
-    """Take what nobody declares."""
+    """Accept any options."""
 
 
 def takes_dictionary(cls: Callable[..., Any]) -> bool:
-    """Whether a dataset class is in BasicSR's manner: all its options in one dictionary, ``opt``."""
+    """Return whether a dataset class takes all its options in one dictionary ``opt``, as BasicSR's do."""
     return [*inspect.signature(cls).parameters] == ["opt"]
 
 
@@ -102,41 +102,43 @@ Dataset = Annotated[DatasetOptions, Plugin(dataset_arguments, given=("scale",), 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """An option file for ``train.py`` or ``test.py``.
+    """Options for ``train.py`` or ``test.py``.
 
-    ``network_*`` stay plain mappings ``{type, ...}``: their keys are those of the network.
+    ``network_*`` stay plain mappings ``{type, ...}`` with the constructor arguments of the network.
 
     Raises:
-        ValueError: blocks that contradict each other, or one that the model needs is missing.
+        ValueError: blocks contradict each other, or a block that the model needs is missing.
     """
 
     plugins: list[str] = option(
         [],
-        "modules (package.module) and files (x.py, relative to this file) to import first: see CONTRIBUTING.md",
+        "modules (package.module) and files (x.py, relative to this file) to import first; see CONTRIBUTING.md",
     )
-    name: str = option(doc="name of the run, of its folder and of its weights")
+    name: str = option(doc="name of the run, its folder and its weights")
     model_type: str = option(doc="registered model class")
     scale: int = option(doc="upscaling factor", low=1)
     num_gpu: int | Literal["auto"] = option(
-        "auto", "GPUs to use; auto: one, with --launcher one for each process; 0: none", low=0
+        "auto", "number of GPUs; auto: one, or one per process with --launcher; 0: CPU", low=0
     )
-    num_threads: int | None = option(None, "threads of a CPU run; null: torch decides, as on GPUs", low=1)
-    manual_seed: int | None = option(None, "seed of the run", low=0)
-    amp: Literal["none", "bf16"] = option("none", "autocast")
+    num_threads: int | None = option(None, "number of threads of a CPU run; null: torch's default", low=1)
+    manual_seed: int | None = option(None, "random seed", low=0)
+    amp: Literal["none", "bf16"] = option("none", "dtype of autocast")
     licence: str = option("", "licence written into the header of exported weights")
     export: Literal["adapter", "merged"] = option(
-        "adapter", "exported weights of a network with LoRA: the adapter, which needs its base, or one whole network"
+        "adapter", "exported weights of a network with LoRA: the adapter only, or the network with the adapter merged"
     )
-    datasets: dict[str, Dataset] = option({}, "by phase: train, val, val_2, test_set5, ...")
+    datasets: dict[str, Dataset] = option({}, "datasets by phase: train, val, val_2, test_set5, ...")
     codec: CodecOptions = option(CodecOptions(), "space in which diffusion runs")
-    degradation: DegradationOptions = option(DegradationOptions(), "how low-quality images are made")
+    degradation: DegradationOptions = option(DegradationOptions(), "how low-quality images are made from clean ones")
     diffusion: DiffusionOptions = option(DiffusionOptions(), "forward process and times")
     distill: DistillOptions = option(DistillOptions(), "distillation")
-    losses: list[Loss] = option([], "losses of the student to the ground truth; DMD and AMD add the matching loss")
+    losses: list[Loss] = option(
+        [], "losses between the student's images and the ground truth; DMD and AMD add the matching loss"
+    )
     rewards: list[Reward] = option([], "rewards of AMD")
-    network_g: Network = option(doc="the network being trained")
-    network_teacher: Network | None = option(None, "real score, frozen")
-    network_fake: Network | None = option(None, "fake score, follows the student")
+    network_g: Network = option(doc="network to train")
+    network_teacher: Network | None = option(None, "teacher: the real score, frozen")
+    network_fake: Network | None = option(None, "fake score, trained on the student's samples")
     network_d: Network | None = option(None, "discriminator of the student's images, for the loss Adversarial")
     path: PathOptions = option(PathOptions(), "weights to start from")
     train: TrainOptions | None = option(None, "training")
@@ -151,7 +153,7 @@ class RunOptions:
         }.items():
             if not name.strip() or name in (".", "..") or set(name) & set("/\\"):
                 raise ValueError(f"{key}: {name!r} must be the name of a folder, no path")
-        in_pixels = self.codec.type != "autoencoder"  # whose cells are known when it is loaded
+        in_pixels = self.codec.type != "autoencoder"  # The cell size of an autoencoder is known only after loading it.
         if in_pixels and self.codec.patch % self.scale:
             raise ValueError(f"codec.patch: must be a multiple of scale ({self.scale}), got {self.codec.patch}")
         for phase, dataset in self.datasets.items():
@@ -182,7 +184,7 @@ class RunOptions:
             self._check_losses(self.train)
 
     def _check_losses(self, train: TrainOptions) -> None:
-        """Whether the losses are enough for this model, and have what they need."""
+        """Check that the model has the losses it needs, and that the losses have what they need."""
         types = [loss.type for loss in self.losses if loss.weight > 0]
         if self.model_type == "TeacherModel" and types:
             raise ValueError("losses: a TeacherModel learns to denoise; losses are for SupervisedModel and students")
@@ -197,14 +199,14 @@ class RunOptions:
 
     @classmethod
     def check(cls, opt: Mapping[str, Any], file: str | Path | OptionFile) -> dict[str, Any]:
-        """The options as plain values, each of its declared type.
+        """Return the options as plain values of their declared types.
 
-        Keys that were not given stay absent, except in ``logger``, ``val`` and what all datasets have: those are read
-        without defaults.
+        Keys that were not given stay absent, except in ``logger``, ``val`` and the common keys of datasets, which
+        BasicSR reads without defaults.
 
         Args:
             opt: options as parsed from yml.
-            file: where they came from, for messages; with bases, the one in which a wrong key stands is named.
+            file: source, for messages; an :class:`OptionFile` names the base that sets a wrong key.
 
         Raises:
             AMDRestoreError: one line with file, dotted key, problem and nearest known name.
@@ -226,7 +228,7 @@ class RunOptions:
 
     @classmethod
     def from_dict(cls, opt: Mapping[str, Any], file: str | Path) -> RunOptions:
-        """Typed options; what the program added to ``opt`` while running is left aside.
+        """Return typed options; ignores keys that the program added to ``opt`` while running.
 
         Raises:
             AMDRestoreError: as :meth:`check`.
@@ -243,7 +245,7 @@ class RunOptions:
 
 
 def _check_model_type(name: str) -> None:
-    """``model_type`` against BasicSR's registry, whose own message is a traceback."""
+    """Check ``model_type`` against BasicSR's registry, which itself fails with a traceback."""
     register_all(training=True)
     registry = import_basicsr().MODEL_REGISTRY
     if name not in registry:

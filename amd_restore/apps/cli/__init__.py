@@ -1,7 +1,6 @@
-"""The command ``amd-restore``: restore one image or a folder of them; other work by other commands.
+"""The command ``amd-restore``: restoring one image or a folder, and further commands.
 
-Exit codes: 0 all went well, 1 some image failed or a result could not be written, 2 nothing could be started, 130
-interrupted.
+Exit codes: 0 success, 1 some image failed or a result could not be written, 2 nothing was started, 130 interrupted.
 """
 
 from amd_restore.apps.cli.command import main

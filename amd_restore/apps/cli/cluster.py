@@ -1,4 +1,4 @@
-"""Restoring with a Ray cluster, from and to folders or stores."""
+"""Restoring on a Ray cluster, from and to folders or object stores."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ STANDARD = Path("-")
 
 
 def restore_in_cluster(options: argparse.Namespace, settings: Settings, console: Console) -> Report:
-    """Plan, start workers, restore; what :func:`amd_restore.apps.cli.restore.run` does on one machine.
+    """Plan, start workers and restore, as :func:`amd_restore.apps.cli.restore.run` does on one machine.
 
     Raises:
-        AMDRestoreError: nothing could be started: no input, no Ray, no cluster, no weights, no place to write.
+        AMDRestoreError: no input, Ray, cluster, weights or place to write.
     """
     if STANDARD in (options.input, options.output):
         raise AMDRestoreError("--engine ray needs files; it cannot be used with -")
@@ -57,7 +57,7 @@ def restore_in_cluster(options: argparse.Namespace, settings: Settings, console:
                         console.complain(outcome.message, outcome.error)
         finally:
             if not is_url(options.output):
-                clear_stale(_local(items))  # of workers that were lost
+                clear_stale(_local(items))  # outputs of lost workers
             report.finish(items)
             report.cluster = {"engine": "ray", "retries": engine.retries, "lost_workers": engine.lost_workers}
             if options.json:

@@ -1,4 +1,4 @@
-"""What the command says: a progress bar, one line per failure, one summary."""
+"""Messages of the command: a progress bar, one line per failure, one summary."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Messages to people.
+    """Messages for the user.
 
     Args:
         debug: show tracebacks.
-        quiet: standard output belongs to data; what is said goes to standard error.
+        quiet: print messages on standard error, because standard output is for data.
     """
 
     def __init__(self, debug: bool = False, quiet: bool = False) -> None:
         self.debug, self.quiet = debug, quiet
 
     def say(self, message: str) -> None:
-        """Print one line of result."""
+        """Print one line."""
         if self.quiet:
             complain(message)
         else:
@@ -36,12 +36,12 @@ class Console:
         complain(message, error if self.debug else None)
 
     def bar(self, images: int) -> ProgressBar:
-        """A progress bar over ``images`` images; shown on terminals only."""
+        """Return a progress bar over ``images`` images, shown on terminals only."""
         return ProgressBar(images)
 
 
 class ProgressBar:
-    """One bar for all images, with rate and time left; within a large one, its tiles move it, too."""
+    """Progress bar for all images, with rate and time left; the tiles of a large image advance it, too."""
 
     def __init__(self, images: int) -> None:
         self._images = images
@@ -61,22 +61,22 @@ class ProgressBar:
 
     @property
     def position(self) -> float:
-        """Images done, the finished part of the present one included."""
+        """Return the number of finished images, including the finished part of the current one."""
         return 0.0 if self._bar is None else float(self._bar.n)
 
     def tiles(self, job: Job, done: int, total: int) -> None:
-        """``done`` of the ``total`` tiles of the present image are restored."""
+        """Report that ``done`` of the ``total`` tiles of the current image are restored."""
         if self._bar is not None and total > 1:
             self._bar.set_postfix_str(f"{job.source.name}, tile {done}/{total}", refresh=False)
-            # The last step is left to advance(): the image is not written yet.
+            # advance() makes the last step, because the image is not written yet.
             self._move_to(self._finished + min(done, total - 1) / total)
 
     def advance(self, outcome: Outcome) -> None:
-        """An image is finished, in whichever way."""
+        """Report that an image is finished: restored, skipped or failed."""
         if self._bar is None:
             return
         if outcome.status == "skipped":
-            # It took no time: it must not flatter the rate.
+            # A skipped image took no time, so it must not count in the rate.
             self._bar.total = self._images = self._images - 1
             self._bar.refresh()
         else:
@@ -85,5 +85,5 @@ class ProgressBar:
 
     def _move_to(self, position: float) -> None:
         assert self._bar is not None
-        # Never back: an image written late is overtaken by the tiles of the next one.
+        # The bar never moves back: the tiles of the next image can finish before an image is written.
         self._bar.update(max(0.0, position - self._bar.n))

@@ -1,8 +1,8 @@
-"""``amd-restore export``: the network of a model as a file for ONNX Runtime or OpenVINO.
+"""``amd-restore export``: write the network of a model for ONNX Runtime or OpenVINO.
 
-The file holds one network call, ``raw = network(x_t, t, cond)``, for any batch and size, with the model's header
+The file contains one network call, ``raw = network(x_t, t, cond)``, for any batch and size, with the model's header
 (sampling, codec, licence) in its metadata under ``amd_restore``. ``--backend onnx`` and ``--backend openvino`` need no
-export: they make and keep what they run.
+export: they build and cache their files.
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of ``amd-restore export``."""
+    """Build the parser of ``amd-restore export``."""
     parser = Parser(prog="amd-restore export", description=__doc__)
     add = parser.add_argument
     add("--model", default="x4-real", help="released name, .safetensors file or folder (default: %(default)s)")
     add("--to", choices=tuple(SUFFIXES), default="onnx", help="format (default: %(default)s)")
-    add("-o", "--output", type=Path, metavar="FILE", help=".onnx, or .xml with a .bin beside it (default: from names)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=".onnx file, or .xml file with a .bin file next to it (default: from model and dtype)",
+    )
     add(
         "--dtype",
         choices=("fp32", "bf16", "int8"),
@@ -34,14 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibration",
         type=Path,
         metavar="FOLDER",
-        help="photographs that set the ranges of int8; released models bring theirs",
+        help="folder of photographs that set the ranges of int8; released models include theirs",
     )
-    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = build_parser().parse_args(arguments)
 
     def command() -> None:
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of an export: the ``.onnx``, or the ``.xml`` and its ``.bin``."""
+    """Return the files of an export: the ``.onnx``, or the ``.xml`` and its ``.bin``."""
     return [path.with_suffix(".bin"), path] if path.suffix == SUFFIXES["openvino"] else [path]
 
 
@@ -68,24 +74,24 @@ def export(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model for another runtime, whole or not at all.
+    """Write a model for another runtime; the files are complete or absent.
 
     Args:
         model: released name, weights file or folder with one.
         to: ``onnx`` or ``openvino``.
-        output: None is ``NAME-DTYPE`` with the format's suffix, in the present folder.
+        output: None for ``NAME-DTYPE`` with the format's suffix in the current folder.
         dtype: ``fp32``; ``bf16`` (OpenVINO only: weights stored in 16 bits); or ``int8`` (all but the first and the
-            last convolution; of an ``.onnx``, in the form that ONNX Runtime fuses). Whatever is stored, OpenVINO
-            computes floats in bfloat16 where the processor can, unless INFERENCE_PRECISION_HINT says f32 at loading.
-        calibration: folder of photographs; the ranges found are also kept for ``--backend ... --dtype int8``.
-        overwrite: whether existing files are replaced.
+            last convolution; an ``.onnx`` has the form that ONNX Runtime fuses). For every ``dtype`` OpenVINO computes
+            floats in bfloat16 if the processor can, unless INFERENCE_PRECISION_HINT is f32 at loading.
+        calibration: folder of photographs; the measured ranges are also cached for ``--backend ... --dtype int8``.
+        overwrite: replace existing files.
 
     Returns:
-        The file written; of OpenVINO, the ``.xml``.
+        The written file; for OpenVINO the ``.xml``.
 
     Raises:
-        AMDRestoreError: no such model, a package that is missing, a combination that does not exist, an int8
-            export of weights that were never calibrated, or a file that cannot be written.
+        AMDRestoreError: no such model, a missing package, an impossible combination, an int8 export of weights
+            that were never calibrated, or a file that cannot be written.
     """
     if to == "onnx" and dtype == "bf16":
         raise AMDRestoreError("ONNX Runtime computes no bf16 on CPUs; use --dtype fp32 or int8, or --to openvino")
@@ -119,7 +125,7 @@ def export(
 
 
 def _openvino_files(data: bytes, header: str, dtype: str) -> tuple[bytes, bytes]:
-    """The ``.bin`` and ``.xml`` of OpenVINO for an ONNX file's bytes."""
+    """Return OpenVINO's ``.bin`` and ``.xml`` for an ONNX file's bytes."""
     try:
         import openvino
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Options of ``inference.py`` and ``amd-restore``."""
+"""Command line options of ``inference.py`` and ``amd-restore``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of ``inference.py`` and ``amd-restore``."""
+    """Build the parser of ``inference.py`` and ``amd-restore``."""
     parser = Parser(
         description="Restore and enlarge photographs by one to four diffusion steps.",
         epilog="Other commands: amd-restore export | prompts | video | ui, each with its own --help.",
@@ -32,16 +32,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_folders(machine)
     _add_cluster(parser.add_argument_group("several machines").add_argument)
     add = parser.add_argument
-    add("--json", type=Path, metavar="FILE", help="write a report: every file, what became of it, sizes, seconds")
+    add("--json", type=Path, metavar="FILE", help="write a report of all files: status, sizes, seconds")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings that the command line gives for each picture.
+    """Return the settings for each image.
 
     Raises:
-        AMDRestoreError: options that contradict each other.
+        AMDRestoreError: options contradict each other.
     """
     values = vars(options)
     return Settings(**{name: values[name] for name in Settings.__dataclass_fields__ if name in values})
@@ -58,38 +58,38 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         metavar="PATH",
         help="folder; for one image also a file name; - for stdout (default: results)",
     )
-    add("--recursive", action="store_true", help="also the folders inside the folder; their tree is kept")
-    present = "outputs that exist are kept and skipped, so that the same command goes on where it was stopped"
+    add("--recursive", action="store_true", help="include subfolders; the outputs keep their tree")
+    present = "keep and skip existing outputs, so that the same command resumes an interrupted run"
     choice = group.add_mutually_exclusive_group()
-    choice.add_argument("--resume", action="store_true", help=f"the default: {present}")
-    choice.add_argument("--overwrite", action="store_true", help="make outputs that exist anew")
+    choice.add_argument("--resume", action="store_true", help=f"{present} (default)")
+    choice.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     add(
         "--suffix",
         type=_suffix,
         default="",
         metavar="TEXT",
-        help="added to the names of the outputs, as in photo_x4.png",
+        help="text added to output names, e.g. _x4 for photo_x4.png",
     )
     add("--ext", choices=("auto", *EXTENSIONS), default="auto", help="format of the outputs (default: the input's)")
-    add("--quality", type=number(1, 100), metavar="N", help="of jpg, webp and avif, 1 to 100 (default: 95)")
-    add("--frames", action="store_true", help="restore animations frame by frame (else they are refused)")
+    add("--quality", type=number(1, 100), metavar="N", help="quality of jpg, webp and avif, 1 to 100 (default: 95)")
+    add("--frames", action="store_true", help="restore animations frame by frame (default: refuse them)")
     add("--max-pixels", type=millions, metavar="MP", help="refuse inputs of more megapixels (default: 200)")
 
 
 def add_size(add: Callable[..., Any]) -> None:
-    """Options about the size of the outputs, by ``add_argument``."""
+    """Add options for the size of the outputs; ``add`` is a parser's ``add_argument``."""
     add("-s", "--outscale", type=factor, metavar="X", help="output size / input size (default: the model's scale)")
     add("--width", type=number(1), metavar="N", help="width of the outputs in pixels; the height follows")
     add("--max-side", type=number(1), metavar="N", help="shrink outputs whose longer side exceeds this")
 
 
 def add_model(add: Callable[..., Any]) -> None:
-    """Options about the weights and the sample that is drawn."""
+    """Add options for the weights and the random sample."""
     add(
         "--model",
         metavar="NAME",
-        help="x4-real (default: noise, JPEG, blur, clean), x4-classical (better where pictures are clean and sharp), "
-        "x4-classical-tiny (the same, fastest), or a .safetensors file or folder",
+        help="x4-real (default; noisy, blurred, JPEG or clean images), x4-classical (best for clean, sharp images), "
+        "x4-classical-tiny (smaller and faster), or a .safetensors file or folder",
     )
     add("--steps", type=number(1, 1000), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
     add(
@@ -97,16 +97,22 @@ def add_model(add: Callable[..., Any]) -> None:
         type=number(-(2**63), 2**63 - 1),
         default=0,
         metavar="N",
-        help="another seed, other fine detail (default: %(default)s)",
+        help="random seed; changes fine detail (default: %(default)s)",
     )
 
 
 def add_control(add: Callable[..., Any]) -> None:
-    """Options that trade detail for faithfulness."""
-    add("--fidelity", type=fraction, default=0.0, metavar="X", help="0 most detail to 1 most faithful (default: 0)")
-    add("--consistency", action="store_true", help="make the output, scaled down again, equal the input")
+    """Add options that trade detail for faithfulness."""
+    add(
+        "--fidelity",
+        type=fraction,
+        default=0.0,
+        metavar="X",
+        help="from 0, most detail, to 1, most faithful (default: 0)",
+    )
+    add("--consistency", action="store_true", help="make the downscaled output equal the input")
     add("--color-fix", choices=("none", "wavelet", "adain"), default="none", help="take colours from the input")
-    add("--tta", action="store_true", help="mean over the eight flips and rotations; eight times the work")
+    add("--tta", action="store_true", help="average over the eight flips and rotations; eight times slower")
 
 
 def _add_extras(add: Callable[..., Any]) -> None:
@@ -115,63 +121,72 @@ def _add_extras(add: Callable[..., Any]) -> None:
         type=number(1, 99),
         default=1,
         metavar="N",
-        help="N versions, NAME_sample2 and so on (default: 1)",
+        help="write N versions: NAME, NAME_sample2, ... (default: 1)",
     )
     add(
         "--uncertainty",
         action="store_true",
-        help="also write NAME_uncertainty.png: the error to expect",
+        help="also write NAME_uncertainty.png, the expected error",
     )
-    add("--compare", action="store_true", help="also write NAME_compare.png: input and output side by side")
+    add("--compare", action="store_true", help="also write NAME_compare.png, input and output side by side")
 
 
 def add_machine(add: Callable[..., Any]) -> None:
-    """Options about processors and memory."""
+    """Add options for processors and memory."""
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: auto)")
     add(
         "--dtype",
         choices=("auto", "fp32", "bf16", "int8"),
         default="auto",
-        help="arithmetic (default: what is fast here, not int8)",
+        help="arithmetic; auto: bf16 if the hardware computes it, else fp32 (default: auto)",
     )
     add(
         "--backend",
         choices=("auto", "torch", "onnx", "openvino"),
         default="torch",
-        help="what runs the network (default: torch)",
+        help="runtime of the network (default: torch)",
     )
     add("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
-    add("--max-memory", type=size, metavar="SIZE", help="memory to work in, as 800M or 2G (default: half of the free)")
-    add("--tile", type=number(0), metavar="N", help="tile side in input pixels; 0 never tiles (default: automatic)")
+    add(
+        "--max-memory",
+        type=size,
+        metavar="SIZE",
+        help="memory limit, such as 800M or 2G (default: half of the free memory)",
+    )
+    add("--tile", type=number(0), metavar="N", help="tile side in input pixels; 0: no tiling (default: automatic)")
     add(
         "--halo",
         type=number(0),
         metavar="N",
-        help="input pixels around a tile that are restored with it (default: enough)",
+        help="margin around each tile in input pixels (default: from the network)",
     )
 
 
 def _add_folders(add: Callable[..., Any]) -> None:
-    add("--workers", type=number(1), default=2, metavar="N", help="pictures read ahead and written behind (default: 2)")
-    add("--batch", type=number(1), default=1, metavar="N", help="pictures of equal size restored together (default: 1)")
+    add(
+        "--workers",
+        type=number(1),
+        default=2,
+        metavar="N",
+        help="images read and written in the background (default: 2)",
+    )
+    add("--batch", type=number(1), default=1, metavar="N", help="images of equal size restored together (default: 1)")
 
 
 def _add_cluster(add: Callable[..., Any]) -> None:
-    add("--engine", choices=("local", "ray"), default="local", help="ray: with the workers of a Ray cluster; URLs too")
-    add(
-        "--address", metavar="ADDR", help="of the cluster: HOST:PORT, auto, or local, one started here (default: local)"
-    )
+    add("--engine", choices=("local", "ray"), default="local", help="ray: restore on a Ray cluster; also accepts URLs")
+    add("--address", metavar="ADDR", help="cluster: HOST:PORT, auto, or local to start one here (default: local)")
     add(
         "--ray-workers",
         type=number(1),
         metavar="N",
-        help="processes that restore (default: one for each GPU, or 4 cores)",
+        help="number of worker processes (default: one per GPU, or per 4 cores)",
     )
-    add("--retries", type=number(0), metavar="N", help="after a lost worker or an error of a store (default: 2)")
+    add("--retries", type=number(0), metavar="N", help="retries after a lost worker or a storage error (default: 2)")
 
 
 def number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
-    """Type of an option: a whole number from ``lowest`` to ``highest``."""
+    """Option type: a whole number from ``lowest`` to ``highest``."""
 
     def parse(text: str) -> int:
         try:
@@ -187,7 +202,7 @@ def number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
 
 
 def factor(text: str) -> float:
-    """Type of an option: a positive number up to 64."""
+    """Option type: a positive number up to 64."""
     value = _float(text)
     if not 0 < value <= 64:
         raise argparse.ArgumentTypeError(f"must be a number above 0 and at most 64, not {text!r}")
@@ -195,7 +210,7 @@ def factor(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """Type of an option: a number from 0 to 1."""
+    """Option type: a number from 0 to 1."""
     value = _float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
@@ -203,7 +218,7 @@ def fraction(text: str) -> float:
 
 
 def _place(text: str) -> Path | str:
-    """A path; URLs stay text, those of files apart."""
+    """Option type: a path, or text for a URL other than ``file:``."""
     if text.startswith("file://"):
         return expanded(unquote(text.removeprefix("file://")))
     return text if "://" in text else expanded(text)
@@ -216,7 +231,7 @@ def _suffix(text: str) -> str:
 
 
 def millions(text: str) -> int:
-    """Type of an option: a positive number of millions, as of pixels or bytes."""
+    """Option type: a positive number of millions (pixels or bytes)."""
     value = _float(text)
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
@@ -224,7 +239,7 @@ def millions(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """Type of an option: bytes from ``2G``, ``800M``, ``800MB``; a bare number is in mebibytes."""
+    """Option type: bytes from ``2G``, ``800M``, ``800MB``; a bare number is in mebibytes."""
     plain = text.strip().lower().removesuffix("b").removesuffix("i")
     unit = plain[-1:] if plain[-1:].isalpha() else ""
     value = _float(plain.removesuffix(unit) if unit else plain)
@@ -237,4 +252,4 @@ def _float(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return float("nan")  # lies in no range
+        return float("nan")  # NaN is in no range.

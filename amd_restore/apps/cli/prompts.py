@@ -1,6 +1,6 @@
-"""``amd-restore prompts``: text embeddings of a latent model, computed once and kept in a small file.
+"""``amd-restore prompts``: compute text embeddings for a latent model once and save them in a small file.
 
-Training and restoring then need no text encoder. Prompts are optional: without a file a latent network is given zeros.
+Training and restoring then need no text encoder. Without a file, the input of a latent network is zeros.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of ``amd-restore prompts``."""
+    """Build the parser of ``amd-restore prompts``."""
     parser = Parser(prog="amd-restore prompts", description=__doc__)
     add = parser.add_argument
     add("--model", required=True, metavar="DIR", help="folder or hub id of a Stable Diffusion 1, 2, XL or 3 model")
-    add("--revision", metavar="NAME", help="branch, tag or commit of the hub")
-    add("--prompt", default="", metavar="TEXT", help="what every image should look like (default: nothing)")
-    add("--negative", default="", metavar="TEXT", help="what guidance leads away from (default: nothing)")
+    add("--revision", metavar="NAME", help="branch, tag or commit on the hub")
+    add("--prompt", default="", metavar="TEXT", help="positive prompt for all images (default: empty)")
+    add("--negative", default="", metavar="TEXT", help="negative prompt for guidance (default: empty)")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help=".safetensors file to write")
-    add("--overwrite", action="store_true", help="replace a file that exists")
+    add("--overwrite", action="store_true", help="replace an existing file")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = build_parser().parse_args(arguments)
 
     def command() -> None:
@@ -49,10 +49,10 @@ def prepare(
     """Compute and write embeddings; arguments as on the command line.
 
     Returns:
-        What was written, in words.
+        A message about the written file.
 
     Raises:
-        AMDRestoreError: no such model, a package that is missing, or a file that exists or cannot be written.
+        AMDRestoreError: no such model, a missing package, or a file that exists or cannot be written.
     """
     if output.suffix != ".safetensors":
         raise AMDRestoreError(f"{output}: must end in .safetensors; rename -o")

@@ -1,9 +1,9 @@
-"""Turn weights exported by training into released ones: a name, a licence and where they come from in the header.
+"""Turn weights exported by training into released ones, with name, licence and origin in the header.
 
     amd-restore release --weights experiments/RUN/models/net_g_latest.safetensors --name x4-classical
 
-``--mix OTHER --share 0.5`` averages the tensors with another file's, which must be of the same network and come from
-the same start ("model soup", 2203.05482); without that the average is noise.
+``--mix OTHER --share 0.5`` averages the tensors with those of another file, which must have the same network and be
+trained from the same initial weights ("model soup", 2203.05482); otherwise the average is useless.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def release(
     """Write ``out/NAME.safetensors`` (fp16); header values in ``changes`` that are not None replace the run's.
 
     Args:
-        weights: exported by a run.
-        name: of the released model.
-        out: folder.
-        first_gain: of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`; None leaves what the network has.
-        rewards: metrics that earlier stages were trained with, added to the run's own.
-        mix: another file, averaged in.
-        share: of ``mix``, in [0, 1].
-        changes: values of the header.
+        weights: weights file exported by a run.
+        name: name of the released model.
+        out: output folder.
+        first_gain: argument of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`; None keeps that of the network.
+        rewards: metrics used in training earlier stages, added to those of the run.
+        mix: another weights file to average with.
+        share: weight of ``mix`` in the average, in [0, 1].
+        changes: values for the header.
 
     Returns:
         The path of the file.
@@ -67,7 +67,7 @@ def _without(value: Any, key: str) -> Any:
 
 
 def mixed(header: Header, state: Mapping[str, Tensor], other: Path, share: float) -> tuple[Header, dict[str, Tensor]]:
-    """Tensors averaged with those of ``other``, and the header, which takes over the rewards of both.
+    """Return tensors averaged with those of ``other``, and a header with the rewards of both.
 
     Raises:
         AMDRestoreError: another kind of network, codec or process, or a share outside [0, 1].
@@ -75,7 +75,7 @@ def mixed(header: Header, state: Mapping[str, Tensor], other: Path, share: float
     if not 0 <= share <= 1:
         raise AMDRestoreError(f"--share must be from 0 to 1, got {share}")
     theirs, tensors = load_checkpoint(other)
-    # The codec's deviation and the gain only scale the detail: networks that differ in those have the same layers.
+    # Networks that differ only in the codec's standard deviation or the gain have the same layers.
     for key, scaling in (("network", "first_gain"), ("codec", "std"), ("process", ""), ("prediction_type", "")):
         ours, others = (_without(getattr(h, key), scaling) for h in (header, theirs))
         if ours != others:
@@ -85,25 +85,29 @@ def mixed(header: Header, state: Mapping[str, Tensor], other: Path, share: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     parser = Parser(
         prog="amd-restore release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors of a run")
+    parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors file of a run")
     parser.add_argument("--name", required=True, help="released name")
     parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="folder")
     parser.add_argument("--licence", help="licence of the weights")
-    parser.add_argument("--training_data", help="what they were trained on, in words")
-    parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: as in training)")
-    parser.add_argument("--first_gain", type=float, help="factor on the first step's detail (default: as in training)")
-    parser.add_argument("--mean", help="released name of the weights that full fidelity asks (default: none)")
+    parser.add_argument("--training_data", help="description of the training data")
+    parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: that of training)")
     parser.add_argument(
-        "--error_per_std", type=float, help="of --uncertainty; see benchmarks/scripts/fit_uncertainty.py"
+        "--first_gain", type=float, help="factor on the first step's detail (default: that of training)"
     )
-    parser.add_argument("--rewards", nargs="*", default=[], help="metrics that earlier stages were trained with")
-    parser.add_argument("--mix", type=Path, help="another file of the same network and start, averaged in")
-    parser.add_argument("--share", type=float, default=0.5, help="of --mix in the average (default: %(default)s)")
-    parser.add_argument("--commit", help="revision of the code that trained them (default: as the run noted)")
+    parser.add_argument("--mean", help="released name of the weights used at --fidelity 1 (default: none)")
+    parser.add_argument(
+        "--error_per_std", type=float, help="coefficients of --uncertainty; see benchmarks/scripts/fit_uncertainty.py"
+    )
+    parser.add_argument("--rewards", nargs="*", default=[], help="metrics used in training earlier stages")
+    parser.add_argument("--mix", type=Path, help="another file to average with: same network, same initial weights")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="weight of --mix in the average (default: %(default)s)"
+    )
+    parser.add_argument("--commit", help="code revision of the training (default: that recorded by the run)")
     values = vars(parser.parse_args(arguments))
     debug = values.pop("debug")
 

@@ -1,4 +1,4 @@
-"""What became of all pictures: one line for people, one JSON file for programs."""
+"""Report of a run: one line for people, one JSON file for programs."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from amd_restore.errors import AMDRestoreError, DeliveryError, write_output
 
 
 class Report:
-    """Collects outcomes.
+    """Collection of outcomes.
 
     Args:
-        settings: with which the pictures are restored.
-        output: where to, as the user named it; a string if it is a URL.
+        settings: settings of the run.
+        output: destination as given by the user; a string for a URL.
     """
 
     def __init__(self, settings: Settings, output: Path | str) -> None:
         self.settings, self.output = settings, output
-        self.left_out = Counter[str]()  # what the input folder holds besides, by kind
-        self.cluster: dict[str, Any] = {}  # what the workers went through, if there were any
+        self.left_out = Counter[str]()  # other files in the input folder, by kind
+        self.cluster: dict[str, Any] = {}  # events of the workers of a cluster
         self.outcomes: list[Outcome] = []
         self._unfinished: list[Task] = []
         self._start = time.perf_counter()
 
     def add(self, outcome: Outcome) -> None:
-        """One more."""
+        """Add an outcome."""
         self.outcomes.append(outcome)
 
     def skip(self, jobs: Iterable[Task]) -> None:
-        """Nothing was done: all outputs were there."""
+        """Add a job as skipped, because all its outputs exist."""
         self.outcomes += [Outcome(job, "skipped") for job in jobs]
 
     def finish(self, jobs: Iterable[Task]) -> None:
-        """Jobs without an outcome were not reached."""
+        """Mark jobs without an outcome as not reached."""
         known = {outcome.job for outcome in self.outcomes}
         self._unfinished = [job for job in jobs if job not in known]
 
     def count(self, status: str) -> int:
-        """Pictures with this status."""
+        """Return the number of images with this status."""
         return sum(outcome.status == status for outcome in self.outcomes)
 
     @property
     def total(self) -> int:
-        """All pictures, reached or not."""
+        """Return the number of all images, reached or not."""
         return len(self.outcomes) + len(self._unfinished)
 
     def summary(self) -> str:
-        """One line."""
+        """Return the summary in one line."""
         restored, skipped, failed = (self.count(status) for status in ("restored", "skipped", "failed"))
         images = "1 image" if self.total == 1 else f"{self.total} images"
         text = f"restored {restored} of {images} into {self._place()} in {time.perf_counter() - self._start:.1f} s"
@@ -90,7 +90,7 @@ class Report:
             raise DeliveryError(str(error)) from error
 
     def record(self) -> dict[str, Any]:
-        """The report as a JSON object, pictures by name."""
+        """Return the report as a JSON object with images by name."""
         images = [outcome.record() for outcome in self.outcomes]
         images += [{"source": str(job.source), "target": str(job.target), "status": "open"} for job in self._unfinished]
         counts = {status: self.count(status) for status in ("restored", "skipped", "failed")}

@@ -1,4 +1,4 @@
-"""``amd-restore [restore]``: one image, a folder of them, or standard input, on this machine or on a cluster."""
+"""``amd-restore [restore]``: restore an image, a folder or standard input, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, note, run_comma
 if TYPE_CHECKING:
     from amd_restore.apps.cli.report import Report
 
-# torch is imported when work begins: --help and the message about a mistyped path should come at once.
+# torch is imported when work begins, so that --help and messages about mistyped paths appear at once.
 
 STANDARD = Path("-")  # standard input or output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = build_parser().parse_args(arguments)
-    # Messages must not mix with a picture or a report on standard output.
+    # Messages must not mix with an image or a report on standard output.
     console = Console(options.debug, quiet=STANDARD in (options.output, options.json))
     interrupted = "interrupted; the images written so far are complete, the same command goes on from there"
     return run_command(lambda: run(options, console), options.debug, "", interrupted)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Plan, load, restore, report; failures of single images are reported and do not stop the others.
+    """Plan, load, restore and report; the failure of one image does not stop the others.
 
     Raises:
-        AMDRestoreError: nothing could be started: no input, no weights, no device, no place to write.
+        AMDRestoreError: no input, weights, device or place to write.
     """
     settings = settings_of(options)
     if options.json not in (None, STANDARD):
@@ -98,7 +98,7 @@ def _end(report: Report, console: Console) -> int:
 
 
 def _check_local(options: argparse.Namespace) -> None:
-    """Refuse what only a cluster can do."""
+    """Refuse options and URLs that only a cluster supports."""
     for name in ("address", "ray_workers", "retries"):
         if getattr(options, name) is not None:
             raise AMDRestoreError(f"--{name.replace('_', '-')} is an option of --engine ray")

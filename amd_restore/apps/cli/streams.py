@@ -1,4 +1,4 @@
-"""Standard input and output in place of files."""
+"""Restoring from standard input and to standard output."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ STANDARD = Path("-")
 
 
 def restore_bytes(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Restore one picture from standard input, or to standard output, or both.
+    """Restore one image from standard input, or to standard output, or both.
 
-    Standard output gets the format of ``--ext``, PNG by default, and nothing at all when something fails.
+    Standard output has the format of ``--ext``, PNG by default; nothing is written if restoring fails.
 
     Returns:
         0.
 
     Raises:
-        AMDRestoreError: no picture came in, an option needs files, or what :class:`Restorer` raises.
+        AMDRestoreError: no input, an option that needs files, or an error of :class:`Restorer`.
     """
     for given, name in (
         (options.json, "--json"),
@@ -70,7 +70,7 @@ def restore_bytes(options: argparse.Namespace, settings: Settings, console: Cons
 
 
 def _target(options: argparse.Namespace, suffix: str) -> Path | None:
-    """The file to write, None for standard output."""
+    """Return the file to write, None for standard output."""
     output: Path = options.output
     if output == STANDARD:
         return None

@@ -1,6 +1,6 @@
-"""``amd-restore ui``: a page in the browser, served from this computer: drop an image, compare, download.
+"""``amd-restore ui``: serve a page from this computer to restore, compare and download images in the browser.
 
-Nothing leaves the computer, and nothing is fetched from elsewhere.
+No data leaves the computer, and the page loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of ``amd-restore ui``."""
+    """Build the parser of ``amd-restore ui``."""
     parser = Parser(prog="amd-restore ui", description=__doc__)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s, this computer only)")
-    add("--port", type=number(0, 65535), default=7860, help="0 takes a free one (default: %(default)s)")
+    add("--port", type=number(0, 65535), default=7860, help="port; 0 chooses a free one (default: %(default)s)")
     add(
         "--share-on-network",
         action="store_true",
-        help="allow a --host that others can reach; there is neither password nor encryption",
+        help="allow a --host that others can reach, without password or encryption",
     )
     add("--open", action="store_true", help="open the page in the browser")
     add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: x4-real)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
     add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: torch's choice)")
-    add("--max-upload-mb", type=millions, default="20", metavar="MB", help="of a file (default: %(default)s)")
+    add(
+        "--max-upload-mb",
+        type=millions,
+        default="20",
+        metavar="MB",
+        help="maximum size of a file (default: %(default)s)",
+    )
     add(
         "--max-pixels",
         type=millions,
@@ -44,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C, the ordinary end; returns the exit code."""
+    """Serve until Ctrl-C; return the exit code."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
 
@@ -56,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Load the model and show the page.
+    """Load the model and serve the page.
 
     Raises:
-        AMDRestoreError: the package of the page is missing, no such model or device, an interface that is not
-            there or that others can reach, or a port that is taken.
+        AMDRestoreError: missing package, no such model or device, an interface that does not exist or that others
+            can reach, or a port in use.
     """
     shared = not is_loopback(options.host)
     if shared and not options.share_on_network:
@@ -98,7 +104,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer can reach what listens on ``host``."""
+    """Return whether only this computer can reach a server on ``host``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,6 +1,6 @@
-"""``amd-restore video``: restore a video frame by frame, by ffmpeg; sound, subtitles, timing and colours are kept.
+"""``amd-restore video``: restore a video frame by frame with ffmpeg; keeps sound, subtitles, timing and colours.
 
-All frames share one noise, which keeps flicker down. Started again, the command goes on where it was stopped.
+All frames share one noise, which reduces flicker. The same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of ``amd-restore video``."""
+    """Build the parser of ``amd-restore video``."""
     parser = Parser(prog="amd-restore video", description=__doc__)
     add = parser.add_argument
-    add("-i", "--input", type=Path, required=True, metavar="FILE", help="any video that ffmpeg reads")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="a name in .mp4, .mkv, .mov or .webm")
+    add("-i", "--input", type=Path, required=True, metavar="FILE", help="input video, in any format that ffmpeg reads")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="output file: .mp4, .mkv, .mov or .webm")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--resume", action="store_true", help="the default: go on where the same command was stopped")
-    choice.add_argument("--overwrite", action="store_true", help="make an output that exists anew")
+    choice.add_argument("--resume", action="store_true", help="resume an interrupted run of the same command (default)")
+    choice.add_argument("--overwrite", action="store_true", help="replace an existing output")
     add_size(parser.add_argument_group("size of the output").add_argument)
     add_model(parser.add_argument_group("model and sample").add_argument)
     add_control(parser.add_argument_group("control").add_argument)
@@ -39,17 +39,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     options = build_parser().parse_args(arguments)
     interrupted = "interrupted; the same command goes on from there"
     return run_command(lambda: run(options), options.debug, "amd-restore video", interrupted)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Restore the video, unless its output is there.
+    """Restore the video unless its output exists.
 
     Raises:
-        AMDRestoreError: anything that prevents the output.
+        AMDRestoreError: the output cannot be made.
     """
     from tqdm import tqdm
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         say(f"{target}: exists and is kept; --overwrite makes it anew")
         return
     ffmpeg = FFmpeg(options.ffmpeg)
-    if not source.is_file():  # before the network is loaded
+    if not source.is_file():  # Check this before loading the network.
         raise AMDRestoreError(f"{source}: {'is a folder' if source.is_dir() else 'no such file'}; name one video")
     restore, recipe = frame_restorer(options)
     encoding = Encoding(options.codec, options.crf, options.segment)
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
 
         def progress(done: int, total: int) -> None:
             if bar.total is None:
-                bar.initial = bar.n = done  # frames of an earlier run must not flatter the rate
+                bar.initial = bar.n = done  # Frames of an earlier run must not count in the rate.
                 bar.reset(total)
                 bar.initial = bar.n = done
             bar.update(done - bar.n)
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame], dict[str, Any]]:
-    """The function that restores one frame, and what its results depend on.
+    """Return the function that restores one frame, and the settings that determine its results.
 
     Raises:
         AMDRestoreError: no such weights or device.
@@ -102,14 +102,14 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
         need = work.need(shape_of(frame))
         work.check_memory(need, frame.shape[:2])
         work.reserve(need.beside)
-        # Always sample 0: fresh noise would flicker.
+        # All frames use sample 0, because new noise for each frame would flicker.
         return work.resized(work.one(frame, 0, None), frame)
 
     pipeline = work.pipeline
     recipe = settings.record() | {
         "model": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "steps": settings.steps or pipeline.header.default_steps,
-        "threads": None,  # have no say in the pixels
+        "threads": None,  # These settings do not change pixels.
         "device": str(pipeline.device),
         "dtype": f"{settings.dtype} {pipeline.dtype}",
     }
@@ -117,13 +117,20 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
 
 
 def _add_encoding(add: Callable[..., Any]) -> None:
-    add("--codec", choices=tuple(CODECS), help="default: h264, for .webm vp9; ffv1 is lossless")
-    add("--crf", type=number(0, 63), metavar="N", help="quality, lower is better (default: the codec's, 16 for h264)")
+    add("--codec", choices=tuple(CODECS), help="codec; ffv1 is lossless (default: h264, for .webm vp9)")
+    add(
+        "--crf",
+        type=number(0, 63),
+        metavar="N",
+        help="constant rate factor, lower is better (default: the codec's, 16 for h264)",
+    )
     add(
         "--segment",
         type=number(1, 1000),
         default=SEGMENT,
         metavar="N",
-        help="frames that are encoded and kept together; a kill loses at most these (default: %(default)s)",
+        help="frames per saved part; an interruption loses at most one part (default: %(default)s)",
     )
-    add("--ffmpeg", metavar="PATH", help="the program (default: on the PATH, else of the package imageio-ffmpeg)")
+    add(
+        "--ffmpeg", metavar="PATH", help="ffmpeg program (default: from the PATH, else from the package imageio-ffmpeg)"
+    )
