@@ -1,4 +1,4 @@
-"""Adaptive Matching Distillation: DMD that trusts its signals by how good each sample already is."""
+"""Adaptive Matching Distillation: DMD weighted by the advantage of each sample."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from amd_restore.rewards import build_rewards
 
 @MODEL_REGISTRY.register()
 class AMDModel(DMDModel):
-    """AMD (2602.07345) of a conditional diffusion teacher; with both strengths 0 it is DMD bit for bit.
+    """AMD (2602.07345) of a conditional diffusion teacher; with both strengths 0 equal to DMD, bit for bit.
 
     With ``distill.spatial`` rewards, advantage, alpha, beta and sharpening are maps over the latent grid.
     """
@@ -36,13 +36,13 @@ class AMDModel(DMDModel):
     loss_name = "l_amd"
 
     def init_training_settings(self) -> None:
-        """Build the rewards; their running deviations serve standardisation and ``std_floor``."""
+        """Build the rewards; standardisation and ``std_floor`` use their running standard deviations."""
         blocks = [{"type": block.type, "weight": block.weight, **block.arguments} for block in self.run.rewards]
         self.reward = build_rewards(blocks, self.device, self.run.distill.standardize_rewards)
         super().init_training_settings()
 
     def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
-        """Advantage of each sample, in its group (eq. 12) or over the teacher; skipped where nothing uses it.
+        """Return the advantage of each sample in its group (eq. 12) or over the teacher; skipped if unused.
 
         Returns:
             (B,), or (B, 1, h, w) with ``distill.spatial``.
@@ -60,7 +60,7 @@ class AMDModel(DMDModel):
                 self.log(
                     reward__group_std=self.reward.std_total,
                     reward__difference_scale=self.reward.difference_scale,
-                    # In a group of two no advantage exceeds 1 / sqrt(2); eps keeps the extremes just below.
+                    # In a group of two no advantage exceeds 1 / sqrt(2), and eps keeps it just below.
                     amd__clipped_share=(advantage.abs() > 0.99 * self.greatest_advantage).float(),
                     amd__forbidden_share=(advantage < 0).float(),
                 )
@@ -69,7 +69,7 @@ class AMDModel(DMDModel):
 
     @torch.no_grad()
     def teacher_images(self, draw: Draw) -> Tensor:
-        """The teacher's sample of the same lq, in the windows: one for each group, repeated for its members."""
+        """Return the teacher's sample of the same lq in the windows, one for each group, repeated for its members."""
         options = self.run.distill
         of_groups = draw[:: options.group_size]
         noise = self.randn(of_groups.noise.shape)
@@ -83,9 +83,9 @@ class AMDModel(DMDModel):
     def advantage(
         self, image: Tensor, gt: Tensor, lq: Tensor, reference: Tensor | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Advantage, sum of the rewards, and each reward's values (B,), of groups of restored images.
+        """Return advantage, reward sum and each reward's values (B,) of groups of restored images.
 
-        Relative to those of ``reference`` where that is given, else to the other members of the group.
+        The advantage is relative to ``reference`` if given, else to the group.
         """
         options = self.run.distill
         settings = {
@@ -105,7 +105,7 @@ class AMDModel(DMDModel):
 
     @property
     def greatest_advantage(self) -> float:
-        """Upper bound of the advantage's size."""
+        """Return the upper bound of the advantage's absolute value."""
         options = self.run.distill
         return 1.0 if options.advantage == "teacher" else greatest_advantage(options.group_size)
 
@@ -122,17 +122,17 @@ class AMDModel(DMDModel):
         return sharpening_weight(advantage, strength, lambda weight: mean_of_all(weight.mean()))
 
     def after_validation(self, dataloader: Any) -> None:
-        """Maps of the advantage on the first validation images, for the report."""
+        """Save maps of the advantage on the first validation images, for the report."""
         save_zone_maps(self, dataloader, self.current_iter)
 
     def reward_names(self) -> tuple[str, ...]:
-        """Rewards that had a say, and losses; at strengths 0 rewards only diagnose."""
+        """Return the names of losses, and of rewards unless both strengths are 0."""
         options = self.run.distill
         weighed = options.adaptation_strength or options.sharpening_strength
         return tuple(sorted({*super().reward_names(), *(self.reward.names if weighed else ())}))
 
     def extra_state(self) -> dict[str, Any]:
-        """Running statistics of the rewards."""
+        """Return the running statistics of the rewards."""
         return {**super().extra_state(), "reward": self.reward.state_dict()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -142,7 +142,7 @@ class AMDModel(DMDModel):
 
 
 def _summaries(alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:
-    """What alpha and beta are like over the batch."""
+    """Return summaries of alpha and beta over the batch."""
     values: dict[str, Tensor] = {}
     for name, weight in (("alpha", alpha), ("beta", beta)):
         summary = {"mean": weight.mean(), "min": weight.min(), "max": weight.max(), "std": weight.std(correction=0)}

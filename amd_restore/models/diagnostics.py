@@ -1,4 +1,4 @@
-"""What a run says about itself: means over windows of iterations, kept in memory, written as JSON lines."""
+"""Diagnostics of a run: means over windows of iterations, written as JSON lines."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ FILE_NAME = "diagnostics.jsonl"
 
 
 class Diagnostics:
-    """Running means of logged tensors, and how long the steps took.
+    """Running means of logged tensors and of step times.
 
     Values are summed on their device and read only when a window ends, so that logging does not wait for a GPU.
-    NaN entries (an empty Forbidden Zone, say) are left out of their mean.
+    NaN entries (such as an empty Forbidden Zone) do not count in the mean.
 
     Args:
-        device: of the tensors that are logged. The sums stay there: NCCL adds up nothing that lies on a CPU.
+        device: device of the logged tensors and of the sums, because NCCL cannot reduce CPU tensors.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.sums: dict[str, Tensor] = {}
-        self.seconds = 0.0  # of all training steps so far, resumed ones included
+        self.seconds = 0.0  # time of all training steps, including those before a resume
         self._window = self._own = 0.0
 
     def add(self, share: float = 1.0, **values: Tensor) -> None:
         """Add to the window; ``__`` in a name stands for ``/``.
 
         Args:
-            share: what a scalar counts: less than 1 where several of them, of parts or processes, stand for one
-                iteration. Other tensors have a value for each sample and count by themselves.
-            **values: by name.
+            share: weight of a scalar; less than 1 if an iteration adds several, for parts or processes. Other tensors
+                have a value for each sample, with weight 1.
+            **values: tensors by name.
         """
         for name, value in values.items():
             flat = value.detach().float().flatten()
@@ -54,7 +54,7 @@ class Diagnostics:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Time of one training step."""
+        """Measure the time of one training step."""
         start = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - start
@@ -62,19 +62,19 @@ class Diagnostics:
 
     @contextlib.contextmanager
     def extra(self) -> Iterator[None]:
-        """Time of work that only serves diagnosis; logged as ``amd/overhead``, a share of the step."""
+        """Measure work that only serves diagnosis; logged as ``amd/overhead``, a share of the step time."""
         start = time.perf_counter()
         yield
         self._own += time.perf_counter() - start
 
     def merged(self) -> dict[str, Tensor]:
-        """Sums and counts of all processes; all of them have to ask."""
+        """Return sums and counts over all processes; a collective call."""
         if process_count() == 1 or not self.sums:
             return dict(self.sums)
         return dict(zip(self.sums, sum_of_all(torch.stack(list(self.sums.values()))), strict=True))
 
     def read(self) -> dict[str, float]:
-        """Means of the window over all processes; it starts anew. A mean of nothing is NaN."""
+        """Return the window's means over all processes and start a new window; a mean without values is NaN."""
         means = {}
         for name, pair in self.merged().items():
             total, count = pair.tolist()
@@ -85,21 +85,21 @@ class Diagnostics:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """The unfinished window: an exact resume continues it. Times are not state: no two runs share them."""
+        """Return the unfinished window for an exact resume; step times are not included."""
         return {"sums": self.merged()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`, from any device; the first process goes on with the sums of all."""
+        """Inverse of :meth:`state_dict`, from any device; the first process continues with the sums of all."""
         first = process_rank() == 0
         sums = {key: value.to(self.device) for key, value in state["sums"].items()}
         self.sums = {key: value if first else torch.zeros_like(value) for key, value in sums.items()}
 
 
 class DiagnosticsFile:
-    """``diagnostics.jsonl`` of an experiment: one JSON object per line, ``iter`` rising.
+    """File ``diagnostics.jsonl`` of an experiment: one JSON object per line, in order of ``iter``.
 
     Args:
-        path: the file; it need not exist.
+        path: the file, which may not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -119,10 +119,10 @@ class DiagnosticsFile:
             raise AMDRestoreError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def rewind(self, iteration: int) -> float:
-        """Drop the rows after ``iteration``, which a resumed run writes again, and an unfinished last line.
+        """Delete rows after ``iteration``, which a resumed run writes again, and an unfinished last line.
 
         Returns:
-            Training seconds noted in the last row that stays; 0 without one.
+            Training seconds of the last remaining row; 0 without one.
         """
         if not self.path.is_file():
             return 0.0
@@ -133,10 +133,10 @@ class DiagnosticsFile:
 
 
 def read_diagnostics(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a diagnostics file; an unfinished last line (a killed run) is left out.
+    """Read the rows of a diagnostics file, without an unfinished last line of a killed run.
 
     Raises:
-        AMDRestoreError: there is no such file, or a line before the last is not JSON.
+        AMDRestoreError: no such file, or a line before the last is not JSON.
     """
     path = Path(path)
     try:
@@ -154,7 +154,7 @@ def read_diagnostics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace NaN by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
-"""The discriminator of images: ``network_d`` learns to tell the student's from the ground truth (1609.04802).
+"""Discriminator of images: ``network_d`` separates the student's images from the ground truth (1609.04802).
 
-Under heavy degradation losses to the ground truth average over what could have been there, and classifiers' features
-hardly tell noise in its place from texture. A discriminator learns the difference.
+Under heavy degradation losses to the ground truth average over the possible images, and classifiers' features hardly
+separate noise from texture. A discriminator learns the difference.
 """
 
 from __future__ import annotations
@@ -41,53 +41,53 @@ def frozen(net: nn.Module) -> Iterator[None]:
 
 
 class ImageDiscriminator:
-    """``network_d`` and its two losses, on pairs that it receives: first the student's loss, then its own.
+    """``network_d`` and its two losses on received pairs: first the student's loss, then its own.
 
-    Of a batch in parts, the student's turn comes for all parts before the discriminator's does, in the same order.
+    With a batch in parts, the student's losses of all parts come before the discriminator's, in the same order.
 
     Args:
         options: block ``network_d``.
-        device: where it lives.
+        device: device of the network.
     """
 
     def __init__(self, options: Mapping[str, Any], device: torch.device) -> None:
-        with torch.random.fork_rng(devices=[]):  # other random numbers stay as without it
+        with torch.random.fork_rng(devices=[]):  # Other random numbers must not depend on the discriminator.
             self.net: nn.Module = channels_last(build_network(dict(options))).to(device)
-        self._received: list[tuple[Any, Any]] = []  # restored and true, until the discriminator's turn
+        self._received: list[tuple[Any, Any]] = []  # restored and true images, kept for the discriminator's loss
 
     def receive(self, image: Tensor, gt: Tensor) -> None:
-        """Take in restored images (B, 3, H, W) and their ground truth."""
+        """Receive restored images (B, 3, H, W) and their ground truth."""
         self._received.append((image, gt))
 
     def watch(self, loss: BaseLoss) -> contextlib.AbstractContextManager[object]:
-        """Context in which ``loss`` compares images; nothing here, see :class:`FeatureDiscriminator`."""
+        """Context in which ``loss`` compares images; no effect here, see :class:`DiscriminatorOfFeatures`."""
         return contextlib.nullcontext()
 
     def student_loss(self) -> Tensor:
-        """Mean ``softplus(-D(image))`` of what was received last; gradient to the restored images only."""
+        """Return mean ``softplus(-D(image))`` of the last received images, with gradient to them only."""
         image, gt = self._received.pop()
         self._received.append((image.detach(), gt))
         with frozen(self.net):
             return generator_loss(self.net(image))
 
     def loss(self) -> Tensor:
-        """The discriminator's own, a mean, of what was received first; the images get no gradient."""
+        """Return the discriminator's mean loss on the first received pair; the images get no gradient."""
         image, gt = self._received.pop(0)
         return discriminator_loss(self.net(gt), self.net(image))
 
 
 class DiscriminatorOfFeatures(ImageDiscriminator):
-    """A :class:`FeatureDiscriminator` on the features that a loss has just computed: nothing is computed twice.
+    """A :class:`FeatureDiscriminator` on the features of another loss, which are computed only once.
 
-    Each restored image is judged beside its ground truth, in the view in which the loss compares them.
+    Each restored image is compared with its ground truth, in the random view of that loss.
 
     Args:
         options: block ``network_d``.
-        device: where it lives.
-        losses: the student's.
+        device: device of the network.
+        losses: losses of the student.
 
     Raises:
-        AMDRestoreError: when none of them is called as ``network_d.loss`` says, or that one has no features.
+        AMDRestoreError: no loss has the name ``network_d.loss``, or that loss has no features.
     """
 
     def __init__(self, options: Mapping[str, Any], device: torch.device, losses: Sequence[BaseLoss]) -> None:
@@ -102,10 +102,10 @@ class DiscriminatorOfFeatures(ImageDiscriminator):
         super().__init__({**options, "channels": list(self._distance.channels)}, device)
 
     def receive(self, image: Tensor, gt: Tensor) -> None:
-        """Nothing: the features of both come from the loss while it compares them, see :meth:`watch`."""
+        """Do nothing: the features come from the loss, see :meth:`watch`."""
 
     def watch(self, loss: BaseLoss) -> contextlib.AbstractContextManager[object]:
-        """Context in which ``loss`` compares images; if it is that of ``network_d.loss``, its features are kept."""
+        """Context in which ``loss`` compares images; keeps the features of the loss ``network_d.loss``."""
         return self._watching() if loss is self._loss else contextlib.nullcontext()
 
     @contextlib.contextmanager
@@ -117,7 +117,7 @@ class DiscriminatorOfFeatures(ImageDiscriminator):
             self._distance.tap = None
 
     def student_loss(self) -> Tensor:
-        """Mean ``softplus(D(gt) - D(image))`` over places, then layers; gradient to the image's features only."""
+        """Return mean ``softplus(D(gt) - D(image))`` over places, then layers; gradient to the images only."""
         ours, theirs = self._received.pop()
         with frozen(self.net):
             fake = self.net(ours)
@@ -127,7 +127,7 @@ class DiscriminatorOfFeatures(ImageDiscriminator):
         return relative_generator_loss(real, fake)
 
     def loss(self) -> Tensor:
-        """The discriminator's own: mean ``softplus(D(image) - D(gt))`` on the features of the student's turn."""
+        """Return mean ``softplus(D(image) - D(gt))`` on the features kept from the student's loss."""
         ours, theirs = self._received.pop(0)
         return relative_discriminator_loss(self.net(theirs), self.net(ours))
 
@@ -135,7 +135,7 @@ class DiscriminatorOfFeatures(ImageDiscriminator):
 def build_discriminator(
     options: Mapping[str, Any], device: torch.device, losses: Sequence[BaseLoss]
 ) -> ImageDiscriminator:
-    """The discriminator of block ``network_d``, for a student with these losses.
+    """Build the discriminator of block ``network_d`` for a student with these losses.
 
     Raises:
         AMDRestoreError: see :class:`DiscriminatorOfFeatures`.

@@ -1,7 +1,6 @@
-"""Training on several processes: who holds which rows of a batch, and networks that live in all of them.
+"""Training on several processes: rows of a batch per process, and replicated networks.
 
-Everything here is PyTorch's own (DistributedDataParallel); without a process group every function returns what it was
-given.
+Uses DistributedDataParallel; without a process group every function returns its argument.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def process_count() -> int:
-    """Processes that train together."""
+    """Return the number of training processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_rank() -> int:
-    """This process among them, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def own_place(n: int) -> slice:
-    """Where the ``n`` rows of this process stand in the batch of all, which is contiguous by process."""
+    """Return the slice of this process's ``n`` rows in the batch of all, which is contiguous by process."""
     return slice(process_rank() * n, (process_rank() + 1) * n)
 
 
 def own_rows(draw: Callable[[int], Tensor], n: int) -> Tensor:
-    """The ``n`` rows of this process, of ``draw(rows of all processes)``."""
+    """Return this process's ``n`` rows of ``draw(number of rows of all processes)``."""
     return draw(n * process_count())[own_place(n)] if process_count() > 1 else draw(n)
 
 
 def gathered(x: Tensor) -> Tensor:
-    """Rows of all processes in their order, without gradient."""
+    """Return the rows of all processes in order, without gradient."""
     if process_count() == 1:
         return x.detach()
     pieces = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(process_count())]
@@ -47,7 +46,7 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def mean_of_all(x: Tensor) -> Tensor:
-    """Mean of what the processes hold, without gradient; of equal numbers of rows, hence of all rows."""
+    """Return the mean over processes, without gradient; with equal numbers of rows it is the mean of all rows."""
     if process_count() == 1:
         return x
     total = x.detach().clone()
@@ -56,7 +55,7 @@ def mean_of_all(x: Tensor) -> Tensor:
 
 
 def sum_of_all(x: Tensor) -> Tensor:
-    """Sum of what the processes hold, without gradient."""
+    """Return the sum over processes, without gradient."""
     if process_count() == 1:
         return x
     total = x.detach().clone()
@@ -68,18 +67,20 @@ def sum_of_all(x: Tensor) -> Tensor:
 
 
 def replicate(net: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of ``net`` in every process, their gradients averaged."""
+    """Return ``net`` with a copy in every process and averaged gradients."""
     devices = [torch.cuda.current_device()] if device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # its successor is not in older versions
-        # The null condition is not in every graph. Buffers are constants here, and processes may call a network
-        # differently often without a gradient.
+        warnings.filterwarnings(
+            "ignore", message=".*broadcast_buffers"
+        )  # Older versions lack the replacement of this argument.
+        # The null condition is not in every graph. Buffers are constants here, so they need no broadcast, and
+        # processes may call a network a different number of times without a gradient.
         return DistributedDataParallel(net, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
 
 
 @contextlib.contextmanager
 def synchronised(nets: Iterable[nn.Module], wanted: bool) -> Iterator[None]:
-    """Whether forward and backward passes in here exchange gradients; only the last part of a batch needs to."""
+    """Context in which backward passes exchange gradients or not; only the last part of a batch needs to."""
     with contextlib.ExitStack() as stack:
         for net in nets:
             if isinstance(net, DistributedDataParallel) and not wanted:
@@ -88,7 +89,7 @@ def synchronised(nets: Iterable[nn.Module], wanted: bool) -> Iterator[None]:
 
 
 def average_gradients(parameters: Sequence[Tensor], nets: Sequence[nn.Module]) -> None:
-    """Average the gradients of those ``parameters`` that no network of ``nets`` takes care of."""
+    """Average the gradients of ``parameters`` outside the replicated ``nets``."""
     if process_count() == 1:
         return
     handled = {id(p) for net in nets for p in net.parameters()}
@@ -102,11 +103,11 @@ def clip_gradients(parameters: Sequence[Tensor], limit: float) -> Tensor:
     """Scale gradients so that their norm over all processes is at most ``limit``.
 
     Returns:
-        The norm before, a scalar.
+        The norm before scaling, a scalar.
     """
     return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
 
 
 def images_of_process(opt: Mapping[str, Any]) -> int:
-    """Images that a process of this run takes in an iteration."""
+    """Return the number of images per process and iteration."""
     return int(opt["datasets"]["train"]["batch_size_per_gpu"])

@@ -20,21 +20,21 @@ from amd_restore.models.rollout import Denoising, Rollout
 from amd_restore.models.student_model import StudentModel
 from amd_restore.registry import MODEL_REGISTRY
 
-DIAGNOSE_EVERY = 4  # updates of the student between measurements in the Forbidden Zone, which cost time
+DIAGNOSE_EVERY = 4  # student updates between measurements in the Forbidden Zone, to save time
 
 
 @MODEL_REGISTRY.register()
 class DMDModel(StudentModel):
     """DMD (2311.18828, 2405.14867) of a conditional diffusion teacher.
 
-    ``net_g``: student. ``net_teacher``: real score, frozen. ``net_fake``: fake score, follows the student.
-    :class:`~amd_restore.models.amd_model.AMDModel` overrides :meth:`diagnose`; everything else is shared.
+    ``net_g``: student. ``net_teacher``: real score, frozen. ``net_fake``: fake score, trained on the student's samples.
+    :class:`~amd_restore.models.amd_model.AMDModel` adds the advantage.
     """
 
     def init_training_settings(self) -> None:
-        """Build teacher and fake score, both from ``path.pretrain_network_teacher`` unless the fake has its own.
+        """Build real and fake score from ``path.pretrain_network_teacher``, or the fake score from its own weights.
 
-        The real score is the teacher's average, the fake one goes on from its raw weights.
+        The real score takes the teacher's averaged weights, the fake score its raw weights.
         """
         paths, run = self.run.path, self.run
         self.net_teacher = channels_last(checked_network(build_network(run.network_teacher))).to(self.device)
@@ -49,28 +49,28 @@ class DMDModel(StudentModel):
         super().init_training_settings()
 
     def trained_parameters(self) -> dict[str, list[Tensor]]:
-        """With the fake score."""
+        """Add the fake score."""
         return super().trained_parameters() | {"optim_fake": [*self.net_fake.parameters()]}
 
     def train_step(self, current_iter: int) -> None:
-        """The student's turn every ``fake_updates_per_student`` iterations, the fake score's in each."""
-        update_student = current_iter % self.run.distill.fake_updates_per_student == 0  # the only place that says so
+        """Update the student every ``fake_updates_per_student`` iterations, the fake score in each."""
+        update_student = current_iter % self.run.distill.fake_updates_per_student == 0
         updates = current_iter // self.run.distill.fake_updates_per_student
         self.diagnosing = update_student and updates % DIAGNOSE_EVERY == 1
-        # 1. Student rollout; only the last step carries gradient.
+        # 1. Student rollout; only the last step has a gradient.
         rollout = self.generate(self.draw_rollout(), with_gradient=update_student)
-        # 2. Rewards diagnose; they never backpropagate.
+        # 2. Rewards measure the samples; they never backpropagate.
         rollout = rollout.having(advantage=self.diagnose(rollout, update_student))
-        # 3. Student: matching and guidance, weighted by how good each sample already is (eq. 10, 13).
+        # 3. Student: matching and guidance, weighted by the advantage of each sample (eq. 10, 13).
         if update_student:
             self.update_student(rollout, updates)
-        # 4. Fake score: fits the student's samples, sharpest where they are worst.
+        # 4. Fake score: denoising loss on the student's samples, with larger weights for worse ones.
         self.update_fake(rollout)
 
     # ---- 2. rewards -------------------------------------------------------------------------------------------
 
     def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
-        """Advantage of each sample; None is plain DMD."""
+        """Return the advantage of each sample; None for plain DMD."""
         return None
 
     def adaptation(self, advantage: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -84,41 +84,41 @@ class DMDModel(StudentModel):
     # ---- 3. student -------------------------------------------------------------------------------------------
 
     def update_student(self, rollout: Rollout, updates: int) -> None:
-        """As every student's, with the direction in which the samples are matched."""
+        """Update the student, with the matching direction."""
         super().update_student(self.with_direction(rollout), updates)
 
     def with_direction(self, rollout: Rollout) -> Rollout:
-        """The rollout with the direction in which it is matched, if it is."""
+        """Return the rollout with the matching direction, if the matching loss has a weight."""
         if self.run.distill.weight_dmd == 0:
             return rollout
         direction, norm = self.direction(rollout)
         return rollout.having(direction=direction, norm=norm)
 
     def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Matching loss and anchoring losses, each times its weight."""
+        """Return matching loss and losses to the ground truth, each times its weight."""
         options = self.run.distill
         x0 = rollout.x0
         losses: dict[str, Tensor] = {}
         if rollout.direction is not None and rollout.norm is not None:
-            # Late steps refine what is there; matched in full they would draw the whole posterior anew.
+            # Late steps refine an image; with the full matching loss they would generate a new sample of the posterior.
             share = rollout.t.reshape(-1, 1, 1, 1) ** options.matching_decay
             losses[self.loss_name] = options.weight_dmd * surrogate_loss(x0, rollout.direction * share, rollout.norm)
         return losses | super().student_losses(rollout)
 
     loss_name = "l_dmd"
-    diagnosing = False  # whether this step measures more than it needs
+    diagnosing = False  # whether this step logs additional measurements
 
     def matched(self, rollout: Rollout) -> Tensor | None:
-        """Rows whose step is matched to the teacher, as indices; None is all."""
+        """Return the indices of rows with a matching loss; None for all."""
         if self.run.distill.matching_first:
             return None
         return (rollout.stops > 0).nonzero().squeeze(1)
 
     def condition_of_fake(self, rollout: Rollout) -> Tensor:
-        """The condition, with the time of the student's step as one more channel if ``fake_sees_step``.
+        """Return the condition, with the time of the student's step as an additional channel if ``fake_sees_step``.
 
-        The student's samples differ in kind from step to step. A fake score that has to fit their mixture pushes
-        each kind away from the others instead of towards the teacher: later steps then sharpen without end.
+        The distribution of the student's samples depends on the step. A fake score of their mixture pushes the samples
+        of each step away from those of the others instead of towards the teacher: later steps then become ever sharper.
         """
         cond = rollout.cond
         if not self.run.distill.fake_sees_step:
@@ -127,15 +127,15 @@ class DMDModel(StudentModel):
         return torch.cat([cond, times.to(cond.dtype)], dim=1)
 
     def score_times(self, n: int) -> Tensor:
-        """Times (n,) at which scores are compared."""
+        """Draw times (n,) at which scores are compared."""
         options = self.run.distill
         return options.t_min + (options.t_max - options.t_min) * self.rand(n)
 
     @torch.no_grad()
     def direction(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """H of eq. 10 at a random noise level shared by teacher and fake score, and what divides it.
+        """Return H of eq. 10 at a random noise level shared by teacher and fake score, and its normaliser.
 
-        H is 0 in rows that are not matched, for which no network is called.
+        H is 0 in rows without a matching loss, for which no network is called.
         """
         draws = [self.direction_of_draw(rollout) for _ in range(self.run.distill.matching_draws)]
         direction, norm = draws[0]
@@ -145,7 +145,7 @@ class DMDModel(StudentModel):
         return direction, norm
 
     def direction_of_draw(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """The same at one time and with one noise for each sample, or for each group with ``share_times``."""
+        """Return H and normaliser at one time and noise for each sample, or for each group with ``share_times``."""
         size = self.run.distill.group_size if self.run.distill.share_times else 1
         t = self.score_times(len(rollout) // size).repeat_interleave(size)
         noise = self.randn((len(rollout) // size, *rollout.x0.shape[1:])).repeat_interleave(size, dim=0)
@@ -163,7 +163,7 @@ class DMDModel(StudentModel):
         return direction, norm
 
     def direction_at(self, rollout: Rollout, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """H, its first part and the normaliser, of matched rows at times (B,) with noise (B, C, h, w)."""
+        """Return H, its first part and the normaliser of matched rows at times (B,) with noise (B, C, h, w)."""
         options, x0 = self.run.distill, rollout.x0.detach()
         x_t = self.process.add_noise(x0, noise, t)
         uncond = None
@@ -185,9 +185,9 @@ class DMDModel(StudentModel):
         return direction, matching, norm
 
     def log_direction(self, rollout: Rollout, direction: Tensor, matching: Tensor, norm: Tensor) -> None:
-        """Size of the step and its parts, and whether it leads to the ground truth, inside and outside the zone.
+        """Log the size of the step and its parts, and its cosine to the ground truth inside and outside the zone.
 
-        All processes log the same names, also one whose rows are not matched: NaN is left out of means.
+        All processes log the same names, with NaN where no row is matched; means leave NaN out.
         """
         x0, advantage, rows = rollout.x0.detach(), rollout.advantage, self.matched(rollout)
         chosen = torch.ones(len(rollout), dtype=torch.bool, device=x0.device)
@@ -206,10 +206,9 @@ class DMDModel(StudentModel):
     # ---- 4. fake score ----------------------------------------------------------------------------------------
 
     def update_fake(self, rollout: Rollout) -> None:
-        """A step of the fake score on the samples that are matched.
+        """Update the fake score on the matched samples only.
 
-        Were it to fit others as well, those that are matched would be pushed away from them: the fixed point of the
-        matched ones would no longer be the teacher.
+        Samples without a matching loss would move the fixed point of the matched ones away from the teacher.
         """
         batch, rows = self.fake_batch(rollout), self.matched(rollout)
         scale: Tensor | float = 1.0
@@ -217,10 +216,10 @@ class DMDModel(StudentModel):
             share = mean_of_all(torch.tensor(len(rows) / len(batch), device=batch.t.device))
             if share == 0:
                 return
-            if batch.weight is not None:  # its mean is to be 1 over the rows that are used
+            if batch.weight is not None:  # The weights of the used rows must have mean 1.
                 total = mean_of_all(batch.weight[rows].sum() / batch.weight.numel())
                 batch = batch.having(weight=batch.weight * share / total)
-            # A process without such rows takes part, with a weight of 0, in the average of the gradients.
+            # A process without such rows takes part in the average of gradients, with a weight of 0.
             scale = len(rows) / (len(batch) * share)
             batch = batch[rows if len(rows) else slice(0, 1)]
         errors: list[Tensor] = []
@@ -236,7 +235,7 @@ class DMDModel(StudentModel):
                 self.log_of_batch(errors_by_zone, torch.cat(errors), rollout.advantage)
 
     def fake_batch(self, rollout: Rollout) -> Denoising:
-        """All samples with fresh noise and times, weighted by how sharp the fake score is to be around each."""
+        """Return all samples with fresh noise and times, weighted by :meth:`sharpening`."""
         options = self.run.distill
         return Denoising(
             x0=rollout.x0.detach(),
@@ -247,7 +246,7 @@ class DMDModel(StudentModel):
         )
 
     def fake_losses(self, batch: Denoising) -> tuple[dict[str, Tensor], Tensor]:
-        """Denoising loss of the fake score, and the weighted squared error (B, C, h, w)."""
+        """Return the denoising loss of the fake score, and the weighted squared error (B, C, h, w)."""
         x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
         denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(batch.t)
         with self.autocast():
@@ -256,6 +255,6 @@ class DMDModel(StudentModel):
         return losses, (x0_pred.detach() - batch.x0).square() * weight_t.reshape(-1, 1, 1, 1)
 
     def save_other_networks(self, current_iter: int) -> None:
-        """With the fake score."""
+        """Save the fake score, too."""
         super().save_other_networks(current_iter)
         self.save_network(self.net_fake, "net_fake", current_iter)

@@ -1,4 +1,4 @@
-"""How a training run ends before its last iteration: its time is over, or it is told to stop. Nothing is lost."""
+"""End of a training run before its last iteration, by a time limit or a signal, with its state saved."""
 
 from __future__ import annotations
 
@@ -27,72 +27,72 @@ import_basicsr()
 from basicsr.utils import get_root_logger  # noqa: E402
 
 DECAY = 0.4  # share of the time over which the learning rate falls to 0
-MARGIN = 1.3  # a save or a validation may take so much longer than the one before
-CLOSING = 2.0  # seconds for what is not measured: logs, and the end of the process
+MARGIN = 1.3  # factor by which a save or validation may take longer than the last one
+CLOSING = 2.0  # seconds for unmeasured work: logs, and the end of the process
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def clock() -> float:
-    """Seconds since some moment; never set back."""
+    """Return a monotonic time in seconds."""
     return time.monotonic()
 
 
 class TimeLimit:
-    """Wall-clock time of a run, that of its earlier sessions included.
+    """Wall-clock time of a run, including its earlier sessions.
 
     Args:
-        seconds: how long the run may take (``train.time_limit``); None is for ever.
-        total_iter: iterations after which it ends in any case.
+        seconds: limit (``train.time_limit``); None for no limit.
+        total_iter: iterations after which the run ends in any case.
     """
 
     def __init__(self, seconds: float | None, total_iter: int) -> None:
         self.seconds, self.total_iter = seconds, total_iter
         self.started = clock()
-        self.costs: dict[str, float] = {}  # seconds that the newest save, and the newest validation of a set, took
-        self.share = 0.0  # how much of the time for training is over, 0 to 1, the same in all processes
-        self.paces: deque[float] = deque(maxlen=16)  # seconds of the newest iterations
+        self.costs: dict[str, float] = {}  # seconds of the latest save, and of the latest validation of each set
+        self.share = 0.0  # elapsed share of the training time, 0 to 1, equal in all processes
+        self.paces: deque[float] = deque(maxlen=16)  # seconds of the latest iterations
         self._before = self._aside = 0.0
         self._mark: float | None = None
 
     def spent(self) -> float:
-        """Seconds since the run began, without the breaks between its sessions."""
+        """Return the seconds since the run began, without breaks between its sessions."""
         return self._before + clock() - self.started
 
     def reserve(self) -> float:
-        """Seconds that one more iteration and an end in order need: two saves (numbered, latest), a validation."""
+        """Return the seconds needed for one more iteration, two saves (numbered, latest) and a validation."""
         validations = sum(cost for name, cost in self.costs.items() if name != "save")
         ending = MARGIN * (2 * self.costs.get("save", 0.0) + validations)
         return ending + max(self.paces, default=0.0) + CLOSING
 
     @contextlib.contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Note what something takes that the end needs again."""
+        """Measure work that the end of the run repeats."""
         start = clock()
         yield
         self.costs[name] = clock() - start
         self._aside += self.costs[name]
 
     def iteration_begins(self) -> None:
-        """An iteration follows."""
+        """Start the time of an iteration."""
         self._mark, self._aside = clock(), 0.0
 
     def iteration_ends(self) -> None:
-        """The iteration is over; what it saved and validated does not count as its own time."""
+        """End the time of an iteration, without its saves and validations."""
         if self._mark is not None:
             self.paces.append(clock() - self._mark - self._aside)
             self._mark = None
 
     def rate(self, current_iter: int) -> float:
-        """Factor of the learning rate, 0 to 1: constant, then a cosine to 0 over the last :data:`DECAY` of the run.
+        """Return the factor on the learning rate: 1, then a cosine to 0 over the last :data:`DECAY` of the run.
 
-        How far the run is, is the greater of two shares: of the time, and of ``total_iter``.
+        Progress is the larger of two shares, of the time and of ``total_iter``.
         """
         done = min(1.0, max(self.share, (current_iter - 1) / self.total_iter))
         falling = max(0.0, done - (1.0 - DECAY)) / DECAY
         return 0.5 + 0.5 * math.cos(math.pi * falling)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on counting."""
+        """Return the time spent, for a resumed run."""
         return {"seconds": self.spent(), "costs": dict(self.costs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -101,13 +101,13 @@ class TimeLimit:
 
 
 class StopRequest:
-    """Whether this process was told to stop, by SIGTERM or Ctrl-C."""
+    """Request to stop this process, by SIGTERM or Ctrl-C."""
 
-    number = 0  # of the signal; 0: it was not
+    number = 0  # of the signal; 0: no request
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Take note of the first signal, and let the work go on; a second one acts as it always does."""
+        """Context that records the first signal and lets work continue; a second signal has its usual effect."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -118,7 +118,7 @@ class StopRequest:
             self.number = number
             signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
             name = signal.Signals(number).name
-            # Python's own streams must not be used in here: the signal may have come while they were written.
+            # Python's own streams must not be used here, because the signal may interrupt a write to them.
             os.write(2, f"{name}: the run ends after this iteration, a second one ends it at once\n".encode())
 
         for number in heeded:
@@ -131,26 +131,26 @@ class StopRequest:
 
 
 class Stopped(Exception):  # noqa: N818  # no error, and it must not be taken for one
-    """The run was told to stop, and has done so in order."""
+    """Raised when a run has stopped on request, after saving its state."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number  # as shells have it
+        self.exit_code = 128 + number  # the shells' convention
 
 
 class Batches:
-    """Training batches until the run is over, which is found out between iterations.
+    """Training batches until the end of the run, which is checked between iterations.
 
     Args:
-        loader: yields them.
-        validation: loaders of the validation that ends the run.
-        request: whether the run was told to stop.
+        loader: loader of the batches.
+        validation: loaders of the final validation.
+        request: request to stop.
     """
 
     def __init__(self, loader: Iterable[Any], validation: Sequence[Any], request: StopRequest) -> None:
         self.loader, self.validation, self.request = loader, validation, request
-        self.model: Any = None  # a RestorationModel, once it is built
-        self.messages: Any = None  # BasicSR's MessageLogger, once it is built
+        self.model: Any = None  # the RestorationModel after it is built
+        self.messages: Any = None  # BasicSR's MessageLogger after it is built
         self._control: Any = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -164,12 +164,12 @@ class Batches:
             yield batch
 
     def is_over(self) -> bool:
-        """Whether no iteration follows; all processes come to the same answer, the clock is that of the first.
+        """Return whether the run is over, equal in all processes (the clock of the first counts).
 
-        The state of the newest iteration is saved then.
+        Saves the state of the latest iteration if so.
 
         Raises:
-            Stopped: the run was told to stop.
+            Stopped: the run was requested to stop.
         """
         model, limit = self.model, self.model.time_limit
         limit.iteration_ends()
@@ -192,10 +192,10 @@ class Batches:
         return True
 
     def _agreed(self, number: float, spent: float, reserve: float) -> tuple[float, float, float]:
-        """What the first process says of the time, and what any of them was told."""
+        """Return the request of any process, the time of the first, and the largest reserve."""
         if process_count() == 1:
             return number, spent, reserve
-        if self._control is None:  # on CPUs: this must not wait for a GPU
+        if self._control is None:  # Use the CPU, so that this does not wait for a GPU.
             is_gloo = dist.get_backend() == "gloo"
             self._control = dist.group.WORLD if is_gloo else dist.new_group(backend="gloo")
         values = torch.tensor([number, spent if process_rank() == 0 else 0.0, reserve], dtype=torch.float64)
@@ -204,7 +204,7 @@ class Batches:
         return number, spent, reserve
 
     def _expect_the_end(self, limit: TimeLimit) -> None:
-        """Let the log lines say when the run is over."""
+        """Set the estimated last iteration, which log lines use for the time left."""
         if self.messages is not None and limit.paces:
             left = (limit.seconds or 0.0) - limit.reserve() - limit.spent()
             iterations = max(0, round(left / max(max(limit.paces), 1e-9)))
@@ -222,7 +222,7 @@ class Batches:
 
 
 def try_the_end(model: Any, loaders: Sequence[Any]) -> None:
-    """Measure what an end in order takes: a save into a folder that is deleted, the first image of each validation."""
+    """Measure the end of a run: a save into a folder that is deleted, and the first image of each validation."""
     folders, saved = model.folders, model.saved_iter
     with tempfile.TemporaryDirectory(dir=folders.log) as folder:
         model.folders = dataclasses.replace(folders, models=Path(folder), states=Path(folder))
@@ -236,5 +236,5 @@ def try_the_end(model: Any, loaders: Sequence[Any]) -> None:
     for loader in loaders if process_rank() == 0 else ():
         start = clock()
         first_image(model, loader)
-        # Two more for what comes once: panels, zone maps.
+        # Two more images account for panels and zone maps, which are made once.
         model.time_limit.costs[cost_name(loader)] = (clock() - start) * (len(loader.dataset) + 2)

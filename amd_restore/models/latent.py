@@ -1,4 +1,4 @@
-"""What training in a latent space adds: the window that is decoded, and an encoder that learns with the student."""
+"""Parts of training in a latent space: decoded windows, and an encoder trained with the student."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PROCESS_KEYS = {
 
 
 class Windows:
-    """One square window of the latent grid for each sample, in blocks: the least that is whole cells and ``lq`` pixels.
+    """Square window of the latent grid for each sample, in blocks: the smallest units of whole cells and ``lq`` pixels.
 
     Args:
         tops, lefts: first row and column of each sample's window.
-        side: of the windows.
+        side: side of the windows.
     """
 
     def __init__(self, tops: list[int], lefts: list[int], side: int) -> None:
@@ -37,35 +37,35 @@ class Windows:
 
     @classmethod
     def draw(cls, rand: Callable[[int], Tensor], size: tuple[int, int], side: int, groups: int, group: int) -> Windows:
-        """Random windows, equal inside a group so that its samples can be compared.
+        """Draw random windows, equal inside a group so that its samples can be compared.
 
         Args:
-            rand: gives n uniform numbers in [0, 1).
+            rand: function that draws n uniform numbers in [0, 1).
             size: height and width of the grid, in blocks.
-            side: wanted; smaller where the grid is.
-            groups: how many groups there are.
-            group: samples in each.
+            side: side of the windows, limited to that of the grid.
+            groups: number of groups.
+            group: samples per group.
         """
         side = min(side, *size)
         tops, lefts = ([int(u * (length - side + 1)) for u in rand(groups).tolist()] for length in size)
         return cls([top for top in tops for _ in range(group)], [left for left in lefts for _ in range(group)], side)
 
     def __getitem__(self, rows: slice | Tensor) -> Windows:
-        """The windows of a slice, or of a tensor of indices (N,)."""
+        """Return the windows of a slice, or of a tensor of indices (N,)."""
         chosen = range(len(self.tops))[rows] if isinstance(rows, slice) else rows.tolist()
         return Windows([self.tops[row] for row in chosen], [self.lefts[row] for row in chosen], self.side)
 
     def cut(self, x: Tensor, block: int) -> Tensor:
-        """The windows of ``x`` (B, C, H, W), in which a block is ``block`` wide."""
+        """Cut the windows out of ``x`` (B, C, H, W), where a block is ``block`` wide."""
         side = self.side * block
         places = zip(x, self.tops, self.lefts, strict=True)
         return torch.stack([one[:, top * block :, left * block :][:, :side, :side] for one, top, left in places])
 
 
 def decode_windows(codec: Codec, x0: Tensor, lq: Tensor, windows: Windows | None) -> Tensor:
-    """Decode samples, or only their ``windows``: decoding is what takes memory in a latent space.
+    """Decode samples, or only their ``windows`` to save memory.
 
-    At the border of a window the decoder knows nothing of what lies beyond, as at the border of an image.
+    The decoder pads windows at their borders, as it pads images.
     """
     if windows is None:
         return codec.decode(x0, lq)
@@ -73,17 +73,17 @@ def decode_windows(codec: Codec, x0: Tensor, lq: Tensor, windows: Windows | None
 
 
 def cut_images(codec: Codec, gt: Tensor, lq: Tensor, windows: Windows | None) -> tuple[Tensor, Tensor]:
-    """``gt`` and ``lq`` at the place of :func:`decode_windows`."""
+    """Cut ``gt`` and ``lq`` at the place of :func:`decode_windows`."""
     if windows is None:
         return gt, lq
     return windows.cut(gt, codec.lq_patch * codec.scale), windows.cut(lq, codec.lq_patch)
 
 
 def build_space(run: RunOptions, device: torch.device) -> tuple[Codec, Process, str]:
-    """Codec, forward process and prediction type of an option file.
+    """Build codec, forward process and prediction type of an option file.
 
     Raises:
-        AMDRestoreError: a model that cannot be loaded, or crops that do not fit the codec's cells.
+        AMDRestoreError: a model cannot be loaded, or crops do not fit the codec's cells.
     """
     codec = build_codec({"scale": run.scale, **run.codec.arguments()}).to(device)
     cell = codec.lq_patch * codec.scale
@@ -112,7 +112,7 @@ def _process_options(run: RunOptions) -> tuple[dict[str, Any], str]:
 
 
 def with_channels(run: RunOptions, codec: Codec) -> RunOptions:
-    """The options with the channels of the networks in ``codec``'s space, where the file does not give them."""
+    """Return the options with the networks' channels for ``codec``'s space, where the file does not give them."""
     channels = {"in_channels": codec.channels, "cond_channels": codec.cond_channels}
     changes: dict[str, Any] = {"network_g": channels | run.network_g}
     if run.network_teacher is not None:
@@ -124,24 +124,24 @@ def with_channels(run: RunOptions, codec: Codec) -> RunOptions:
 
 
 def rebuild_options(net: RestorationNetwork, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor options for ``net``: its own ``rebuild_options()`` if it has any, else the option file's."""
+    """Return constructor options for ``net``: its own ``rebuild_options()`` if it has any, else the option file's."""
     own = net.rebuild_options()
     return {"type": options["type"], **(options if own is None else own)}
 
 
 def bases(net: nn.Module, codec: Codec) -> dict[str, str]:
-    """Fingerprints of the weights that ``net`` and ``codec`` need and no training of ours saves."""
-    # Discriminators are saved by the same function and keep no contract.
+    """Return fingerprints of the base weights of ``net`` and ``codec`` that our training does not save."""
+    # Discriminators are saved by the same function but do not follow the network contract.
     network = net.base_fingerprint if isinstance(net, RestorationNetwork) else None
     found = {"network": network, "codec": codec.fingerprint}
     return {key: value for key, value in found.items() if value}
 
 
 class TrainedEncoder:
-    """The encoder of the student's condition, trained with it, and a moving average of its weights.
+    """Encoder of the condition, trained with the student, and a moving average of its weights.
 
     Args:
-        codec: one that was built with ``train_encoder``; it holds the weights that learn.
+        codec: codec built with ``train_encoder``; it holds the trained weights.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -152,7 +152,7 @@ class TrainedEncoder:
         return {key: value.detach().clone() for key, value in self.codec.trained_state().items()}
 
     def parameters(self) -> list[Tensor]:
-        """What the optimizer moves."""
+        """Return the trained parameters."""
         return list(self.codec.trainable_parameters())
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ class TrainedEncoder:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The codec encodes with the average while this is entered."""
+        """Context in which the codec encodes with the average."""
         kept = self._copy()
         self.codec.load_trained_state(self.average)
         try:
@@ -172,14 +172,14 @@ class TrainedEncoder:
             self.codec.load_trained_state(kept)
 
     def load_exported(self, state: Mapping[str, Tensor]) -> None:
-        """Start from the encoder among the tensors of a weights file."""
+        """Load the encoder from the tensors of a weights file."""
         trained, _ = split_encoder(state)
         if trained:
             self.codec.load_trained_state(trained)
             self.update(0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and their average."""
+        """Return weights and their average."""
         return {"weights": self._copy(), "average": {key: value.clone() for key, value in self.average.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Weights and training states on disk: whole or not at all, and never unpickled as code."""
+"""Weights and training states on disk, written atomically and read without unpickling code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunFolders:
 
     @classmethod
     def of(cls, paths: Mapping[str, Any]) -> RunFolders:
-        """From block ``path`` as the program has completed it; a test has no folders of networks and states."""
+        """Return the folders in the completed block ``path``; a test run has none for networks and states."""
         log = Path(paths["log"])
         models, states = Path(paths.get("models", log)), Path(paths.get("training_states", log))
         return cls(models, states, log, Path(paths["visualization"]))
@@ -51,7 +51,7 @@ def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
     """``torch.save`` that leaves either the old file or the whole new one.
 
     Raises:
-        AMDRestoreError: the file cannot be written (BasicSR would go on without it).
+        AMDRestoreError: the file cannot be written (BasicSR would continue without it).
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -59,7 +59,7 @@ def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
 
 
 def remove_old(states: Path, models: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` training states, and the networks that belong to them; 0 keeps all."""
+    """Delete all but the newest ``keep`` training states and their networks; 0 keeps all."""
     for old in sorted(int(path.stem) for path in states.glob("*.state"))[:-keep] if keep else ():
         (states / f"{old}.state").unlink()
         for file in models.glob(f"net_*_{old}.*"):
@@ -71,14 +71,14 @@ def load_weights(
 ) -> Path:
     """Fill ``net`` from ``.safetensors`` or from BasicSR's ``.pth`` (``params_ema`` falls back to ``params``).
 
-    With ``grow`` the file may be of the same network with fewer input channels or blocks: weights of the additional,
-    last channels are 0, and what else is new adds nothing yet, so that the network starts as the smaller one.
+    With ``grow`` the file may have fewer input channels or blocks: weights of the additional last channels are 0 and
+    new blocks initially leave the output unchanged, so that the network starts as the smaller one.
 
     Returns:
         The file, with variables and ``~`` expanded.
 
     Raises:
-        AMDRestoreError: the file is missing, damaged, or holds the weights of another network.
+        AMDRestoreError: the file is missing or damaged, or has the weights of another network.
     """
     path = expanded(os.path.expandvars(path))
     if not path.is_file():
@@ -114,7 +114,7 @@ def load_weights(
 
 
 def _grown(value: Tensor, wanted: Tensor | None) -> Tensor:
-    """``value`` with zeros behind its second dimension, where the network has more channels there."""
+    """Pad ``value`` with zeros along its second dimension, if the network has more channels there."""
     if wanted is None or value.ndim < 2 or value.ndim != wanted.ndim or wanted.shape[1] <= value.shape[1]:
         return value
     missing = wanted.shape[1] - value.shape[1]
@@ -123,7 +123,7 @@ def _grown(value: Tensor, wanted: Tensor | None) -> Tensor:
 
 @functools.lru_cache
 def revision() -> str:
-    """Commit of the repository that holds this code; empty outside a repository or without git."""
+    """Return the commit of this code's repository; empty outside a repository or without git."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

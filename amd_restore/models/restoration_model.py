@@ -1,4 +1,4 @@
-"""What teacher and student training share, on top of BasicSR's SRModel."""
+"""Common base of teacher and student training, on top of BasicSR's SRModel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from basicsr.utils import get_root_logger  # noqa: E402
 
 
 def channels_last(net: nn.Module) -> nn.Module:
-    """``net`` with its convolutions in channels-last layout: 15% faster training on CPUs, the same numbers."""
+    """Convert the convolutions of ``net`` to channels-last layout, which is faster on CPUs with equal results."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
@@ -44,8 +44,8 @@ class RestorationModel(Saving, TrainingStep, SRModel):
     """Base of :class:`~amd_restore.models.teacher_model.TeacherModel` and of
     :class:`~amd_restore.models.student_model.StudentModel`.
 
-    ``net_g`` is the network being trained (EMA, saving, validation come from BasicSR). Options are in ``self.run``,
-    checked and typed; ``self.opt`` is the dictionary of BasicSR's own methods.
+    ``net_g`` is the trained network (EMA, saving, validation come from BasicSR). ``self.run`` has the checked, typed
+    options; ``self.opt`` is the dictionary for BasicSR's methods.
     """
 
     gt: Tensor
@@ -56,7 +56,7 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         device = torch.device("cuda" if run.num_gpu else "cpu")
         self.codec, self.process, self.prediction_type = build_space(run, device)
         self.run = with_channels(run, self.codec)
-        opt["network_g"] = dict(self.run.network_g)  # BasicSR builds that one
+        opt["network_g"] = dict(self.run.network_g)  # BasicSR builds network_g from its own dictionary.
         self.folders = RunFolders.of(opt["path"])
         self.encoder = TrainedEncoder(self.codec) if run.codec.train_encoder else None
         if run.num_threads and device.type == "cpu":
@@ -69,7 +69,7 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         self.diagnostics = Diagnostics(device)
         self.diagnostics_file = DiagnosticsFile(self.folders.log / FILE_NAME)
         self.current_iter = 0
-        self.validated: dict[str, int] = {}  # iteration of the newest validation, by data set
+        self.validated: dict[str, int] = {}  # iteration of the latest validation, by data set
         self.use_bfloat16 = run.amp == "bf16" and has_bfloat16(device)
         if run.amp == "bf16" and not self.use_bfloat16:
             get_root_logger().info("amp: bf16 is off, this processor would only emulate it")
@@ -83,7 +83,7 @@ class RestorationModel(Saving, TrainingStep, SRModel):
     # ---- set-up -----------------------------------------------------------------------------------------------
 
     def init_training_settings(self) -> None:
-        """EMA, optimizers, schedulers; unlike SRModel no pixel loss is required."""
+        """Set up EMA, optimizers and schedulers; unlike SRModel no pixel loss is required."""
         assert self.run.train is not None
         self.net_g.train()
         self.ema_decay = self.run.train.ema_decay
@@ -98,7 +98,7 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         self.setup_schedulers()
 
     def print_network(self, net: nn.Module) -> None:
-        """One line instead of BasicSR's listing of every layer."""
+        """Log one line instead of BasicSR's list of layers."""
         count = sum(p.numel() for p in net.parameters())
         get_root_logger().info(f"Network: {type(self.get_bare_model(net)).__name__}, {count:,d} parameters")
 
@@ -113,7 +113,7 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         get_root_logger().info(f"Loaded {path}")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """``net`` on the device, in channels-last layout; with several processes a copy in each."""
+        """Move ``net`` to the device in channels-last layout; with several processes replicate it."""
         net = channels_last(checked_network(net)).to(self.device)
         if process_count() == 1:
             return net
@@ -122,13 +122,13 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         return net
 
     def denoiser(self, net: nn.Module) -> Denoiser:
-        """``net`` as an estimator of x0."""
+        """Return ``net`` wrapped as an estimator of x0."""
         return Denoiser(net, self.process, self.prediction_type)
 
     # ---- data -------------------------------------------------------------------------------------------------
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch; without ``lq`` the degradation makes it, seeded for the iteration that follows."""
+        """Set the batch; a missing ``lq`` is made by the degradation, seeded by the next iteration."""
         if hasattr(self, "gt"):
             del self.gt
         if "gt" in data:
@@ -140,23 +140,23 @@ class RestorationModel(Saving, TrainingStep, SRModel):
             self.lq = self.degradation(self.gt)
 
     def autocast(self) -> torch.autocast:
-        """bf16 autocast when ``amp: bf16`` and the hardware has it, else a no-op."""
+        """Return a context of bf16 autocast if ``amp: bf16`` and the hardware supports it, else a no-op."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.use_bfloat16)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One step of BasicSR's loop: :meth:`train_step`, seeded and timed."""
+        """Run :meth:`train_step`, seeded and timed."""
         self.current_iter = current_iter
         with self.diagnostics.step():
             self.seed_step(current_iter)
             self.train_step(current_iter)
 
     def train_step(self, current_iter: int) -> None:
-        """What a model does in one iteration."""
+        """Run one training iteration."""
         raise NotImplementedError
 
     @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
-        """EMA as BasicSR's, in two fused calls; of networks that every process has, the first one keeps it."""
+        """Update BasicSR's EMA in two fused calls; for replicated networks the first process keeps it."""
         if not hasattr(self, "net_g_ema"):
             return
         source: list[Tensor] = list(self.get_bare_model(self.net_g).parameters())
@@ -168,7 +168,7 @@ class RestorationModel(Saving, TrainingStep, SRModel):
 
     @torch.no_grad()
     def restore(self, lq: Tensor, num_steps: int, seed: int = 0, guidance_scale: float = 1.0) -> Tensor:
-        """Restored images (B, 3, sH, sW), clamped to [0, 1], with the EMA network if there is one."""
+        """Restore images with the EMA network if there is one; returns (B, 3, sH, sW), clamped to [0, 1]."""
         net: Any = self.get_bare_model(getattr(self, "net_g_ema", self.net_g))
         was_training = net.training
         net.eval()
@@ -188,15 +188,15 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         return self.codec.decode(x0, lq)[:, :, : rows * scale, : columns * scale].clamp(0, 1)
 
     def dist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
-        """Validation by the first process."""
+        """Run the validation in the first process."""
         if process_rank() == 0:
             self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def nondist_validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool) -> None:
-        """Metrics at every number of steps in ``val.num_steps``, best values, sample panels."""
+        """Measure metrics at every number of steps in ``val.num_steps``, log best values and save panels."""
         name = dataloader.dataset.opt.get("name", "val")
         if self.is_train and self.validated.get(name) == self.current_iter:
-            return  # BasicSR validates once more when a run ends
+            return  # BasicSR validates again at the end of a run.
         self.validated[name] = self.current_iter
         with self.time_limit.measure(cost_name(dataloader)):
             self.metric_results = validate(self, dataloader, current_iter, tb_logger, save_img)
@@ -207,4 +207,4 @@ class RestorationModel(Saving, TrainingStep, SRModel):
                 self.after_validation(dataloader)
 
     def after_validation(self, dataloader: Any) -> None:
-        """What a model adds to a validation during training."""
+        """Add to a validation during training; nothing by default."""

@@ -1,4 +1,4 @@
-"""The batch of a training step: rows that are drawn, passed on and cut in the open."""
+"""Batches of a training step as dataclasses of tensors that can be sliced by rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from amd_restore.models.latent import Windows
 
 @dataclass(frozen=True)
 class Rows:
-    """Tensors with a row for each sample of a batch; ``batch[rows]`` takes the same rows of all of them."""
+    """Tensors with a row for each sample of a batch; ``batch[rows]`` slices all of them."""
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        """The rows of a slice, or of a tensor of indices (N,)."""
+        """Return the rows of a slice, or of a tensor of indices (N,)."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         cut = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor | Windows)}
         return dataclasses.replace(self, **cut)
@@ -28,29 +28,29 @@ class Rows:
         return len(first)
 
     def parts(self, count: int) -> list[Self]:
-        """The batch in ``count`` parts of equal length, but for the last; one part is the batch itself."""
+        """Split the batch into ``count`` parts of equal length (the last may be shorter)."""
         if count == 1:
             return [self]
         size = -(-len(self) // count)
         return [self[start : start + size] for start in range(0, len(self), size)]
 
     def having(self, **values: Any) -> Self:
-        """The same rows with some fields filled."""
+        """Return the same rows with some fields replaced."""
         return dataclasses.replace(self, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw(Rows):
-    """What is random about a step's samples, drawn in advance, and what they are made from.
+    """Inputs and random numbers of a step's samples, drawn in advance.
 
     Attributes:
         lq: (B, 3, H, W) in [0, 1], each ``group_size`` times in a row.
         gt: (B, 3, sH, sW) in [0, 1].
         cond: condition of teacher and fake score, (B, K, h, w).
         noise: standard normal, from which the student starts, (B, C, h, w).
-        steps, stops: length of each sample's schedule, and the index of its step that is trained, (B,) on the CPU.
+        steps, stops: number of steps of each sample, and index of the trained step, (B,) on the CPU.
         fresh: noise of the later steps, (B, calls, C, h, w); None for deterministic steps.
-        windows: where losses and rewards compare images; None is everywhere.
+        windows: windows in which losses and rewards compare images; None for whole images.
     """
 
     lq: Tensor
@@ -65,14 +65,14 @@ class Draw(Rows):
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout(Draw):
-    """The student's samples of a step, and how they are matched.
+    """Student's samples of a step and their matching direction.
 
     Attributes:
         x_t, t: state and time of the student's last call, (B, C, h, w) and (B,).
         x0: the student's samples, (B, C, h, w).
-        image: the samples decoded, in the windows, (B, 3, ., .).
-        advantage: of each sample, (B,) or (B, 1, h, w); None is plain DMD.
-        direction, norm: H of eq. 10 and what divides it, (B, C, h, w) and (B, 1, 1, 1); None is not matched.
+        image: decoded samples, in the windows, (B, 3, ., .).
+        advantage: advantage of each sample, (B,) or (B, 1, h, w); None for plain DMD.
+        direction, norm: H of eq. 10 and its normaliser, (B, C, h, w) and (B, 1, 1, 1); None without matching.
     """
 
     x_t: Tensor
@@ -85,7 +85,7 @@ class Rollout(Draw):
 
     @classmethod
     def of(cls, draw: Draw, sampled: Sequence[Mapping[str, Any]]) -> Rollout:
-        """The samples of a draw, from those of its parts: ``x_t``, ``t``, ``x0`` and ``image`` of each."""
+        """Join the samples of a draw from those of its parts: ``x_t``, ``t``, ``x0`` and ``image``."""
         values: dict[str, Any] = {field.name: getattr(draw, field.name) for field in dataclasses.fields(draw)}
         if len(sampled) == 1:
             return cls(**values, **sampled[0])
@@ -95,7 +95,7 @@ class Rollout(Draw):
 
 @dataclass(frozen=True)
 class Denoising(Rows):
-    """Samples to be denoised, for a teacher or a fake score.
+    """Samples to denoise, for a teacher or a fake score.
 
     Attributes:
         x0: clean latents, (B, C, h, w).
@@ -103,7 +103,7 @@ class Denoising(Rows):
         t: times, (B,).
         cond: condition, (B, K, h, w).
         keep: whether the condition is kept, bool (B,); None keeps all.
-        weight: of each sample or location in the loss, (B,) or (B, 1, h, w); None is ones.
+        weight: loss weight of each sample or location, (B,) or (B, 1, h, w); None for ones.
     """
 
     x0: Tensor

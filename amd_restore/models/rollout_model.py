@@ -1,4 +1,4 @@
-"""The samples of a student of one to four steps, as its training makes them."""
+"""Samples of a student of one to four steps during training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class RolloutModel(RestorationModel):
     """Base of :class:`~amd_restore.models.student_model.StudentModel`: the student's steps of ``distill``."""
 
     def feed_data(self, data: Any) -> None:
-        """In training each lq appears ``group_size`` times in a row, to be restored from as many noises."""
+        """Set the batch; in training each lq is repeated ``group_size`` times, to be restored from different noises."""
         super().feed_data(data)
-        if self.is_train and torch.is_grad_enabled():  # validation runs without gradient
+        if self.is_train and torch.is_grad_enabled():  # Validation runs without gradient.
             size = self.run.distill.group_size
             self.gt = self.gt.repeat_interleave(size, dim=0)
             self.lq = self.lq.repeat_interleave(size, dim=0)
@@ -28,7 +28,7 @@ class RolloutModel(RestorationModel):
     # ---- rollout ----------------------------------------------------------------------------------------------
 
     def draw_rollout(self) -> Draw:
-        """What is random about this step's samples, drawn in advance for the whole batch."""
+        """Draw the random numbers of this step's samples for the whole batch."""
         noise = self.start_noise()
         steps, stops, calls = self.draw_schedules()
         fresh = [self.fresh_noise(i + 1) for i in range(calls)] if self.run.distill.renoise else []
@@ -44,7 +44,7 @@ class RolloutModel(RestorationModel):
         )
 
     def generate(self, draw: Draw, with_gradient: bool) -> Rollout:
-        """The student's samples; of a batch in several parts they get their gradient later, part by part."""
+        """Return the student's samples; with several parts the gradient is computed later, part by part."""
         sampled = []
         with torch.set_grad_enabled(with_gradient and self.accumulate == 1):
             for part in draw.parts(self.accumulate):
@@ -53,7 +53,7 @@ class RolloutModel(RestorationModel):
         return Rollout.of(draw, sampled)
 
     def approach_last_step(self, draw: Draw) -> Tensor:
-        """The states x_t (B, C, h, w) of the student's last call, without gradient."""
+        """Return the states x_t (B, C, h, w) of the student's last call, without gradient."""
         fresh = draw.fresh
         noise = None if fresh is None else lambda step: fresh[:, step - 1]
         with self.autocast():
@@ -61,37 +61,37 @@ class RolloutModel(RestorationModel):
             return approach(self.denoiser(self.net_g), first, cond, self.times(draw), draw.stops, noise)
 
     def last_step(self, draw: Draw, x_t: Tensor) -> dict[str, Tensor]:
-        """``x0``, ``t`` and ``image`` of a :class:`Rollout`; they carry the gradient of the student's last call."""
-        with self.autocast():  # anew: older PyTorch would reuse casts made without gradient (its issue 112583)
+        """Return ``x0``, ``t`` and ``image`` of a :class:`Rollout`, with the gradient of the student's last call."""
+        with self.autocast():  # A new context, because older PyTorch reuses casts made without gradient (issue 112583).
             cond, first = self.first_call(draw)
             x0, t = last_call(self.denoiser(self.net_g), first, x_t, cond, self.times(draw), draw.stops)
         return {"x0": x0, "t": t, "image": decode_windows(self.codec, x0, draw.lq, draw.windows)}
 
     def first_call(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """The student's condition, and its state at t = 1."""
+        """Return the student's condition and its state at t = 1."""
         cond = self.codec.condition(draw.lq, trained=True) if self.encoder else draw.cond
         return cond, first_state(self.process, self.codec, draw.lq, cond, draw.noise, self.recipe())
 
     def times(self, draw: Draw) -> Tensor:
-        """Schedule of each sample, as far as the batch goes."""
+        """Return the times of each sample, up to the last step of the batch."""
         return row_times(draw.steps, int(draw.stops.max()), self.run.distill.time_shift)
 
     def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
-        """As ``distill`` trains it."""
+        """Return the recipe of ``distill``."""
         options = self.run.distill
         sampler = "renoise" if options.renoise else "ode"
         return Recipe(num_steps, sampler, options.time_shift, options.start, options.start_noise, guidance_scale)
 
     def fresh_noise(self, step: int) -> Tensor:
-        """Noise for a step of the rollout after the first; successive draws of the step's generator."""
+        """Draw noise for a step of the rollout after the first from the step's generator."""
         return self.start_noise()
 
     def start_noise(self) -> Tensor:
-        """Noise (B, C, h, w) from which the student starts."""
+        """Draw the noise (B, C, h, w) from which the student starts."""
         return self.randn(self.codec.latent_shape(self.lq))
 
     def draw_windows(self) -> Windows | None:
-        """Where losses and rewards look, with ``distill.decode_crop``; None is everywhere."""
+        """Draw the windows of ``distill.decode_crop`` for losses and rewards; None for whole images."""
         options = self.run.distill
         n, _, *size = self.lq.shape
         height, width = (side // self.codec.lq_patch for side in size)
@@ -101,16 +101,16 @@ class RolloutModel(RestorationModel):
         return Windows.draw(self.rand, (height, width), side, n // options.group_size, options.group_size)
 
     def targets(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """``gt`` and ``lq`` at the place of a rollout's ``image``."""
+        """Return ``gt`` and ``lq`` at the place of a rollout's ``image``."""
         return cut_images(self.codec, draw.gt, draw.lq, draw.windows)
 
     def draw_schedules(self) -> tuple[Tensor, Tensor, int]:
-        """Length of the schedule and the step that is trained, (B,) each, at random but equal inside a group.
+        """Draw number of steps and trained step, (B,) each, equal inside a group.
 
-        With the greatest number of steps before one that is trained, in the batch of all processes.
+        Also returns the largest number of steps before a trained one in the batch of all processes.
 
-        One set of weights serves all lengths, so every batch mixes them: where whole batches had one length, the
-        rarer times were forgotten between their turns (4 steps fell to 14 dB within 100 updates).
+        Every batch mixes the numbers of steps: with one number per batch the student forgets the rarer times between
+        their updates.
         """
         options = self.run.distill
         groups = self.lq.shape[0] // options.group_size

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: networks, training states, and weights with a header; and how it goes on from there."""
+"""Saving and resuming of a run: networks, training states, and weights with a header."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from amd_restore.weights import ENCODER_PREFIX, Header, save_checkpoint
 class Saving:
     """Part of :class:`~amd_restore.models.restoration_model.RestorationModel`."""
 
-    kind: str  # of the weights: teacher or student
+    kind: str  # teacher or student, for the header
     run: RunOptions
     folders: RunFolders
     codec: Codec
@@ -41,15 +41,15 @@ class Saving:
     saved_iter: int
 
     def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
-        """How validation restores, and released weights do."""
+        """Return the recipe of validation and of released weights."""
         raise NotImplementedError
 
     def released_steps(self) -> tuple[tuple[int, ...], int]:
-        """Numbers of steps that released weights are for, and the default among them."""
+        """Return the numbers of steps of released weights, and their default."""
         raise NotImplementedError
 
     def header(self, net: RestorationNetwork | None = None) -> Header:
-        """Description that travels with exported weights, those of ``net`` if they are not ``net_g``'s."""
+        """Return the header of exported weights of ``net``, by default ``net_g``."""
         net = net or self.get_bare_model(self.net_g)
         steps, default_steps = self.released_steps()
         recipe = self.recipe()
@@ -77,11 +77,11 @@ class Saving:
         )
 
     def reward_names(self) -> tuple[str, ...]:
-        """Metrics that trained this model, as reward or as loss."""
+        """Return the metrics that trained this model, as rewards or losses."""
         return ()
 
     def save_network(self, net: Any, net_label: str, current_iter: int, param_key: Any = "params") -> None:
-        """BasicSR's ``net_X_ITER.pth``, atomically, and loudly when it fails."""
+        """Save BasicSR's ``net_X_ITER.pth`` atomically; raises an error on failure."""
         if process_rank() != 0:
             return
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
@@ -93,7 +93,7 @@ class Saving:
         torch_save(state, self.folders.models / f"{net_label}_{label}.pth")
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Optimizers, schedulers and whatever :meth:`extra_state` adds; atomic."""
+        """Save optimizers, schedulers and :meth:`extra_state` atomically."""
         if current_iter == -1:
             return
         state = {
@@ -105,7 +105,9 @@ class Saving:
             "diagnostics": self.diagnostics.state_dict(),
             "batch": {"processes": process_count(), "images": self.run.datasets["train"].batch_size_per_gpu},
         }
-        if self.time_limit.seconds is not None:  # else times are not state: no two runs share them
+        if (
+            self.time_limit.seconds is not None
+        ):  # Times are part of the state only with a limit, because they differ between runs.
             state["time"] = self.time_limit.state_dict()
         self.saved_iter = current_iter
         if process_rank() == 0:
@@ -113,24 +115,24 @@ class Saving:
             remove_old(self.folders.states, self.folders.models, self.run.logger.keep_checkpoints or 0)
 
     def extra_state(self) -> dict[str, Any]:
-        """State beyond networks, optimizers and schedulers that an exact resume needs."""
+        """Return further state that an exact resume needs."""
         return {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Networks first, the training state last: a state on disk implies that its networks are complete."""
+        """Save the networks first: a training state on disk implies that its networks are complete."""
         with self.time_limit.measure("save"):
             self.save_other_networks(current_iter)
             self.save_student(current_iter)
             self.save_training_state(epoch, current_iter)
 
     def save_other_networks(self, current_iter: int) -> None:
-        """What a model trains besides ``net_g``."""
+        """Save the networks trained besides ``net_g``."""
 
     def save_student(self, current_iter: int) -> None:
-        """``net_g`` and its average in BasicSR's file, and what is released in one of ours."""
+        """Save ``net_g`` and its average in BasicSR's file, and the weights for release in a file with a header."""
         nets = OrderedDict(params=self.net_g)
         if hasattr(self, "net_g_ema"):
             nets["params_ema"] = self.net_g_ema
@@ -147,10 +149,10 @@ class Saving:
         save_checkpoint(self.folders.models / f"net_g_{label}.safetensors", best, self.header(net))
 
     def schedules_of(self, resume_state: Mapping[str, Any]) -> list[Any]:
-        """States of the schedulers, none with a time limit.
+        """Return the states of the schedulers; none with a time limit.
 
         Raises:
-            AMDRestoreError: there are none, but this run has no time limit.
+            AMDRestoreError: the saved state has none, but this run has no time limit.
         """
         if self.time_limit.seconds is not None:
             return []
@@ -162,7 +164,7 @@ class Saving:
         return list(resume_state["schedulers"])
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """Optimizers, schedulers, extra state; networks were loaded by BasicSR's ``check_resume`` paths."""
+        """Restore optimizers, schedulers and extra state; networks were loaded through BasicSR's ``check_resume``."""
         super().resume_training(  # type: ignore[misc]  # BaseModel's
             {**resume_state, "schedulers": self.schedules_of(resume_state)}
         )

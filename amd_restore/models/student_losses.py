@@ -1,4 +1,4 @@
-"""The losses of an option file as a student has them, with the discriminator that one of them may need."""
+"""Losses of a student from an option file, with the discriminator if one of them needs it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class StudentLosses:
     """Losses to the ground truth, each times its weight.
 
     Args:
-        run: options; ``losses`` says which, ``network_d`` what judges the images.
-        device: where networks of the losses live.
+        run: options with ``losses`` and ``network_d``.
+        device: device of the losses' networks.
 
     Raises:
         AMDRestoreError: see :func:`~amd_restore.losses.loss.build_losses` and
@@ -38,11 +38,11 @@ class StudentLosses:
 
     @property
     def names(self) -> list[str]:
-        """Metrics that are minimised: all losses but the adversarial one."""
+        """Return the minimised metrics: all losses except the adversarial one."""
         return [loss.name for loss in self.losses]
 
     def of(self, image: Tensor, gt: Tensor, lq: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """All losses but the adversarial one, by name in the log.
+        """Return all losses except the adversarial one, by name in the log.
 
         Args:
             image: restored images (B, 3, H, W), with gradient.

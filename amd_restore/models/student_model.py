@@ -1,4 +1,4 @@
-"""A student of one to four steps, and its losses to the ground truth."""
+"""Student of one to four steps, and its losses to the ground truth."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from amd_restore.models.student_losses import StudentLosses
 
 class StudentModel(RolloutModel):
     """Base of :class:`~amd_restore.models.supervised_model.SupervisedModel` and of
-    :class:`~amd_restore.models.dmd_model.DMDModel`: everything that needs no teacher."""
+    :class:`~amd_restore.models.dmd_model.DMDModel`: all parts that need no teacher."""
 
     kind = "student"
     losses: StudentLosses
 
     def init_training_settings(self) -> None:
-        """Build the losses, and the discriminator that one of them may need."""
+        """Build the losses, and the discriminator if one of them needs it."""
         self.losses = StudentLosses(self.run, self.device)
         if self.losses.discriminator and self.run.path.pretrain_network_d:
             self.load_network(self.losses.discriminator.net, self.run.path.pretrain_network_d, True, "params")
         super().init_training_settings()
 
     def trained_parameters(self) -> dict[str, list[Tensor]]:
-        """What is trained, by the name of its optimizer's block."""
+        """Return the trained parameters by the name of their optimizer's block."""
         student = [*self.net_g.parameters(), *(self.encoder.parameters() if self.encoder else ())]
         discriminator = self.losses.discriminator
         return {"optim_g": student} | ({"optim_d": [*discriminator.net.parameters()]} if discriminator else {})
 
     def setup_optimizers(self) -> None:
-        """An optimizer for each of :meth:`trained_parameters`."""
+        """Build an optimizer for each of :meth:`trained_parameters`."""
         for name, parameters in self.trained_parameters().items():
             options = getattr(self.run.train, name)
             optimizer = self.get_optimizer(options.type, parameters, options.lr, **options.arguments)
             setattr(self, name.replace("optim_", "optimizer_"), optimizer)
             self.optimizers.append(optimizer)
 
-    # ---- the student's turn -----------------------------------------------------------------------------------
+    # ---- update of the student -------------------------------------------------------------------------------
 
     def update_student(self, rollout: Rollout, updates: int) -> None:
-        """A step of the student and of its average, then of the discriminator that has judged it.
+        """Update the student and its average, then the discriminator.
 
         Args:
             rollout: the student's samples.
-            updates: of the student so far, with this one.
+            updates: number of student updates, including this one.
         """
 
         def losses(part: Rollout) -> dict[str, Tensor]:
@@ -64,11 +64,11 @@ class StudentModel(RolloutModel):
             self.descend(self.optimizer_d, rollout, self.discriminator_losses)
 
     def student_losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Losses to the ground truth but the adversarial one, each times its weight."""
+        """Return losses to the ground truth except the adversarial one, each times its weight."""
         return self.losses.of(rollout.image, *self.targets(rollout), self.host_generator)
 
     def adversarial_loss(self, rollout: Rollout) -> dict[str, Tensor]:
-        """The student's loss by ``network_d``, times its weight; after all others, whose features it may need."""
+        """Return the adversarial loss times its weight; call it last, because it may need features of other losses."""
         loss = self.losses.adversarial
         if loss is None:
             return {}
@@ -76,7 +76,7 @@ class StudentModel(RolloutModel):
             return {f"l_{loss.name}": loss(rollout.image, *self.targets(rollout), self.host_generator)}
 
     def discriminator_losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        """The loss of ``network_d`` on the pairs that it has just judged."""
+        """Return the loss of ``network_d`` on the pairs of the student's update."""
         assert self.losses.discriminator is not None
         with self.autocast():
             return {"l_d": self.losses.discriminator.loss()}
@@ -84,16 +84,16 @@ class StudentModel(RolloutModel):
     # ---- saving -----------------------------------------------------------------------------------------------
 
     def released_steps(self) -> tuple[tuple[int, ...], int]:
-        """Those that it is trained for; the fewest."""
+        """Return the trained numbers of steps; the default is the smallest."""
         steps = tuple(self.run.distill.num_steps)
         return steps, min(steps)
 
     def reward_names(self) -> tuple[str, ...]:
-        """Metrics that are losses."""
+        """Return the metrics used as losses."""
         return tuple(sorted(self.losses.names))
 
     def extra_state(self) -> dict[str, Any]:
-        """The trained encoder."""
+        """Return the state of the trained encoder."""
         return {"encoder": self.encoder.state_dict()} if self.encoder else {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -102,6 +102,6 @@ class StudentModel(RolloutModel):
             self.encoder.load_state_dict(state["encoder"])
 
     def save_other_networks(self, current_iter: int) -> None:
-        """The discriminator, under BasicSR's naming."""
+        """Save the discriminator under BasicSR's naming."""
         if self.losses.discriminator:
             self.save_network(self.losses.discriminator.net, "net_d", current_iter)

@@ -1,4 +1,4 @@
-"""A student that learns from the ground truth alone: regression, with or without perceptual losses."""
+"""Student trained by losses to the ground truth only: regression, with or without perceptual losses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from amd_restore.registry import MODEL_REGISTRY
 
 @MODEL_REGISTRY.register()
 class SupervisedModel(StudentModel):
-    """The losses of ``losses`` on the student's samples; no teacher, no fake score, no rewards.
+    """Training by ``losses`` on the student's samples, without teacher, fake score and rewards.
 
-    With L1 alone and one step it fixes what the condition alone can determine: the warm start of a teacher, and a
-    network that denoises badly at t = 1 but restores well. Its rollout is that of ``distill``, as a DMDModel's.
+    With L1 alone and one step it learns the conditional median, the warm start of a teacher. Its rollout is that of
+    ``distill``.
     """
 
     def train_step(self, current_iter: int) -> None:
-        """One update of the student."""
+        """Update the student once."""
         self.update_student(self.generate(self.draw_rollout(), with_gradient=True), current_iter)

@@ -13,31 +13,31 @@ from amd_restore.registry import MODEL_REGISTRY
 
 @MODEL_REGISTRY.register()
 class TeacherModel(RestorationModel):
-    """Conditional denoiser of the residual.
+    """Conditional denoiser.
 
-    The loss is the v-weighted squared error; t comes from a logit-normal, a share of the batch is at t = 1, and the
-    condition is dropped at random for classifier-free guidance.
+    The loss is the v-weighted squared error; t has a logit-normal distribution, a share of the batch is at t = 1, and
+    the condition is dropped at random for classifier-free guidance.
     """
 
     kind = "teacher"
 
     def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
-        """Evenly spaced deterministic steps."""
+        """Return the recipe of evenly spaced deterministic steps."""
         return Recipe(num_steps, guidance_scale=guidance_scale)
 
     def released_steps(self) -> tuple[tuple[int, ...], int]:
-        """Some."""
+        """Return a choice of numbers of steps."""
         return (1, 4, 10, 20), 10
 
     def train_step(self, current_iter: int) -> None:
-        """One step of gradient descent."""
+        """Update the teacher once."""
         self.descend(self.optimizer_g, self.draw_batch(), self.denoising_losses)
         if self.ema_decay > 0:
-            # A short memory at first, so that the average forgets the start.
+            # The decay is small at first, so that the average does not keep the initial weights.
             self.model_ema(min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
 
     def draw_batch(self) -> Denoising:
-        """Latents of the batch at hand, with noise, times and dropped conditions."""
+        """Return latents of the batch with noise, times and dropped conditions."""
         options = self.run.diffusion
         x0 = self.codec.encode(self.gt, self.lq)  # (B, C, h, w)
         n, noise, cond = len(x0), self.randn(x0.shape), self.codec.condition(self.lq)
@@ -46,7 +46,7 @@ class TeacherModel(RestorationModel):
         return Denoising(x0=x0, noise=noise, t=t, cond=cond, keep=self.rand(n) >= options.cond_dropout)
 
     def denoising_losses(self, batch: Denoising) -> dict[str, Tensor]:
-        """Squared error of v (the x0 error times :meth:`Process.loss_weight`), averaged."""
+        """Return the mean squared error of v (the x0 error times :meth:`Process.loss_weight`)."""
         x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
         with self.autocast():
             x0_pred = self.denoiser(self.net_g)(x_t, batch.t, batch.cond, batch.keep)

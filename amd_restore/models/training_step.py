@@ -1,4 +1,4 @@
-"""One training step, whatever is trained: random numbers, a batch in parts and processes, descent, logs."""
+"""One training step of any model: random numbers, batch parts and processes, descent, logs."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from amd_restore.models.rollout import Rows
 from amd_restore.options import RunOptions
 
 RowsT = TypeVar("RowsT", bound=Rows)
-FUSED = ("Adam", "AdamW", "SGD")  # what PyTorch has in one kernel on GPUs
+FUSED = ("Adam", "AdamW", "SGD")  # optimizers with a fused kernel on GPUs
 
 
 class TrainingStep:
     """Part of :class:`~amd_restore.models.restoration_model.RestorationModel`.
 
     Every random number of a step comes from ``self.generator``, which is reseeded from (seed, iteration): randomness is
-    a function of progress, so a resumed run repeats the straight one bit for bit. It is drawn for the batch of all
-    processes, of which each takes its rows, so that their number makes no difference.
+    a function of progress, so a resumed run repeats the straight one bit for bit. They are drawn for the batch of all
+    processes, of which each takes its rows, so the number of processes does not matter.
     """
 
     run: RunOptions
     device: torch.device
     generator: torch.Generator
-    host_generator: torch.Generator  # for what decides how a step goes: a GPU would have to be waited for
+    host_generator: torch.Generator  # for choices made on the CPU, which must not wait for a GPU
     diagnostics: Diagnostics
     diagnostics_file: DiagnosticsFile
     grad_clip: float
@@ -49,9 +49,9 @@ class TrainingStep:
     is_train: bool
     time_limit: TimeLimit
     stop_request = StopRequest()
-    saved_iter = 0  # iteration of the newest training state
-    accumulate = 1  # parts in which a process takes its batch, see train.accumulate
-    trained_nets: list[nn.Module]  # as every process holds them
+    saved_iter = 0  # iteration of the latest training state
+    accumulate = 1  # parts of a batch, see train.accumulate
+    trained_nets: list[nn.Module]  # as replicated over processes
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write everything to disk."""
@@ -69,7 +69,7 @@ class TrainingStep:
         return step_seed(int(self.run.manual_seed or 0), current_iter)
 
     def randn(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal noise of the step's own generator, a row for each sample at hand."""
+        """Draw standard normal noise from the step's generator, a row for each sample of this process."""
         rest = tuple(shape[1:])
 
         def draw(n: int) -> Tensor:
@@ -78,7 +78,7 @@ class TrainingStep:
         return own_rows(draw, shape[0])
 
     def rand(self, n: int) -> Tensor:
-        """``n`` uniform numbers in [0, 1) of the step's own generator, one for each sample or group at hand."""
+        """Draw ``n`` uniform numbers in [0, 1) from the step's generator, for this process's samples or groups."""
         return own_rows(
             lambda count: torch.rand(count, generator=self.generator, dtype=torch.float32, device=self.device), n
         )
@@ -88,16 +88,16 @@ class TrainingStep:
     def descend(
         self, optimizer: torch.optim.Optimizer, batch: RowsT, losses_of: Callable[[RowsT], dict[str, Tensor]]
     ) -> None:
-        """Zero gradients, backward for each part of the batch, check, clip, step; the only place that does so.
+        """Zero gradients, run backward for each part of the batch, check and clip gradients, and step.
 
         Args:
-            optimizer: takes the step.
+            optimizer: optimizer of the step.
             batch: rows of this process.
-            losses_of: losses of a part, means over its rows. What is random in them is drawn alike for all parts, so
-                numbers that belong to a row must be in the batch already.
+            losses_of: function of a part that returns its losses, means over its rows. Random numbers inside are equal
+                for all parts, so those of single rows must be in the batch.
 
         Raises:
-            AMDRestoreError: when a gradient is not finite (the step is not taken).
+            AMDRestoreError: a gradient is not finite (the step is not taken).
         """
         optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ class TrainingStep:
         optimizer.step()
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **options: Any) -> torch.optim.Optimizer:
-        """An optimizer of ``torch.optim``; where a GPU can, in one kernel for all parameters, not several for each."""
+        """Build an optimizer of ``torch.optim``, fused on GPUs if possible."""
         if self.device.type == "cuda" and optim_type in FUSED and not options.get("foreach"):
             options.setdefault("fused", True)
         optimizer: torch.optim.Optimizer = getattr(torch.optim, optim_type)(params, lr=lr, **options)
@@ -131,7 +131,7 @@ class TrainingStep:
     # ---- learning rates and the end of a run -----------------------------------------------------------------
 
     def setup_schedulers(self) -> None:
-        """BasicSR's; with a time limit there are none, and the rate follows the clock."""
+        """Build BasicSR's schedulers; none with a time limit, where the rate follows the clock."""
         if self.time_limit.seconds is None:
             super().setup_schedulers()  # type: ignore[misc]  # BaseModel's
             return
@@ -139,7 +139,7 @@ class TrainingStep:
             group.setdefault("initial_lr", group["lr"])
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """BasicSR's, or :meth:`TimeLimit.rate`, both with a linear warm-up before iteration ``warmup_iter``."""
+        """Update by BasicSR's schedulers or :meth:`TimeLimit.rate`, with linear warm-up until ``warmup_iter``."""
         if self.time_limit.seconds is None:
             super().update_learning_rate(current_iter, warmup_iter)  # type: ignore[misc]  # BaseModel's
             return
@@ -150,9 +150,9 @@ class TrainingStep:
             group["lr"] = group["initial_lr"] * factor
 
     def save_if_told_to_stop(self) -> None:
-        """Save at once what will be saved anyway: a long validation may not be waited for."""
+        """Save early if the run was requested to stop, because a long validation may be killed."""
         is_due = self.stop_request.number and self.saved_iter != self.current_iter
-        if is_due and self.is_train and process_count() == 1:  # several would have to save together
+        if is_due and self.is_train and process_count() == 1:  # Several processes would have to save together.
             self.save(0, self.current_iter)
 
     # ---- logs -------------------------------------------------------------------------------------------------
@@ -160,16 +160,16 @@ class TrainingStep:
     def log(self, **values: Tensor) -> None:
         """Add tensors to the log's window; they are read (a device sync) only at logging iterations.
 
-        A scalar is taken for a mean over the rows of this process, or for what all processes agree on.
+        A scalar must be a mean over the rows of this process, or equal in all processes.
         """
         self.diagnostics.add(1.0 / process_count(), **values)
 
     def log_of_batch(self, measure: Callable[..., dict[str, Tensor]], *tensors: Tensor) -> None:
-        """Log what is no mean over samples: ``measure`` of tensors (B, ...) of the batch of all processes."""
+        """Log values that are not means over samples: ``measure`` of tensors (B, ...) of all processes."""
         self.log(**measure(*(gathered(tensor) for tensor in tensors)))
 
     def get_current_log(self) -> dict[str, float]:
-        """Means since the last call, also written to ``diagnostics.jsonl``; called every ``print_freq`` iterations."""
+        """Return the means since the last call and write them to ``diagnostics.jsonl``."""
         means = self.diagnostics.read()
         if process_rank() == 0:
             values = {name if "/" in name else f"loss/{name}": value for name, value in means.items()}

@@ -1,4 +1,4 @@
-"""Validation inside training: metrics at several numbers of steps, and panels that one can look at."""
+"""Validation inside training: metrics at several numbers of steps, and sample panels."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LOWER_IS_BETTER = ("lpips", "niqe")
 
 
 def check_metrics(val: Mapping[str, Any]) -> None:
-    """Find a mistyped metric or missing weights before the training, not at its first validation.
+    """Check metrics and their weights before training instead of at the first validation.
 
     Raises:
-        AMDRestoreError: naming the metric, or the missing file and how to get it.
+        AMDRestoreError: an unknown metric, or a missing file; the message says how to get it.
     """
     for name, options in (val.get("metrics") or {}).items():
         if options["type"] == "lpips":
@@ -43,7 +43,7 @@ def check_metrics(val: Mapping[str, Any]) -> None:
 
 
 def metrics_of(val: ValOptions) -> dict[str, dict[str, Any]]:
-    """``val.metrics`` as BasicSR takes them: the type, and what differs from its default."""
+    """Return ``val.metrics`` for BasicSR: the type, and values that differ from the defaults."""
     standard = defaults(MetricOptions)
     return {
         name: {key: value for key, value in asdict(options).items() if key not in standard or value != standard[key]}
@@ -52,7 +52,7 @@ def metrics_of(val: ValOptions) -> dict[str, dict[str, Any]]:
 
 
 def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: Any, save_img: bool) -> dict[str, float]:
-    """Mean metrics over a loader, logged and returned as ``{"psnr@1": ...}`` (metric @ number of steps).
+    """Log mean metrics over a loader and return them as ``{"psnr@1": ...}`` (metric @ number of steps).
 
     ``val.metrics`` maps names to BasicSR metric options; ``type: lpips`` (with ``net``) is ours, on RGB in [0, 1]
     after rounding to 8 bits.
@@ -60,7 +60,7 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
     Args:
         model: a :class:`~amd_restore.models.restoration_model.RestorationModel`.
         dataloader: batches of one image with ``lq``, ``gt`` and ``lq_path``.
-        current_iter: iteration, for file names and curves; a test run's name instead.
+        current_iter: iteration, for file names and curves; in a test the name of the run.
         tb_logger: TensorBoard writer or None.
         save_img: write every restored image.
     """
@@ -92,19 +92,19 @@ def validate(model: Any, dataloader: Any, current_iter: int | str, tb_logger: An
 
 
 def cost_name(dataloader: Any) -> str:
-    """Under which name the time of this validation is noted."""
+    """Return the key of this validation's time."""
     return f"validation {dataloader.dataset.opt.get('name', 'val')}"
 
 
 def first_image(model: Any, dataloader: Any) -> None:
-    """Restore and measure one image and forget it, to see how long that takes."""
+    """Restore and measure one image and discard the results, to measure the time."""
     _restored(model, next(iter(dataloader)), metrics_of(model.run.val))
 
 
 def _restored(
     model: Any, data: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[int, np.ndarray], np.ndarray, dict[str, float]]:
-    """Restored images by number of steps, the ground truth, and the metrics, of a batch of one image."""
+    """Return restored images by number of steps, ground truth and metrics of a batch of one image."""
     val = model.run.val
     with torch.no_grad():
         model.feed_data(data)
@@ -120,8 +120,11 @@ def _restored(
 
 
 def measure(sr: np.ndarray, gt: np.ndarray, options: Mapping[str, Any], device: torch.device) -> float:
-    """One metric, as ``val.metrics`` describes it, of BGR uint8 images (H, W, 3)."""
-    options = {"crop_border": 0, **{k: v for k, v in options.items() if k != "better"}}  # BasicSR has no default
+    """Measure one metric of ``val.metrics`` on BGR uint8 images (H, W, 3)."""
+    options = {
+        "crop_border": 0,
+        **{k: v for k, v in options.items() if k != "better"},
+    }  # BasicSR has no default for crop_border.
     if options["type"] == "lpips":
         with torch.no_grad():
             return float(_lpips(options.get("net", "alex"), str(device))(_rgb(sr, device), _rgb(gt, device)))
@@ -134,7 +137,7 @@ def _lpips(net: str, device: str) -> torch.nn.Module:
 
 
 def _rgb(image: np.ndarray, device: torch.device) -> Tensor:
-    """BGR uint8 (H, W, 3) -> RGB (1, 3, H, W) in [0, 1]."""
+    """Convert BGR uint8 (H, W, 3) to RGB (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)[None].float().div(255).to(device)
 
 

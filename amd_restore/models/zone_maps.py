@@ -1,4 +1,4 @@
-"""Where the Forbidden Zones of real images lie: samples of one image and their advantages, for the report."""
+"""Maps of Forbidden Zones in real images: samples of one image and their advantages, for the report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from amd_restore.atomic import write_atomically
 from amd_restore.models.rollout import Draw
 
-SIDE = 64  # lq pixels of the square that is shown
+SIDE = 64  # side of the square in lq pixels
 
 
 def _as_bytes(images: Tensor) -> np.ndarray[Any, Any]:
-    """(..., 3, H, W) in [0, 1] -> uint8 (..., H, W, 3)."""
+    """Convert (..., 3, H, W) in [0, 1] to uint8 (..., H, W, 3)."""
     array: np.ndarray[Any, Any] = (images.clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
     return array
 
@@ -26,14 +26,14 @@ def _as_bytes(images: Tensor) -> np.ndarray[Any, Any]:
 def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
     """Write ``visualization/zones/zones_ITER.npz`` with ``lq``, ``sr``, ``gt`` (uint8) and ``advantage``.
 
-    Of each of the first ``val.panels`` images the central square of 64 lq pixels is restored once per member of a
-    group, in one step; ``advantage`` (N, G, h, w) is a constant map where the run is not spatial. The rewards'
-    running statistics are read, not moved.
+    The central square of each of the first ``val.panels`` images is restored in one step, once per member of a group.
+    ``advantage`` (N, G, h, w) is a constant map if the run is not spatial. The rewards' running statistics do not
+    change.
 
     Args:
         model: an :class:`~amd_restore.models.amd_model.AMDModel`.
         dataloader: validation images, one per batch.
-        current_iter: for the file's name.
+        current_iter: iteration, for the file name.
     """
     size, scale = model.run.distill.group_size, model.run.scale
     shown: dict[str, list[Any]] = {"lq": [], "sr": [], "gt": [], "advantage": []}
