@@ -1,4 +1,4 @@
-"""The mathematics of distillation as pure functions, and the losses that an option file can list (``*_loss.py``)."""
+"""Distillation as pure functions, and the losses of option files (``*_loss.py``)."""
 
 from __future__ import annotations
 

@@ -14,21 +14,21 @@ from amd_restore.registry import LOSS_REGISTRY
 
 
 class Discriminator(Protocol):
-    """What judges images, and learns to tell them apart in a turn of its own."""
+    """Discriminator of images as the student's losses use it."""
 
     def receive(self, image: Tensor, gt: Tensor) -> None:
-        """Take in restored images (B, 3, H, W) and their ground truth."""
+        """Receive restored images (B, 3, H, W) and their ground truth."""
 
     def student_loss(self) -> Tensor:
-        """The loss of the images received last, a scalar with gradient to them only."""
+        """Return the loss of the last received images, a scalar with gradient to them only."""
 
 
 @LOSS_REGISTRY.register()
 class Adversarial(BaseLoss):
-    """How far ``network_d`` tells the student's images from the ground truth; computed after all other losses.
+    """Adversarial loss of ``network_d``; computed after all other losses.
 
     Attributes:
-        discriminator: that network; the model gives it.
+        discriminator: the network, set by the model.
     """
 
     name = "adversarial"
@@ -43,7 +43,7 @@ class Adversarial(BaseLoss):
 
 
 def generator_loss(logits_fake: Tensor) -> Tensor:
-    """Mean of ``softplus(-D(x))``: falls as the discriminator takes the student's images for photographs.
+    """Return mean ``softplus(-D(x))``.
 
     Args:
         logits_fake: discriminator's output for the student's images, any shape, with gradient.
@@ -52,7 +52,7 @@ def generator_loss(logits_fake: Tensor) -> Tensor:
 
 
 def discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
-    """Mean of ``softplus(-D(real)) + softplus(D(fake))``; 2 log 2 = 1.386 when they cannot be told apart.
+    """Return mean ``softplus(-D(real)) + softplus(D(fake))``; 2 log 2 = 1.386 if it cannot separate them.
 
     Args:
         logits_real: discriminator's output for photographs, with gradient.
@@ -62,12 +62,12 @@ def discriminator_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
 
 
 def relative_generator_loss(logits_real: Sequence[Tensor], logits_fake: Sequence[Tensor]) -> Tensor:
-    """Mean of ``softplus(D(real) - D(fake))``, over each layer's places, then layers (1807.00734; 2501.05441).
+    """Return mean ``softplus(D(real) - D(fake))`` over each layer's places, then layers (1807.00734; 2501.05441).
 
-    Each sample is judged beside its own ground truth, so what both show in common does not matter.
+    Each sample is compared with its own ground truth, so their common content does not matter.
 
     Args:
-        logits_real: discriminator's outputs for photographs, one tensor a layer.
+        logits_real: discriminator's outputs for photographs, one tensor per layer.
         logits_fake: its outputs for the student's restorations of them, with gradient.
     """
     terms = [F.softplus(r.float() - f.float()).mean() for r, f in zip(logits_real, logits_fake, strict=True)]
@@ -75,10 +75,10 @@ def relative_generator_loss(logits_real: Sequence[Tensor], logits_fake: Sequence
 
 
 def relative_discriminator_loss(logits_real: Sequence[Tensor], logits_fake: Sequence[Tensor]) -> Tensor:
-    """Mean of ``softplus(D(fake) - D(real))``; log 2 = .693 when they cannot be told apart.
+    """Return mean ``softplus(D(fake) - D(real))``; log 2 = .693 if it cannot separate them.
 
     Args:
-        logits_real: discriminator's outputs for photographs, one tensor a layer, with gradient.
+        logits_real: discriminator's outputs for photographs, one tensor per layer, with gradient.
         logits_fake: its outputs for the student's restorations of them, with gradient to the discriminator only.
     """
     return relative_generator_loss(logits_fake, logits_real)

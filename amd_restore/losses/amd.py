@@ -1,9 +1,8 @@
 """Adaptive Matching Distillation (AMD, Bai et al. 2026, 2602.07345): from rewards to weights.
 
 The advantage (eq. 12) and the adaptation (eq. 13) are the paper's. The paper describes Repulsive Landscape
-Sharpening in words; its closed form here is ours, and so are the floor of the group's standard deviation, the
-advantage relative to the teacher, and the spatial case, where rewards are maps and every location has its own
-statistics. A reward that does not vary over the image is the constant map.
+Sharpening without an equation. Its closed form, the floor of the group's standard deviation, the advantage relative to
+the teacher and the spatial case (rewards are maps with statistics for every location) are ours.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from amd_restore.errors import AMDRestoreError
 
 @torch.no_grad()
 def group_advantage(rewards: Tensor, group_size: int, std_floor: float | Tensor = 0.0, eps: float = 1e-6) -> Tensor:
-    """How good each sample is within its condition, eq. 12: ``clip((R - mean) / (std + eps), -1, 1)``.
+    """Return the advantage of each sample in its group, eq. 12: ``clip((R - mean) / (std + eps), -1, 1)``.
 
     Args:
         rewards: higher is better, (B,) or (B, 1, h, w); consecutive blocks of ``group_size`` share a
             condition.
-        group_size: samples per condition. One sample has no peers: its advantage is 0 and AMD is DMD.
-        std_floor: lower bound of the group's standard deviation in units of the reward (ours). Without it, a
-            group of nearly equal rewards turns the clip into a sign function, and a group of two always does.
+        group_size: samples per condition. With 1 the advantage is 0 and AMD is DMD.
+        std_floor: lower bound of the group's standard deviation in units of the reward (ours). Without it the clip
+            acts as a sign function in a group of nearly equal rewards, and always in a group of two.
         eps: the paper's guard against division by zero.
 
     Returns:
         Advantage in [-1, 1], the shape of ``rewards``. The standard deviation is the unbiased estimate (divided
-        by G - 1): the population's would make both advantages of a group of two equal to one whatever the rewards.
+        by G - 1): dividing by G would give advantages of size 1 in every group of two.
 
     Raises:
-        ValueError: when the batch does not divide into groups.
+        ValueError: the batch does not divide into groups.
     """
     if group_size < 1 or rewards.shape[0] % group_size:
         raise ValueError(f"a batch of {rewards.shape[0]} rewards does not divide into groups of {group_size}")
@@ -45,21 +44,19 @@ def group_advantage(rewards: Tensor, group_size: int, std_floor: float | Tensor 
 
 
 def greatest_advantage(group_size: int) -> float:
-    """Least upper bound of :func:`group_advantage` in groups of this size: 1 after clipping, less in a group of two."""
+    """Return the least upper bound of :func:`group_advantage`: 1 by clipping, less in a group of two."""
     return min(1.0, (group_size - 1) / group_size**0.5) if group_size > 1 else 1.0
 
 
 @torch.no_grad()
 def relative_advantage(difference: Tensor, scale: float | Tensor, eps: float = 1e-6) -> Tensor:
-    """How much better each sample is than the teacher's of the same condition: ``clip((R - R_teacher) / scale)``.
+    """Return the advantage over the teacher's sample of the same condition: ``clip((R - R_teacher) / scale)``.
 
-    Ours. A Forbidden Zone is where the student is *worse than the teacher*, so a sample that is already better than
-    the teacher's is matched less, and no group is needed.
+    Ours: samples better than the teacher's are matched less, and no group is needed.
 
     Args:
-        difference: rewards of the student's samples less those of the teacher's of the same conditions, higher is
-            better, (B,) or (B, 1, h, w).
-        scale: size of a usual difference across images, in units of the reward.
+        difference: rewards of the student's samples minus those of the teacher's, (B,) or (B, 1, h, w).
+        scale: typical difference across images, in units of the reward.
         eps: guard against division by zero.
 
     Returns:
@@ -70,7 +67,7 @@ def relative_advantage(difference: Tensor, scale: float | Tensor, eps: float = 1
 
 @torch.no_grad()
 def permuted_advantage(advantage: Tensor, group_size: int, generator: torch.Generator | None = None) -> Tensor:
-    """The control for every claim about the advantage: the same values, each given to another sample.
+    """Permute the advantages among samples, as a control experiment.
 
     Args:
         advantage: (B,) or (B, 1, h, w), in consecutive blocks of ``group_size``.
@@ -78,7 +75,7 @@ def permuted_advantage(advantage: Tensor, group_size: int, generator: torch.Gene
         generator: source of the random shift; on the CPU.
 
     Returns:
-        The shape of ``advantage``. A batch of one image without a group stays as it is.
+        The shape of ``advantage``. A batch of one image without a group is unchanged.
     """
     groups = advantage.reshape(-1, group_size, *advantage.shape[1:])
     dim = 1 if group_size > 1 else 0
@@ -93,7 +90,7 @@ def permuted_advantage(advantage: Tensor, group_size: int, generator: torch.Gene
 def score_adaptation(advantage: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     """Dynamic Score Adaptation, eq. 13: ``alpha = 1 + s a``, ``beta = 1 - s a``.
 
-    A poor sample (a < 0) gets more matching and repulsion and less of the guidance that is unreliable there.
+    A poor sample (a < 0) gets more matching and repulsion and less guidance.
 
     Args:
         advantage: in [-1, 1], any shape.
@@ -104,7 +101,7 @@ def score_adaptation(advantage: Tensor, strength: float) -> tuple[Tensor, Tensor
         ``(alpha, beta)`` in [1 - s, 1 + s], the shape of ``advantage``.
 
     Raises:
-        AMDRestoreError: for a strength outside [0, 1).
+        AMDRestoreError: strength outside [0, 1).
     """
     if not 0.0 <= strength < 1.0:
         raise AMDRestoreError(f"the AMD strength must be in [0, 1), got {strength}")
@@ -113,21 +110,21 @@ def score_adaptation(advantage: Tensor, strength: float) -> tuple[Tensor, Tensor
 
 @torch.no_grad()
 def sharpening_weight(advantage: Tensor, tau: float, mean: Callable[[Tensor], Tensor] = torch.mean) -> Tensor:
-    """Repulsive Landscape Sharpening: weight of each sample in the fake score's loss, lower for good ones.
+    """Return weights of Repulsive Landscape Sharpening for the fake score's loss, lower for better samples.
 
-    The paper says "reward-weighted"; the form ``exp(-tau a)`` is ours. It is divided by its mean over the batch, so
-    that the fake score's learning rate keeps its meaning.
+    The paper says "reward-weighted"; the form ``exp(-tau a)`` is ours. The mean over the batch is normalised to 1, so
+    that the effective learning rate does not change.
 
     Args:
         advantage: in [-1, 1], (B,) or (B, 1, h, w).
         tau: sharpness, at least 0; at 0 the weights are exactly one.
-        mean: mean over the batch, of which ``advantage`` may be only a part.
+        mean: function that returns the mean over the batch, of which ``advantage`` may be a part.
 
     Returns:
         Positive weights with mean 1, the shape of ``advantage``.
 
     Raises:
-        AMDRestoreError: for a negative tau.
+        AMDRestoreError: negative tau.
     """
     if not tau >= 0.0:
         raise AMDRestoreError(f"the sharpening tau must be at least 0, got {tau}")

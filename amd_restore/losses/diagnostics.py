@@ -1,8 +1,7 @@
-"""What happens inside and outside a Forbidden Zone (2602.07345, section 3), measured without a gradient.
+"""Measurements inside and outside a Forbidden Zone (2602.07345, section 3), without gradient.
 
-A location is inside where its advantage is negative. Restoration knows the answer, so the objection that AMD
-amplifies noise there can be tested: it would show as a cosine between H and ``gt - x`` that is not positive.
-Where a zone is empty the value is NaN, which averages leave out.
+A location is inside if its advantage is negative. Amplified noise would appear there as a cosine between H and
+``gt - x`` that is not positive. The value of an empty zone is NaN, which averages leave out.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from amd_restore.losses.dmd import expand_weight
 
 
 def _mask(inside: Tensor, like: Tensor) -> Tensor:
-    """(B,) or (B, 1, h, w) as zeros and ones (B, 1, h, w)."""
+    """Convert bool (B,) or (B, 1, h, w) to zeros and ones (B, 1, h, w)."""
     weight = expand_weight(inside.float(), like)
     return weight.expand(like.shape[0], 1, *like.shape[2:])
 
 
 @torch.no_grad()
 def zone_cosine(direction: Tensor, gt_minus_x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine between the step H and the step to the ground truth, inside and outside the zone.
+    """Return the cosine between H and the step to the ground truth, inside and outside the zone.
 
     Args:
         direction: H (B, C, h, w).
@@ -44,7 +43,7 @@ def zone_cosine(direction: Tensor, gt_minus_x: Tensor, inside: Tensor) -> tuple[
 
 @torch.no_grad()
 def zone_mean(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of ``values`` (B, C, h, w) inside and outside the zone, two scalars; NaN where there is no such location."""
+    """Return means of ``values`` (B, C, h, w) inside and outside the zone, two scalars; NaN for an empty zone."""
     mask = _mask(inside, values)
     per_location = values.float().mean(dim=1, keepdim=True)
     count = mask.sum()
@@ -53,7 +52,7 @@ def zone_mean(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def group_diversity(images: Tensor, group_size: int) -> Tensor:
-    """How much the samples of one condition differ: their standard deviation per pixel, averaged, (B / G,).
+    """Return the mean over pixels of the standard deviation of each group's samples, (B / G,).
 
     In units of ``images`` (B, 3, H, W); 0 for a student that ignores its noise, and for groups of one.
     """
@@ -62,7 +61,7 @@ def group_diversity(images: Tensor, group_size: int) -> Tensor:
 
 
 def sizes_of_step(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor, chosen: Tensor) -> dict[str, Tensor]:
-    """How large the step is, and its parts, over the samples that are ``chosen``, bool (B,)."""
+    """Return the sizes of the step and its parts over the ``chosen`` samples, bool (B,)."""
     step, part = (direction / norm)[chosen], (matching / norm)[chosen]
     return {
         "amd__grad_norm": step.square().mean().sqrt(),
@@ -73,6 +72,6 @@ def sizes_of_step(x0: Tensor, direction: Tensor, matching: Tensor, norm: Tensor,
 
 
 def errors_by_zone(error: Tensor, advantage: Tensor) -> dict[str, Tensor]:
-    """Error of the fake score inside and outside the Forbidden Zone."""
+    """Return the error of the fake score inside and outside the Forbidden Zone."""
     inside, outside = zone_mean(error, advantage < 0)
     return {"amd__fake_loss_inside": inside, "amd__fake_loss_outside": outside}

@@ -1,10 +1,9 @@
 """Distribution Matching Distillation (DMD, 2311.18828; DMD2, 2405.14867) in x0-space.
 
-AMD (2602.07345) is the same step with weights: every function takes them as optional tensors, and weights of
-exactly one give the same bits as no weights, because a product with 1.0 is exact and the order of operations
-does not change.
+AMD (2602.07345) adds weights: every function takes them as optional tensors. Weights of exactly one give the same
+bits as no weights, because a product with 1.0 is exact and the order of operations does not change.
 
-Everything is computed in float32 at least, whatever autocast made of the inputs.
+Everything is computed in float32 at least, also under autocast.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from torch import Tensor
 
 
 def _full(x: Tensor) -> Tensor:
-    """At least float32; float64 (the tests' analytic toys) stays."""
+    """Convert to float32; float64 (for analytic tests) stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def expand_weight(weight: Tensor, like: Tensor) -> Tensor:
-    """Weight (B,) or (B, 1, h, w), made to multiply ``like`` (B, C, h, w).
+    """Expand a weight (B,) or (B, 1, h, w) to multiply ``like`` (B, C, h, w).
 
     Raises:
-        ValueError: for any other shape.
+        ValueError: any other shape.
     """
     per_sample, spatial = (like.shape[0],), (like.shape[0], 1, *like.shape[2:])
     if tuple(weight.shape) == per_sample:
@@ -41,18 +40,18 @@ def matching_direction(
     alpha: Tensor | None = None,
     beta: Tensor | None = None,
 ) -> Tensor:
-    """Where to move the student's sample: eq. 10 of 2602.07345 in x0-space.
+    """Return the direction in which to move the student's sample: eq. 10 of 2602.07345 in x0-space.
 
         H = beta (x0_real - x0_fake) + alpha (w - 1) (x0_real - x0_real_uncond)
 
     With alpha = beta = 1 (or None) this is DMD's direction with a teacher guided by w. Both weights multiply
-    a *difference*, so at w = 1 the fixed point x0_real = x0_fake does not move with them.
+    a *difference*, so at w = 1 the fixed point x0_real = x0_fake does not depend on them.
 
     Args:
         x0_real: teacher's estimate with the condition, (B, C, h, w).
         x0_fake: fake score's estimate with the condition, same shape.
         x0_real_uncond: teacher's estimate without the condition; may be None at ``guidance_scale`` 1.
-        guidance_scale: w, 1 is no guidance.
+        guidance_scale: w; 1 for no guidance.
         alpha: weight of the condition-amplifying part, (B,) or (B, 1, h, w).
         beta: weight of the matching part, likewise.
 
@@ -78,23 +77,23 @@ def matching_direction(
 
 @torch.no_grad()
 def normalizer(x0: Tensor, x0_real: Tensor, floor: float = 1e-6) -> Tensor:
-    """Mean |x0 - x0_real| of each sample, (B, 1, 1, 1): evens out the scale over noise levels (DMD's eq. 8).
+    """Return mean |x0 - x0_real| of each sample, (B, 1, 1, 1): equalises noise levels (DMD's eq. 8).
 
     Args:
         x0: student's sample (B, C, h, w).
         x0_real: teacher's conditional estimate, same shape.
-        floor: lower bound, so that a sample on which both agree does not divide by zero.
+        floor: lower bound, which prevents a division by zero.
     """
     distance = (_full(x0) - _full(x0_real)).abs()
     return distance.mean(dim=tuple(range(1, distance.ndim)), keepdim=True).clamp_min(floor)
 
 
 def surrogate_loss(x0: Tensor, direction: Tensor, norm: Tensor | float = 1.0) -> Tensor:
-    """Scalar whose gradient with respect to ``x0`` is ``-direction / norm / x0.numel()``.
+    """Return a scalar whose gradient with respect to ``x0`` is ``-direction / norm / x0.numel()``.
 
-    It is ``0.5 mean((x0 - stopgrad(x0 + H / n))^2)``, written as ``(x0 - stopgrad(x0)) - H / n`` so that no
-    rounding of ``x0 + H / n`` enters the gradient. The reduction is the mean over all elements; the value is
-    ``0.5 mean((H / n)^2)``, a size of the step and not a quantity that falls to zero.
+    It is ``0.5 mean((x0 - stopgrad(x0 + H / n))^2)``, written as ``(x0 - stopgrad(x0)) - H / n`` so that the
+    rounding of ``x0 + H / n`` does not enter the gradient. The value is ``0.5 mean((H / n)^2)``, the size of the step,
+    which does not fall to zero.
 
     Args:
         x0: student's sample (B, C, h, w), with gradient.
@@ -107,13 +106,13 @@ def surrogate_loss(x0: Tensor, direction: Tensor, norm: Tensor | float = 1.0) ->
 
 
 def denoising_loss(x0_pred: Tensor, x0: Tensor, weight_t: Tensor, w_sharp: Tensor | None = None) -> Tensor:
-    """Mean of ``w_sharp * weight_t * (x0_pred - x0)^2``: the denoising loss of the fake score.
+    """Return mean ``w_sharp * weight_t * (x0_pred - x0)^2``: the denoising loss of the fake score.
 
     Args:
         x0_pred: estimate of the clean image (B, C, h, w), with gradient.
-        x0: the clean image, here the student's sample; its gradient is cut.
+        x0: clean image, here the student's sample, detached.
         weight_t: weight of each noise level, (B,), see ``Process.loss_weight``.
-        w_sharp: Repulsive Landscape Sharpening, (B,) or (B, 1, h, w); None is ones, bit for bit.
+        w_sharp: Repulsive Landscape Sharpening, (B,) or (B, 1, h, w); None for ones, bit for bit.
 
     Returns:
         Scalar, the mean over all elements.
@@ -126,9 +125,8 @@ def denoising_loss(x0_pred: Tensor, x0: Tensor, weight_t: Tensor, w_sharp: Tenso
 
 @torch.no_grad()
 def gradient_cosine(direction: Tensor, gt_minus_x: Tensor) -> Tensor:
-    """Cosine between the step H and the step to the ground truth, (B,), in [-1, 1]; 0 where either vanishes.
+    """Return the cosine between H and the step to the ground truth, (B,), in [-1, 1]; 0 if either is 0.
 
-    Restoration knows the answer, so "noise amplification" in a Forbidden Zone can be measured: it shows as a
-    cosine that is not positive.
+    "Noise amplification" in a Forbidden Zone would appear as a cosine that is not positive.
     """
     return torch.cosine_similarity(_full(direction).flatten(1), _full(gt_minus_x).flatten(1), dim=1)

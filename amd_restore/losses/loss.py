@@ -1,4 +1,4 @@
-"""What a loss of the student's images is, and the list of them in an option file."""
+"""Base class of losses of the student's images, and their list in an option file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from amd_restore.registry import LOSS_REGISTRY, register_all
 
 
 class BaseLoss:
-    """A term of the student's loss: how far its images are from the ground truth.
+    """Term of the student's loss that compares its images with the ground truth.
 
-    A new loss is one registered class in a file ``*_loss.py`` of this folder: its ``name`` and :meth:`measure`. The
+    A new loss is a registered class with ``name`` and :meth:`measure` in a file ``*_loss.py`` of this folder. The
     constructor's arguments are the keys of its entry under ``losses``.
 
     Args:
         weight: factor in the sum.
         random_views: compare random views of both images, see :func:`~amd_restore.losses.perceptual.random_view`.
-        device: where a network of the loss lives.
+        device: device of the loss's network, if any.
 
     Attributes:
-        name: in the log, as ``l_NAME``, and in the header of exported weights.
+        name: name in the log, as ``l_NAME``, and in the header of exported weights.
     """
 
     name: str = "loss"
@@ -35,27 +35,27 @@ class BaseLoss:
         self.weight, self.random_views, self.device = weight, random_views, torch.device(device)
 
     def measure(self, image: Tensor, gt: Tensor, lq: Tensor) -> Tensor:
-        """The loss before its weight, a scalar.
+        """Return the unweighted loss, a scalar.
 
         Args:
             image: restored images (B, 3, sH, sW), about [0, 1], with gradient.
             gt: ground truth, same shape.
-            lq: low-quality input (B, 3, H, W); with random views it does not show the same place as the images.
+            lq: low-quality input (B, 3, H, W), not aligned with the images if these are random views.
         """
         raise NotImplementedError
 
     def __call__(self, image: Tensor, gt: Tensor, lq: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss times its weight; arguments as in :meth:`measure`, and the source of random views."""
+        """Return the loss times its weight; ``generator`` is the source of random views."""
         if self.random_views:
             image, gt = random_view(image, gt, generator)
         return self.weight * self.measure(image, gt, lq)
 
 
 def build_losses(blocks: Sequence[Mapping[str, Any]], device: torch.device | str = "cpu") -> list[BaseLoss]:
-    """Losses from option blocks like ``{type: LPIPS, weight: 0.25, net: squeeze}``; those of weight 0 are left out.
+    """Build losses from option blocks like ``{type: LPIPS, weight: 0.25, net: squeeze}``, except those of weight 0.
 
     Raises:
-        AMDRestoreError: an unknown type, two losses of one name, or what a loss itself needs and misses.
+        AMDRestoreError: an unknown type, two losses of one name, or a missing requirement of a loss.
     """
     register_all()
     losses = []

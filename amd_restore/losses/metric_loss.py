@@ -1,4 +1,4 @@
-"""Metrics as losses: the distances of networks, and any differentiable reward."""
+"""Metrics as losses: network-based distances, and any differentiable reward."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from amd_restore.rewards import BaseReward, DISTSReward, EfficientNetReward, LPI
 
 
 class MetricLoss(BaseLoss):
-    """Minus a reward, whose name it has.
+    """Negated reward, with the name of that reward.
 
     Args:
-        metric: the reward; rewards and losses of one kind share its network.
+        metric: the reward; rewards and losses share its network.
         weight: factor in the sum.
-        random_views: compare random views, without which a network's strides would leave their grid in the image.
+        random_views: compare random views, which prevents grid patterns with the network's stride.
     """
 
     def __init__(self, metric: BaseReward, weight: float, random_views: bool) -> None:
@@ -34,8 +34,8 @@ class LPIPS(MetricLoss):
     """LPIPS with the backbone ``squeeze``, ``alex`` or ``vgg``.
 
     Args:
-        net: that backbone.
-        weight, random_views, device: as of every loss.
+        net: backbone.
+        weight, random_views, device: see :class:`~amd_restore.losses.loss.BaseLoss`.
 
     Raises:
         AMDRestoreError: without the lpips package or the backbone's weights.
@@ -53,11 +53,11 @@ class LPIPS(MetricLoss):
 
 @LOSS_REGISTRY.register()
 class DISTS(MetricLoss):
-    """DISTS: similar textures count as equal.
+    """DISTS, which treats similar textures as equal.
 
     Args:
-        weights: file with the learned weights; None looks in the asset folder and pyiqa's cache.
-        weight, random_views, device: as of every loss.
+        weights: file with the learned weights; None for the asset folder or pyiqa's cache.
+        weight, random_views, device: see :class:`~amd_restore.losses.loss.BaseLoss`.
 
     Raises:
         AMDRestoreError: without the learned weights or those of VGG16.
@@ -79,10 +79,10 @@ class EfficientNet(MetricLoss):
 
     Args:
         variant: ``lite0``, which is also a metric of the benchmark, or ``lite1``.
-        weight, random_views, device: as of every loss.
+        weight, random_views, device: see :class:`~amd_restore.losses.loss.BaseLoss`.
 
     Raises:
-        AMDRestoreError: an unknown variant, or without the packages of the network and of its weights.
+        AMDRestoreError: an unknown variant, or missing packages of the network and its weights.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class Reward(MetricLoss):
     """Any differentiable reward, as in ``{type: Reward, reward: {type: BRISQUEReward}, weight: 0.01}``.
 
     Args:
-        reward: its block as under ``rewards``.
-        weight, random_views, device: as of every loss.
+        reward: block as under ``rewards``.
+        weight, random_views, device: see :class:`~amd_restore.losses.loss.BaseLoss`.
 
     Raises:
         AMDRestoreError: the reward is unknown, has an unknown key, or is not differentiable.

@@ -1,4 +1,4 @@
-"""What goes with a perceptual loss: random views, and a loss for the coarse colours that networks overlook."""
+"""Supplements to perceptual losses: random views, coarse colours and the texture of cells."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 POOLS = (4, 8, 16)  # pixels a side
-STEEPEST = 0.1  # slopes are cut off here, so that edges count no more than texture
-MIN_SIDE = 48  # pixels; perceptual networks need some room, so smaller images are not downscaled below it
-SHIFTS = 8  # places of the window along each side
+STEEPEST = 0.1  # slopes are clamped here, so that edges count no more than texture
+MIN_SIDE = 48  # pixels; no view is downscaled below the size that perceptual networks need
+SHIFTS = 8  # positions of the window along each side
 
 
 def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same random shift, flip, transpose, downscaling and colour gain of two images.
+    """Apply the same random shift, flip, transpose, downscaling and colour gain to two images.
 
-    A network-based distance minimised directly is also *fooled*: it falls while others of its kind do not. Averaged
-    over random transforms it is much harder to fool (E-LPIPS, 1906.03973, section 4; the set of transforms is ours).
+    Minimising a network-based distance directly overfits it: it falls while similar distances do not. Averaging over
+    random transforms prevents this (E-LPIPS, 1906.03973, section 4; the set of transforms is ours).
 
     Args:
         sr: restored images (B, 3, H, W), about [0, 1], with gradient.
         gt: ground truth, same shape.
-        generator: source of randomness; one of the CPU saves waiting for a GPU.
+        generator: source of randomness; a CPU generator avoids waiting for a GPU.
 
     Returns:
         The two views: a window :data:`SHIFTS` pixels smaller than the images (a quarter of a smaller side at most),
-        whole, at three quarters or at half of its size. So square images of a size have views of three sizes, for
-        which a GPU's convolutions are set up once.
+        at full, three quarters or half size. Only three sizes occur, so a GPU sets up few convolutions.
     """
     both = torch.cat([sr, gt])
     draws = torch.randint(0, SHIFTS, (4,), generator=generator, device=generator.device)
@@ -52,9 +51,9 @@ def random_view(sr: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Ten
 
 
 def pooled_l1(image: Tensor, gt: Tensor) -> Tensor:
-    """Mean absolute error of means over squares of 4, 8 and 16 pixels, averaged over the three.
+    """Return the mean absolute error of means over squares of 4, 8 and 16 pixels, averaged over the three.
 
-    Networks trained to classify hardly see blotches of wrong colour; texture, which L1 would blur, has no say here.
+    It penalises blotches of wrong colour, to which features of classifiers are insensitive, without blurring texture.
 
     Args:
         image: (B, C, H, W), sides of at least 16.
@@ -65,10 +64,10 @@ def pooled_l1(image: Tensor, gt: Tensor) -> Tensor:
 
 
 def cell_profile_distance(image: Tensor, gt: Tensor, patch: int) -> Tensor:
-    """How unevenly slopes are spread over the places of a cell, compared with those of ``gt``.
+    """Compare how slopes are distributed over the positions in a cell with those of ``gt``.
 
-    A network that draws all pixels of a cell at once can draw another texture at each place of it: a woven pattern
-    that no pixel loss notices, because it is in the variance. The strength of the texture as a whole has no say.
+    A network that predicts all pixels of a cell at once can produce a different texture at each position: a woven
+    pattern of the variance, which pixel losses do not penalise. The overall strength of the texture does not count.
 
     Args:
         image: (B, C, H, W) in about [0, 1], sides multiples of ``patch``, with gradient.
@@ -76,7 +75,7 @@ def cell_profile_distance(image: Tensor, gt: Tensor, patch: int) -> Tensor:
         patch: side of a cell in pixels.
 
     Returns:
-        Scalar: mean absolute difference of the logarithms of the mean slopes, over places and both directions.
+        Scalar: mean absolute difference of log mean slopes, over positions and both directions.
     """
     distances = []
     for dim in (2, 3):

@@ -1,4 +1,4 @@
-"""Losses of pixels, or of their means."""
+"""Losses of pixels and of their means."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class L2(BaseLoss):
 
 @LOSS_REGISTRY.register()
 class PooledL1(BaseLoss):
-    """L1 on means over 4, 8 and 16 pixels: colours without detail."""
+    """L1 of means over 4, 8 and 16 pixels: colours without detail."""
 
     name = "pooled_l1"
 
@@ -42,10 +42,10 @@ class PooledL1(BaseLoss):
 
 @LOSS_REGISTRY.register()
 class CellProfile(BaseLoss):
-    """How unevenly the texture is spread over the places of a cell of the latent grid: against woven patterns.
+    """Penalty on texture that varies over the positions in a latent cell, which appears as a woven pattern.
 
     Args:
-        patch: side of a cell in pixels, that of the codec.
+        patch: side of a cell in pixels, equal to ``codec.patch``.
     """
 
     name = "cell_profile"

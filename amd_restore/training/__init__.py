@@ -1,1 +1,1 @@
-"""Training around BasicSR's pipeline: its commands, exact resuming, and the loss of one of several processes."""
+"""Training around BasicSR's pipeline: commands, exact resuming, and handling of lost processes."""

@@ -1,4 +1,4 @@
-"""``train.py --check``: everything that a training does, once, and nothing of it kept."""
+"""``train.py --check``: run every part of a training once and keep nothing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def check_run(
     All files go into a folder that is deleted.
 
     Args:
-        opt: as :func:`~amd_restore.training.pipeline.prepare_options` made them.
-        resume_state: finds the training state to go on from.
-        loaders: makes the loaders.
-        build_model: makes the model.
+        opt: options of :func:`~amd_restore.training.pipeline.prepare_options`.
+        resume_state: function that finds the training state to resume from.
+        loaders: function that makes the loaders.
+        build_model: function that makes the model.
 
     Raises:
-        AMDRestoreError: something would fail in the run; one line.
+        AMDRestoreError: a part fails; one line.
     """
     state = resume_state(opt)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,9 @@ def check_run(
         every = model.run.distill.fake_updates_per_student
         with _one_line("the first iteration"):
             model.feed_data(next(iter(train_loader)))
-            model.optimize_parameters((model.current_iter // every + 1) * every)  # in which the student is updated
+            model.optimize_parameters(
+                (model.current_iter // every + 1) * every
+            )  # an iteration that updates the student
         with _one_line("saving, or the first image of a validation"):
             try_the_end(model, val_loaders)
         logger.info(f"Checked {opt['opt_path']}: options, data, networks, one iteration, saving and validation work")

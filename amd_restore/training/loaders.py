@@ -21,20 +21,20 @@ from amd_restore.models.validation import check_metrics, measure
 from amd_restore.options.basicsr import DatasetOptions, PairedImageOptions
 from amd_restore.options.fields import build, defaults
 from amd_restore.options.run import dataset_arguments, takes_dictionary
-from amd_restore.registry import import_basicsr  # mends and imports BasicSR: stands before it
+from amd_restore.registry import import_basicsr  # Import this first: it patches and imports BasicSR.
 
 from basicsr.utils import get_root_logger, tensor2img  # isort: skip
 
 
 def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
-    """The dataset of ``datasets.PHASE``, with its block as ``opt``.
+    """Build the dataset of ``datasets.PHASE``, with its block as ``opt``.
 
     Args:
         opt: checked options of the run.
         phase: train, val, val_2, test ...
 
     Raises:
-        AMDRestoreError: it cannot be made: missing files, wrong sizes ...; names the phase.
+        AMDRestoreError: missing files, wrong sizes ...; the message names the phase.
     """
     block = opt["datasets"][phase]
     cls = import_basicsr().DATASET_REGISTRY.get(block["type"])
@@ -55,16 +55,16 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
             dataset = cls(**arguments, **({"scale": opt["scale"]} if "scale" in expected else {}))
         if not len(dataset):
             raise AMDRestoreError(f"no usable image{_named('; left out: ', getattr(dataset, 'left_out', ()))}")
-        # A copy of BasicSR's: its databases must not be open when workers are forked.
+        # Use a copy of a BasicSR dataset, whose databases must not be open when workers are forked.
         item = PositionDataset(copy.deepcopy(dataset) if takes_dictionary(cls) else dataset, 0)[0]
         if not isinstance(item, Mapping) or "gt" not in item:
             raise AMDRestoreError(f"{block['type']}: an item must be a dictionary with 'gt'")
     except AMDRestoreError as error:
         raise AMDRestoreError(f"datasets.{phase}: {error}") from error
-    except Exception as error:  # whatever a class from elsewhere raises
+    except Exception as error:  # Outside classes can raise anything.
         reason = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"datasets.{phase}: {block['type']}: {type(error).__name__}: {reason}") from error
-    vars(dataset).setdefault("opt", block)  # its name is read from there; BasicSR's classes have all in it
+    vars(dataset).setdefault("opt", block)  # BasicSR reads the name of a dataset from there.
     left_out = getattr(dataset, "left_out", ())
     if left_out:
         count = f"{len(left_out)} of {len(left_out) + len(dataset)} files"
@@ -75,7 +75,7 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
 
 
 def _paired_images(cls: Any, arguments: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
-    """BasicSR's class, without the pairs that it would fail at later; in the order of their names."""
+    """Build BasicSR's class without unusable pairs, in the order of names."""
     options = build(arguments, PairedImageOptions)
     dataset = cls({**dataclasses.asdict(options), **names})
     if options.io_backend.type == "disk":
@@ -85,15 +85,15 @@ def _paired_images(cls: Any, arguments: Mapping[str, Any], names: Mapping[str, A
 
 
 def _named(label: str, files: Sequence[str]) -> str:
-    """The first three names behind a label; nothing where there are none."""
+    """Return a label and the first three names; empty without names."""
     return f"{label}{', '.join(files[:3])}{' ...' if len(files) > 3 else ''}" if files else ""
 
 
 def try_metrics(val: Mapping[str, Any], phase: str, item: Mapping[str, Any]) -> None:
-    """Measure a clean image of a validation against itself: metrics fail on images too small for them.
+    """Measure a clean validation image against itself, because metrics fail on small images.
 
     Raises:
-        AMDRestoreError: one of ``val.metrics`` fails; names it and the image.
+        AMDRestoreError: one of ``val.metrics`` fails; the message names it and the image.
     """
     check_metrics(val)
     image = tensor2img([item["gt"]])
@@ -111,12 +111,12 @@ def try_metrics(val: Mapping[str, Any], phase: str, item: Mapping[str, Any]) -> 
 
 
 def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any, ...]:
-    """Loaders whose order is a function of progress; same result shape as BasicSR's function.
+    """Build loaders whose order is a function of progress; returns the same tuple as BasicSR's function.
 
-    The whole run is one epoch of positions, starting where the resume state stands.
+    The whole run is one epoch of positions, starting at the resumed iteration.
 
     Raises:
-        AMDRestoreError: when no training data is given.
+        AMDRestoreError: no training data.
     """
     train_loader: Any = None
     sampler, val_loaders = None, []
@@ -131,7 +131,8 @@ def create_dataloaders(opt: dict[str, Any], logger: logging.Logger) -> tuple[Any
         sampler = PositionSampler(start, total, opt["rank"], opt["world_size"], batch)
         device = torch.device("cuda" if opt["num_gpu"] else "cpu")
         workers, degradation = options["num_worker_per_gpu"], opt.get("degradation") or {}
-        is_random = degradation.get("type") == "second_order"  # too much for a GPU: small sizes, image by image
+        # The second-order degradation works image by image, which is slow on a GPU.
+        is_random = degradation.get("type") == "second_order"
         wish = options["on_device"]
         on_device = lies_on_device(dataset, "never" if workers and is_random and wish == "auto" else wish, device)
         positions: Any = PositionDataset(dataset, opt["manual_seed"])

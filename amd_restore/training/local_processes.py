@@ -1,4 +1,4 @@
-"""Training on the CPU in several processes of this machine, which the training command starts itself."""
+"""Training on the CPU in several processes, started by the training command."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from amd_restore.options import load_options
 from amd_restore.training.lost_process import PATIENCE
 
 SCRIPT = Path(__file__).resolve().parent.parent / "train.py"
-ONE_LINE_ERROR = 2  # exit code of a process whose options or files are wrong: the others only say so again
-POLL = 0.1  # seconds between looks at the processes
+ONE_LINE_ERROR = 2  # exit code for wrong options or files, which the other processes report, too
+POLL = 0.1  # seconds between checks of the processes
 
 
 def start_several(args: argparse.Namespace, started: float) -> int | None:
-    """Train in several processes, where ``--processes`` wants them and the options allow it.
+    """Train in several processes, if ``--processes`` and the options allow it.
 
     Args:
-        args: of the training command.
+        args: arguments of the training command.
         started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts.
 
     Returns:
-        Exit code of the run; None where one process is to train.
+        Exit code of the run; None for training in one process.
     """
     if args.processes == "1":
         return None
@@ -51,21 +51,21 @@ def start_several(args: argparse.Namespace, started: float) -> int | None:
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_for(wanted: str, opt: Mapping[str, Any], gpus: int) -> int:
-    """How many processes train a run, 1 where its options or GPUs leave no choice.
+    """Return the number of training processes; 1 if options or GPUs require it.
 
     Args:
-        wanted: a number, or ``auto``: one for each thread that ``num_threads`` allows, and for each processor.
+        wanted: a number, or ``auto`` for the smaller of ``num_threads`` and the number of processors.
         opt: checked options.
-        gpus: how many there are here.
+        gpus: number of GPUs of this machine.
 
     Returns:
-        The greatest number that is not above ``wanted`` and divides the images of an iteration (their
-        ``train.accumulate`` parts, too), so that the result is that of one process.
+        The largest number up to ``wanted`` that divides the images of an iteration (and their
+        ``train.accumulate`` parts), so that the result equals that of one process.
 
     Raises:
         AMDRestoreError: ``wanted`` is neither a number above 0 nor ``auto``, or a GPU would be used.
@@ -84,16 +84,16 @@ def processes_for(wanted: str, opt: Mapping[str, Any], gpus: int) -> int:
 
 
 def shares(opt: Mapping[str, Any], count: int) -> list[str]:
-    """Overrides with which ``count`` processes do the work of one, on the same number of threads."""
+    """Return overrides for ``count`` processes that together do the work of one, with as many threads."""
     images = int(opt["datasets"]["train"]["batch_size_per_gpu"])
     threads = max(1, int(opt.get("num_threads") or processors()) // count)
     return [f"datasets:train:batch_size_per_gpu={images // count}", f"num_threads={threads}", "num_gpu=0"]
 
 
 def run_processes(count: int, arguments: Sequence[str]) -> int:
-    """Start the training command ``count`` times and wait for all.
+    """Start the training command ``count`` times, pass signals on, and wait for all.
 
-    Signals are passed on. When one process fails, the others are told to stop, and ended if they do not.
+    If a process fails, the others are stopped, and killed if they do not stop.
 
     Returns:
         The exit code of the first process that failed; 0 if none did.
@@ -108,11 +108,13 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
         try:
             for rank in range(count):
                 variables = {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
-                # All are on this machine; its other interfaces may have names that nobody resolves.
+                # All processes are on this machine, and other interfaces may have names that cannot be resolved.
                 local = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
                 command = [sys.executable, str(SCRIPT), *arguments]
                 running.append(subprocess.Popen(command, env={**local, **os.environ, **variables}))
-            while None in [process.poll() for process in running]:  # of all: one that failed is found by asking it
+            while None in [
+                process.poll() for process in running
+            ]:  # Poll all, because a failed process is found only by polling it.
                 failed = next((p.returncode for p in running if p.returncode), 0)
                 if failed and not code:
                     code = failed
@@ -126,7 +128,7 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
             for process in running:
                 process.wait()
     code = code or next((process.returncode for process in running if process.returncode), 0)
-    return code if code >= 0 else 128 - code  # as shells have it
+    return code if code >= 0 else 128 - code  # the shells' convention
 
 
 def _tell(running: Sequence[subprocess.Popen[bytes]], number: int) -> None:
@@ -137,7 +139,7 @@ def _tell(running: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 @contextlib.contextmanager
 def passed_on(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass signals on to the processes, which end the run in order."""
+    """Context that passes signals on to the processes."""
     handlers = {number: signal.signal(number, lambda number, _: _tell(running, number)) for number in SIGNALS}
     try:
         yield

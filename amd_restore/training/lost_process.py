@@ -1,8 +1,7 @@
-"""When one of several training processes is lost: the others say so in one line and end, whatever they wait for.
+"""Loss of one of several training processes: the others print one line and exit, even if they hang in a collective.
 
-A launcher stops all processes with the signal that also tells a healthy run to stop. So that signal is first taken for
-that: the run ends in order, after the iteration that is going on. Where a process is lost, this never comes, and the
-others are ended.
+A launcher uses the same signal to stop a healthy run and to stop the others after a loss. The run first tries to end
+after the current iteration. If a process is lost, this does not happen in time, and the process exits.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ import torch.distributed as dist
 
 from amd_restore.models.ending import SIGNALS, StopRequest
 
-EXIT_CODE = 3  # of a process that ends because another one did
-PATIENCE = 20.0  # seconds for an end in order; torchrun kills after 30
-# How gloo's and NCCL's plain RuntimeErrors name what failed.
+EXIT_CODE = 3  # exit code after the loss of another process
+PATIENCE = 20.0  # seconds for a regular end; torchrun kills after 30
+# Messages of gloo's and NCCL's plain RuntimeErrors.
 _MARKS = ("gloo", "nccl", "connection closed by peer", "connection reset", "processgroup")
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether ``error`` says that another process does not answer."""
+    """Return whether ``error`` means that another process does not respond."""
     if isinstance(error, dist.DistError):
         return True
     return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _MARKS)
 
 
 class Progress:
-    """What is known about a run while it goes on."""
+    """State of a running training, for the message about a lost process."""
 
     def __init__(self) -> None:
         self.model: Any = None
         self.states: Path | None = None  # folder of the training states
         self.rank = 0
         self.request = StopRequest()
-        self.is_failing = False  # an error of this process itself is on its way out
+        self.is_failing = False  # whether this process is reporting an error of its own
         self._ending = threading.Lock()
 
     def advice(self) -> str:
-        """Where the run stood, and how it goes on."""
+        """Return the last iteration and how to resume, in words."""
         iteration = self.model.current_iter if self.model else 0
         reached = f"in iteration {iteration}" if iteration else "before the first iteration"
         states = [int(p.stem) for p in self.states.glob("*.state") if p.stem.isdigit()] if self.states else []
@@ -55,8 +54,8 @@ class Progress:
         return f"{reached}; saved up to {self.states}/{max(states)}.state: start the same command with --auto_resume"
 
     def end(self, cause: str) -> None:
-        """Say it in one line and end this process at once, unfinished collectives and all."""
-        with self._ending:  # never released: one line, whoever is first
+        """Print one line and exit this process at once, also inside a collective."""
+        with self._ending:  # The lock is never released, so that only the first caller prints.
             if not self.is_failing:
                 sys.stdout.flush()
                 sys.stderr.write(f"error: process {self.rank}: {cause} {self.advice()}\n")
@@ -66,11 +65,11 @@ class Progress:
 
 @contextmanager
 def watched(progress: Progress) -> Iterator[None]:
-    """Take note when this process is told to stop, and end as :meth:`Progress.end` does if the work then goes on.
+    """Context that watches for a stop signal and calls :meth:`Progress.end` if the run does not end in time.
 
-    Python's own signal handlers wait for the main thread, which may hang in a collective; a thread that reads the
-    wakeup descriptor does not. A second signal says nothing new: Ctrl-C reaches a process from the terminal and from
-    its launcher.
+    Python's signal handlers wait for the main thread, which may hang in a collective; a thread that reads the wakeup
+    descriptor does not. A second signal is ignored, because Ctrl-C reaches a process from the terminal and from its
+    launcher.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

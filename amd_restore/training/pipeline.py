@@ -1,8 +1,8 @@
 """BasicSR's training and test pipelines with four of their parts replaced.
 
-Replaced: reading options (checked, no ``eval``), loading the resume state (works on a CPU, never unpickles code),
-the data loaders (data order as a function of progress, so that a resume is exact), and where experiments are
-written (the working directory). Its launcher starts processes on CPUs too.
+Replaced: options (checked, no ``eval``), the resume state (works on a CPU, never unpickles code), data loaders (data
+order as a function of progress, so that a resume is exact), and the folder of experiments (the working directory). The
+launcher also starts processes on CPUs.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ if TYPE_CHECKING:
     from amd_restore.models.ending import StopRequest
     from amd_restore.training.lost_process import Progress
 
-AFTER_BARRIER = 0.2  # seconds in which the other processes get out of it, too
-SAME_ERROR = 3.0  # seconds that a process leaves the word to the first one
-NO_END = 10**9  # iterations of a run that only its time limit ends
+AFTER_BARRIER = 0.2  # seconds in which the other processes leave the barrier, too
+SAME_ERROR = 3.0  # seconds that other ranks wait before reporting the same error
+NO_END = 10**9  # iterations of a run with only a time limit
 
 
 def build_parser(is_train: bool) -> argparse.ArgumentParser:
-    """BasicSR's command line."""
+    """Build the parser of BasicSR's command line with our additions."""
     script = "train.py" if is_train else "test.py"
     parser = argparse.ArgumentParser(prog=f"python amd_restore/{script}")
     parser.add_argument("-opt", required=True, help="option file (.yml)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     if is_train:
         parser.add_argument(
-            "--processes", default="1", metavar="N", help="processes that share a CPU run; auto: as many as num_threads"
+            "--processes", default="1", metavar="N", help="number of processes of a CPU run; auto: num_threads"
         )
-        # By the process that starts several: the time that time_limit counts from, and each one's share of the work.
+        # Set by the process that starts several: the start of time_limit, and the share of work.
         parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
         parser.add_argument("--shares", nargs="+", default=[], help=argparse.SUPPRESS)
         parser.add_argument(
             "--check",
             action="store_true",
-            help="try all of it: options, data, one iteration and validation; keep nothing",
+            help="check options, data, one iteration, saving and validation; keep nothing",
         )
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
-    parser.add_argument("--debug", action="store_true", help="log, save and validate often; tracebacks on errors")
+    parser.add_argument("--auto_resume", action="store_true", help="resume from the newest training state")
+    parser.add_argument("--debug", action="store_true", help="log, save and validate often; show tracebacks")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="a:b=value", help="override options")
     return parser
 
 
 def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dict[str, Any]:
-    """Checked options with what BasicSR's ``parse_options`` adds: ranks, seeds, phases and paths.
+    """Return checked options with the additions of BasicSR's ``parse_options``: ranks, seeds, phases and paths.
 
     Raises:
-        AMDRestoreError: for any unknown or ill-typed option, missing file, or missing GPU.
+        AMDRestoreError: an unknown or ill-typed option, a missing file or GPU.
     """
     from basicsr.utils import set_random_seed
     from basicsr.utils.dist_util import get_dist_info
@@ -81,7 +81,7 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
         start_processes(opt, args.launcher)
     opt["rank"], opt["world_size"] = get_dist_info()
     opt["manual_seed"] = int(opt.get("manual_seed") or 0)
-    set_random_seed(opt["manual_seed"])  # in all processes: new weights are the same in all
+    set_random_seed(opt["manual_seed"])  # The same seed in all processes gives equal initial weights.
     opt["auto_resume"], opt["is_train"] = args.auto_resume, is_train
     if args.debug and not opt["name"].startswith("debug"):
         opt["name"] = "debug_" + opt["name"]
@@ -109,7 +109,7 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
         paths["models"], paths["training_states"] = str(run_root / "models"), str(run_root / "training_states")
         paths.setdefault("resume_state", None)
         opt.setdefault("logger", {}).setdefault("use_tb_logger", False)
-        if opt["name"].startswith("debug_"):  # not "debug" anywhere in it, as BasicSR: runs may be about debugging
+        if opt["name"].startswith("debug_"):  # BasicSR accepts "debug" anywhere in the name.
             opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"] = 1, 8
             if opt.get("val"):
                 opt["val"]["val_freq"] = 8
@@ -117,10 +117,10 @@ def prepare_options(args: argparse.Namespace, root: Path, is_train: bool) -> dic
 
 
 def check_loggers(opt: dict[str, Any]) -> None:
-    """Find a package that the logs need before the training begins.
+    """Check the packages of the loggers before training.
 
     Raises:
-        AMDRestoreError: it is not installed; names the option.
+        AMDRestoreError: a package is missing; the message names the option.
     """
     wandb = (opt["logger"].get("wandb") or {}).get("project")
     wanted = {"logger.use_tb_logger": ("tensorboard", opt["logger"]["use_tb_logger"])}
@@ -131,17 +131,17 @@ def check_loggers(opt: dict[str, Any]) -> None:
 
 
 def keep_options(args: argparse.Namespace, folder: str) -> None:
-    """Write the options of a run into its folder, under the name of their file: bases and overrides are in it."""
+    """Write the options of a run, merged with bases and overrides, into its folder."""
     file = OptionFile.read(args.opt, args.force_yml)
     source = " <- ".join(name for name, _ in reversed(file.layers))
     file.write(Path(folder) / file.path.name, f"{time.asctime()}: {' '.join(sys.argv)}\n{source}")
 
 
 def start_processes(opt: dict[str, Any], launcher: str) -> None:
-    """Join the other processes of this run: BasicSR's ``init_dist``, which needs GPUs, and the same for CPUs.
+    """Join the process group: BasicSR's ``init_dist``, which needs GPUs, and the same for CPUs.
 
     Raises:
-        AMDRestoreError: not started by the launcher, more processes than GPUs, or they do not find one another.
+        AMDRestoreError: not started by the launcher, more processes than GPUs, or no connection.
     """
     from basicsr.utils.dist_util import init_dist
 
@@ -175,10 +175,10 @@ def start_processes(opt: dict[str, Any], launcher: str) -> None:
 
 
 def settle_devices(opt: dict[str, Any], logger: logging.Logger) -> None:
-    """Set what is global to the process, and say which GPUs are left idle.
+    """Set the process's global state, and log idle GPUs.
 
-    BasicSR lets cuDNN time its algorithms for each new shape. Rollouts have as many shapes as a batch has sizes of
-    what is left of it, validation has one for each image: on a GPU a run would begin with minutes of that.
+    BasicSR lets cuDNN benchmark algorithms for each new shape. This is switched off, because rollouts and validation
+    have many shapes.
     """
     torch.backends.cudnn.benchmark = False
     idle = torch.cuda.device_count() - 1
@@ -188,14 +188,14 @@ def settle_devices(opt: dict[str, Any], logger: logging.Logger) -> None:
 
 
 def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: float | None = None) -> int:
-    """Command line of ``train.py`` and ``test.py``: 0 when all went well, 2 after a one-line error.
+    """Run ``train.py`` or ``test.py``; return 0 on success, 2 after a one-line error.
 
-    128 and the number of a signal where one stopped the training; with a launcher, 3 where another process was lost.
+    Also returns 128 plus the number of a signal that stopped training, and 3 after the loss of another process.
 
     Args:
-        is_train: training, not a test.
-        argv: arguments; None takes them from the command line.
-        started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts; None is now.
+        is_train: train instead of testing.
+        argv: arguments; None for those of the process.
+        started: reading of ``time.monotonic()`` from which ``train.time_limit`` counts; None for now.
     """
     args = build_parser(is_train).parse_args(argv)
     given = getattr(args, "started", None)
@@ -212,7 +212,7 @@ def run_pipeline(is_train: bool, argv: Sequence[str] | None = None, started: flo
         code = start_several(args, from_now) if is_train and not args.check else None
         return _alone(args, is_train, from_now) if code is None else code
 
-    # A training ends in order after SIGTERM, see StopRequest.
+    # A training run saves its state after SIGTERM, see StopRequest.
     return run_command(command, args.debug, stops_on_sigterm=False)
 
 
@@ -244,21 +244,21 @@ def _one_of_several(args: argparse.Namespace, is_train: bool, started: float) ->
         except AMDRestoreError:
             progress.is_failing = True
             if progress.rank:
-                # The first process says the same, and who has started them then ends this one.
+                # The first process reports the same error, and the launcher then ends this process.
                 time.sleep(SAME_ERROR if getattr(args, "started", None) is None else 10 * SAME_ERROR)
             raise
         except RuntimeError as error:
             if args.debug or not is_lost(error):
                 raise
             progress.end(f"another process was lost ({' '.join(str(error).split())[:120]}),")
-    torch.distributed.barrier()  # gloo aborts where one process is gone while another still answers it
+    torch.distributed.barrier()  # gloo aborts if a process exits while another still communicates.
     time.sleep(AFTER_BARRIER)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(
         code
-    )  # all is written; gloo's threads now and then abort an orderly end, and torchrun then reports a failure
+    )  # All files are written; gloo's threads can abort a regular exit, which torchrun reports as a failure.
 
 
 def _patched_pipeline(
@@ -271,7 +271,7 @@ def _patched_pipeline(
     from amd_restore.training.check import check_run
     from amd_restore.training.loaders import build_dataset, create_dataloaders
 
-    # BasicSR steps every schedule each iteration, also that of a student that is not updated in the first one.
+    # BasicSR steps every schedule each iteration, also before the first update of the student.
     warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     module = basicsr.train if is_train else basicsr.test
     batches: list[Batches] = []
@@ -335,5 +335,5 @@ def _patched_pipeline(
         module.train_pipeline(str(Path.cwd()))
     except Stopped:
         if batches[-1].messages.tb_logger is not None:
-            batches[-1].messages.tb_logger.close()  # else the curves of the last minutes are lost
+            batches[-1].messages.tb_logger.close()  # Flushes the last curves.
         raise

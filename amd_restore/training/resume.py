@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest training state, and whether it fits."""
+"""Resuming: the training state of a run, and whether its options fit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from amd_restore.options import OptionFile, RunOptions
 
 
 def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest training state of the experiment (``--auto_resume``) or the one in ``path.resume_state``.
+    """Load the newest training state of the run (``--auto_resume``) or that in ``path.resume_state``.
 
     Raises:
-        AMDRestoreError: when the state cannot be read.
+        AMDRestoreError: the state cannot be read.
     """
     from basicsr.utils import check_resume
 
@@ -40,20 +40,20 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     return state
 
 
-# Where a training state holds what the option file says, the state is taken.
+# A resumed run takes these values from the training state instead of the option file.
 _OF_THE_STATE = ("train.optim_", "train.scheduler.")
 _WEIGHTS = "path.pretrain_"
 
 
 def changed_options(file: OptionFile, run: Path) -> list[str]:
-    """One line for each option that differs from those of the run's last session.
+    """Return one line for each option that differs from the run's last session.
 
     Args:
         file: options of this session.
         run: folder of the run, with the options of its last session.
 
     Raises:
-        AMDRestoreError: another type of optimizer or scheduler, with which the state cannot go on.
+        AMDRestoreError: the state does not fit another type of optimizer or scheduler.
     """
     kept = max(run.glob("*.yml"), key=lambda path: path.stat().st_mtime, default=None)
     if kept is None:
@@ -87,7 +87,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def _check_batch(opt: dict[str, Any], state: dict[str, Any], path: str) -> None:
-    """The images of an iteration may be spread over another number of processes, but must be as many."""
+    """Check that an iteration has as many images as before, over any number of processes."""
     from amd_restore.models.distributed import images_of_process
 
     before, images = state.get("batch"), images_of_process(opt)
