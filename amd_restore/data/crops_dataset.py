@@ -1,4 +1,4 @@
-"""Training crops from one memory-mapped array: no decoding, so that the CPU's time goes to the network."""
+"""Training crops from one memory-mapped array, which need no decoding."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class CropsDataset(Dataset[dict[str, Any]]):
 
     Args:
         crops_file: path of the .npy file.
-        gt_size: side of a crop that is cut out of one of them, in output pixels.
-        use_hflip: mirror half of them.
-        use_rot: rotate them by multiples of 90 degrees.
+        gt_size: side of a training crop in output pixels.
+        use_hflip: flip half of the crops horizontally.
+        use_rot: rotate crops by multiples of 90 degrees.
 
     Attributes:
-        only_places: give :meth:`place` instead of pixels, for :class:`~amd_restore.data.device_crops.DeviceCrops`.
+        only_places: return :meth:`place` instead of pixels, for :class:`~amd_restore.data.device_crops.DeviceCrops`.
 
     Raises:
-        AMDRestoreError: when the file is missing, is no such array, or its crops are smaller than ``gt_size``.
+        AMDRestoreError: the file is missing, is not such an array, or has crops smaller than ``gt_size``.
     """
 
     only_places = False
@@ -64,7 +64,7 @@ class CropsDataset(Dataset[dict[str, Any]]):
         return np.asanyarray(crops)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the array: a pickled memory map is a copy, and each worker that is spawned would hold one."""
+        """Return the state without the array, because a pickled memory map is a copy in each spawned worker."""
         return {key: value for key, value in self.__dict__.items() if key != "crops"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class CropsDataset(Dataset[dict[str, Any]]):
         return len(self.crops)
 
     def place(self, index: int) -> tuple[int, int, int, bool, bool, bool]:
-        """Draw what is cut out of crop ``index``: it, top, left, whether to mirror rows, columns, and to transpose."""
+        """Draw a cut of crop ``index``: index, top, left, and whether to flip rows, columns, and to transpose."""
         height, width = self.crops.shape[1:3]
         top, left = random.randint(0, height - self.size), random.randint(0, width - self.size)
         mirrored = self.use_hflip and random.random() < 0.5
@@ -85,7 +85,7 @@ class CropsDataset(Dataset[dict[str, Any]]):
         return index, top, left, mirrored, flipped, transposed
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``gt`` (3, gt_size, gt_size) in [0, 1] and ``gt_path``, a name for logs."""
+        """Return ``gt`` (3, gt_size, gt_size) in [0, 1] and ``gt_path``, a name for logs."""
         place = self.place(index)
         name = f"crop{index:05d}"
         if self.only_places:

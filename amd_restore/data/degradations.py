@@ -1,4 +1,4 @@
-"""Degradations as modules: a batch of clean images in, a batch of low-quality images out, on any device."""
+"""Degradations as modules on batches, for any device."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["BicubicDegradation", "Degradation", "SecondOrderDegradation", "build
 
 
 class BicubicDegradation(Degradation):
-    """The classical task: antialiased bicubic downscaling (a = -0.5, as MATLAB's ``imresize``), then 8 bits.
+    """Antialiased bicubic downscaling (a = -0.5, as MATLAB's ``imresize``), then 8 bits.
 
-    Agrees with BasicSR's ``imresize`` away from the border; at the border torch renormalises the kernel where
-    MATLAB mirrors the image.
+    Agrees with BasicSR's ``imresize`` except at the border, where torch renormalises the kernel and MATLAB mirrors the
+    image.
 
     Args:
         scale: integer factor, at least 1.
@@ -32,16 +32,16 @@ class BicubicDegradation(Degradation):
         self.scale, self.quantize = scale, quantize
 
     def forward(self, gt: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1], sides multiples of ``scale`` -> (B, 3, H / scale, W / scale)."""
+        """Degrade (B, 3, H, W) in [0, 1], sides multiples of ``scale``, to (B, 3, H / scale, W / scale)."""
         lq = downscale(gt, (gt.shape[2] // self.scale, gt.shape[3] // self.scale))
         return to_8bit(lq) if self.quantize else lq.clamp(0, 1)
 
 
 def build_degradation(options: DegradationOptions | Mapping[str, Any], scale: int) -> Degradation:
-    """Degradation from the option block, typed or as the plain values of a yml file.
+    """Build the degradation of an option block, typed or as plain values of a yml file.
 
     Raises:
-        AMDRestoreError: for an unknown type or key, or a value out of range.
+        AMDRestoreError: an unknown type or key, or a value out of range.
     """
     if not isinstance(options, DegradationOptions):
         typed = build(check(options, DegradationOptions, "degradation"), DegradationOptions, "degradation")

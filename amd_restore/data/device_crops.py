@@ -1,4 +1,4 @@
-"""Training crops that lie in a device's memory as bytes, cut and turned there."""
+"""Training crops kept in device memory as bytes, and cut and flipped there."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.utils.data import Dataset
 from amd_restore.data.crops_dataset import CropsDataset
 from amd_restore.errors import AMDRestoreError
 
-ROOM = 0.25  # of the memory that is free before training starts
+ROOM = 0.25  # share of the memory that is free before training
 
 
 def lies_on_device(dataset: Dataset[Any], wish: str, device: torch.device) -> bool:
-    """Whether the crops of ``dataset`` shall lie in the memory of ``device``.
+    """Return whether to keep the crops of ``dataset`` in the memory of ``device``.
 
     Args:
-        dataset: of the training.
+        dataset: training data.
         wish: ``datasets.train.on_device``.
-        device: on which it trains.
+        device: device of the training.
 
     Raises:
         AMDRestoreError: ``always``, and the dataset has no array of crops.
@@ -36,20 +36,20 @@ def lies_on_device(dataset: Dataset[Any], wish: str, device: torch.device) -> bo
 
 
 class DeviceCrops:
-    """Batches of ``loader``, with the pixels that a :class:`CropsDataset` with ``only_places`` leaves out.
+    """Batches of ``loader`` with the pixels that a :class:`CropsDataset` with ``only_places`` leaves out.
 
-    The same seed gives the same pixels as without it: only where they are cut is another place.
+    The same seed gives the same pixels as without device memory.
 
     Args:
         loader: batches of places.
-        dataset: whose crops they are.
-        device: where the crops lie, all of them, and the batches.
+        dataset: dataset of the crops.
+        device: device of all crops and of the batches.
     """
 
     def __init__(self, loader: Iterable[dict[str, Any]], dataset: CropsDataset, device: torch.device) -> None:
         self.loader, self.size = loader, dataset.size
         self.crops = torch.from_numpy(dataset.crops.copy()).to(device)
-        # Looked up, because a GPU multiplies by 1 / 255 where a CPU divides.
+        # A table gives the same values everywhere; a GPU would multiply by 1 / 255 where a CPU divides.
         self.levels = (torch.arange(256).float() / 255.0).to(device)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -58,7 +58,7 @@ class DeviceCrops:
             yield {"gt": self.cut(place), **batch}
 
     def cut(self, place: Tensor) -> Tensor:
-        """(B, 3, size, size) in [0, 1] of places (B, 6), see :meth:`CropsDataset.place`."""
+        """Cut (B, 3, size, size) in [0, 1] at places (B, 6), see :meth:`CropsDataset.place`."""
         index, top, left, mirrored, flipped, transposed = place[:, :, None, None].unbind(1)
         along = torch.arange(self.size, device=place.device)
         down, across = along[:, None].expand(-1, self.size), along.expand(self.size, -1)

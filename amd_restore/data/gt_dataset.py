@@ -17,7 +17,7 @@ from amd_restore.data.image_files import check_pair, list_images, pair_by_name, 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.blocks import DegradationOptions
 from amd_restore.options.fields import Limits, PathText
-from amd_restore.registry import DATASET_REGISTRY  # mends and imports BasicSR: stands before it
+from amd_restore.registry import DATASET_REGISTRY  # Import this first: it patches and imports BasicSR.
 
 from basicsr.utils.matlab_functions import imresize  # isort: skip
 
@@ -28,29 +28,27 @@ def _tensor(image: np.ndarray) -> Tensor:
 
 @DATASET_REGISTRY.register()
 class GTDataset(Dataset[dict[str, Any]]):
-    """Whole images, in pairs or with the low-quality side made here.
+    """Whole images, in pairs by name or with a generated low-quality side.
 
-    Pairs go by name. Hidden, unreadable and tiny files are left out.
-
-    Without ``dataroot_lq`` the low-quality side is BasicSR's MATLAB-like ``imresize`` at 8 bits, unless
-    ``degradation`` has another type than ``bicubic``: then it is that degradation, a function of
-    ``degradation_seed`` and the image's file name.
+    Hidden, unreadable and tiny files are left out. Without ``dataroot_lq`` the low-quality side is BasicSR's
+    MATLAB-like ``imresize`` at 8 bits, or, for types other than ``bicubic``, a degradation seeded by
+    ``degradation_seed`` and the file name.
 
     Args:
         dataroot_gt: folder of clean images.
         scale: upscaling factor of the run.
         dataroot_lq: folder of low-quality images.
-        filename_tmpl: name of the low-quality file without its suffix, from the clean one's: ``{}x4``.
-        limit: use only the first so many images.
-        gt_size: side of a centre crop in output pixels, without ``dataroot_lq``; 0 is the whole image.
-        degradation: how low-quality images are made without ``dataroot_lq``; null: as the file's ``degradation``.
-        degradation_seed: seed of that, together with the image's name.
+        filename_tmpl: name of the low-quality file without suffix, from that of the clean file: ``{}x4``.
+        limit: number of images to use, the first ones.
+        gt_size: side of a centre crop in output pixels, without ``dataroot_lq``; 0: the whole image.
+        degradation: degradation without ``dataroot_lq``; null: the option file's ``degradation``.
+        degradation_seed: seed of the degradation, together with the file name.
 
     Attributes:
-        left_out: files that are left out, with the reason.
+        left_out: unused files, with the reason.
 
     Raises:
-        AMDRestoreError: folders that are missing or hold no usable image, or pairs that do not match.
+        AMDRestoreError: a folder is missing or has no usable image, or pairs do not match.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class GTDataset(Dataset[dict[str, Any]]):
             raise AMDRestoreError(f"{dataroot_gt}: no usable image; left out: {', '.join(self.left_out[:3])}")
 
     def _add(self, gt: Path, lq: Path | None) -> None:
-        """Take a clean image, with its low-quality one if it has one, or note why not."""
+        """Add a clean image, with its low-quality image if any, or record why not."""
         sizes = {file: size_of(file) for file in (gt, lq) if file}
         unreadable = [file.name for file, size in sizes.items() if size is None]
         if unreadable:
@@ -100,7 +98,7 @@ class GTDataset(Dataset[dict[str, Any]]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``gt`` (3, sH, sW) and ``lq`` (3, H, W) in [0, 1], with their paths."""
+        """Return ``gt`` (3, sH, sW) and ``lq`` (3, H, W) in [0, 1], with their paths."""
         gt_path, lq_path = self.pairs[index]
         gt = read_rgb(gt_path)
         if lq_path is not None:
@@ -111,7 +109,7 @@ class GTDataset(Dataset[dict[str, Any]]):
             if self.size and min(height, width) >= self.size:
                 top, left = (height - self.size) // 2, (width - self.size) // 2
                 gt = gt[top : top + self.size, left : left + self.size]
-            # Sides that suit every scale and the space-to-depth factor.
+            # Crop to sides that are multiples for every scale and the space-to-depth factor.
             multiple = 4 * self.scale
             gt = gt[: gt.shape[0] // multiple * multiple, : gt.shape[1] // multiple * multiple]
             lq = self._degrade(gt, gt_path.name)
@@ -119,7 +117,7 @@ class GTDataset(Dataset[dict[str, Any]]):
 
     def _degrade(self, gt: np.ndarray, name: str) -> np.ndarray:
         if self.degradation is not None:
-            # By name, so that more or fewer images in the folder change nothing.
+            # Seed by name, so that other images in the folder have no effect.
             self.degradation.reseed((self.seed << 32) + zlib.crc32(name.encode()))
             lq = self.degradation(_tensor(gt)[None])[0]
             return np.asarray(lq.permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""Image files of a folder: which there are, which belong together, which can be used."""
+"""Image files of folders: listing, pairing and checks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EXTENSIONS |= {".webp", ".bmp", ".dib", ".tif", ".tiff"}
 
 
 def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Image files directly in ``folder`` and hidden ones such as ``._a.png``, both sorted by name.
+    """Return image files directly in ``folder``, and hidden ones such as ``._a.png``, both sorted by name.
 
     ``${VARIABLES}`` and ``~`` are expanded.
 
     Raises:
-        AMDRestoreError: when the folder is missing or holds no image.
+        AMDRestoreError: the folder is missing or has no image.
     """
     path = expanded(os.path.expandvars(folder))
     if not path.is_dir():
@@ -37,10 +37,10 @@ def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """RGB float32 (H, W, 3) in [0, 1].
+    """Read RGB float32 (H, W, 3) in [0, 1].
 
     Raises:
-        AMDRestoreError: when OpenCV cannot read the file.
+        AMDRestoreError: OpenCV cannot read the file.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
@@ -49,17 +49,17 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Height and width of the upright image; None where it cannot be read to its end."""
+    """Return height and width of the upright image; None if it cannot be read completely."""
     try:
         with Image.open(path) as image:
-            image.load()  # OpenCV fills what is missing of a truncated file with grey
+            image.load()  # Pillow fails on a truncated file, where OpenCV fills the rest with grey.
         return read_rgb(path).shape[:2]
     except (AMDRestoreError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 
 def size_in_header(path: Path) -> tuple[int, int] | None:
-    """Height and width of the upright image as its header says; None where there is none."""
+    """Return height and width of the upright image from its header; None without one."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -70,10 +70,10 @@ def size_in_header(path: Path) -> tuple[int, int] | None:
 
 
 def low_quality_name(template: str, stem: str) -> str:
-    """Name without suffix of the low-quality image of a clean one.
+    """Return the name without suffix of a clean image's low-quality image.
 
     Raises:
-        AMDRestoreError: ``filename_tmpl`` is no such template.
+        AMDRestoreError: invalid ``filename_tmpl``.
     """
     try:
         name = template.format(stem)
@@ -85,7 +85,7 @@ def low_quality_name(template: str, stem: str) -> str:
 
 
 def pair_by_name(clean: Sequence[Path], low_quality: Sequence[Path], template: str) -> list[Path]:
-    """The low-quality file of each clean one, whatever their suffixes.
+    """Return the low-quality file of each clean one, with any suffix.
 
     Args:
         clean: files of one folder.
@@ -93,7 +93,7 @@ def pair_by_name(clean: Sequence[Path], low_quality: Sequence[Path], template: s
         template: name of the low-quality file without its suffix, from the clean one's: ``{}x4``.
 
     Raises:
-        AMDRestoreError: a file without its counterpart, or with two; names both sides.
+        AMDRestoreError: a file has no counterpart, or two; the message names both sides.
     """
     by_name: dict[str, Path] = {}
     for file in low_quality:
@@ -116,11 +116,10 @@ def pair_by_name(clean: Sequence[Path], low_quality: Sequence[Path], template: s
 
 
 def check_pair(clean: Path, size: tuple[int, int], low_quality: Path, small: tuple[int, int], scale: int) -> None:
-    """Compare the sizes (height, width) of a pair: the clean one has ``scale`` times as many pixels, and less than a
-    low-quality pixel besides.
+    """Check the sizes (height, width) of a pair: ``scale`` times as many pixels, plus less than a low-quality pixel.
 
     Raises:
-        AMDRestoreError: they differ otherwise; names both files.
+        AMDRestoreError: the sizes do not match; the message names both files.
     """
     if all(scale * side <= whole < scale * (side + 1) for side, whole in zip(small, size, strict=True)):
         return
@@ -131,11 +130,11 @@ def check_pair(clean: Path, size: tuple[int, int], low_quality: Path, small: tup
 def usable_pairs(
     paths: Sequence[Mapping[str, str]], least: int, scale: int
 ) -> tuple[list[Mapping[str, str]], list[str]]:
-    """Pairs ``{gt_path, lq_path}`` whose headers can be read, by name, and what is left out, with the reason.
+    """Return readable pairs ``{gt_path, lq_path}`` by name, and unusable ones with the reason.
 
     Args:
         paths: pairs of files.
-        least: side in output pixels that a clean image needs.
+        least: smallest side of a clean image in output pixels.
         scale: upscaling factor.
 
     Raises:

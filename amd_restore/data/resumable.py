@@ -1,4 +1,4 @@
-"""Training data as a function of progress: the n-th sample of a run is the same after any number of resumes."""
+"""Training data as a function of progress: the n-th sample of a run does not depend on resumes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from amd_restore.data.base import Degradation
 
 
 class PositionDataset(Dataset[Any]):
-    """Wraps any dataset so that it is indexed by position in the run instead of by item.
+    """Wrapper of a dataset, indexed by position in the run instead of by item.
 
-    Position ``p`` shows item ``p mod N`` of a fresh permutation per pass, with Python's, NumPy's and torch's
+    Position ``p`` is item ``p mod N`` of a fresh permutation per pass, with Python's, NumPy's and torch's
     generators seeded from ``(seed, p)`` while the item is made, so that random crops and flips repeat exactly.
 
     Args:
@@ -50,20 +50,20 @@ class PositionDataset(Dataset[Any]):
 
 
 def step_seed(manual_seed: int, iteration: int) -> int:
-    """Seed of an iteration, the same in all processes, from 0 to 2^63 - 1."""
+    """Return the seed of an iteration, the same in all processes, from 0 to 2^63 - 1."""
     return (manual_seed * 1_000_003 + iteration) * 1_009 % 2**63
 
 
 class DegradedPositions(Dataset[dict[str, Any]]):
-    """Adds ``lq`` where the item is made: in the workers of a loader, beside the computation of the device.
+    """Wrapper of a dataset that adds ``lq`` in the loader's workers, in parallel with the device.
 
-    The same as a model makes of the whole batch of an iteration, since an image's degradation depends on nothing but
-    the iteration and its place in that batch.
+    ``lq`` equals that of a model for the whole batch, because an image's degradation depends only on the iteration and
+    its place in the batch.
 
     Args:
-        dataset: items with ``gt`` (3, H, W); those that have ``lq`` are left alone.
-        degradation: makes it, on the CPU.
-        images: that all processes together take in an iteration.
+        dataset: items with ``gt`` (3, H, W); items with ``lq`` are unchanged.
+        degradation: degradation, on the CPU.
+        images: number of images of all processes in an iteration.
     """
 
     def __init__(self, dataset: PositionDataset, degradation: Degradation, images: int) -> None:
@@ -79,7 +79,7 @@ class DegradedPositions(Dataset[dict[str, Any]]):
 
 
 class PositionSampler(Sampler[int]):
-    """Positions of one process, in order, from where the run stands.
+    """Positions of one process, in order, from the current position of the run.
 
     The batches of all processes at one iteration follow one another in the order of their ranks, so that the batch of
     an iteration is the same for any number of processes that together take as many samples.
@@ -88,14 +88,14 @@ class PositionSampler(Sampler[int]):
         start: samples already consumed by this process.
         total: samples this process consumes in the whole run.
         rank, world_size: position of this process among all.
-        batch: samples this process takes in an iteration.
+        batch: samples of this process in an iteration.
     """
 
     def __init__(self, start: int, total: int, rank: int = 0, world_size: int = 1, batch: int = 1) -> None:
         self.start, self.total, self.rank, self.world_size, self.batch = start, total, rank, world_size, batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing to do: passes are counted by :class:`PositionDataset` (BasicSR's loop calls this)."""
+        """Do nothing (BasicSR's loop calls this): passes are counted by :class:`PositionDataset`."""
 
     def __iter__(self) -> Iterator[int]:
         for i in range(self.start, self.total):

@@ -70,9 +70,8 @@ def replicate(net: nn.Module, device: torch.device) -> nn.Module:
     """Return ``net`` with a copy in every process and averaged gradients."""
     devices = [torch.cuda.current_device()] if device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*broadcast_buffers"
-        )  # Older versions lack the replacement of this argument.
+        # Older PyTorch lacks the replacement of broadcast_buffers.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers")
         # The null condition is not in every graph. Buffers are constants here, so they need no broadcast, and
         # processes may call a network a different number of times without a gradient.
         return DistributedDataParallel(net, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)

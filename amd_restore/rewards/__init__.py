@@ -1,4 +1,4 @@
-"""Rewards: how good each restored image is, or each place in it; higher is better, always."""
+"""Rewards of restored images, or of locations in them; higher is always better."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """BRISQUE (Mittal, Moorthy, Bovik: No-Reference Image Quality Assessment in the Spatial Domain, 2012) on batches.
 
-There are several BRISQUEs: each released support vector machine was trained on features computed a little
-differently. This one is that of the package brisque 0.2.0, whose machine (Apache-2.0, 770 support vectors) lies
-beside this file, so nothing is downloaded: gray by BT.709, windows with zeros outside the image, the second
-scale by bicubic halving without antialiasing. A test compares with the package's own numbers. pyiqa's
-``brisque`` has another machine and other borders; its values differ by several points.
+Released support vector machines of BRISQUE were trained on slightly different features. This is that of the package
+brisque 0.2.0 (Apache-2.0, 770 support vectors, in this folder): gray by BT.709, windows with zeros outside the image,
+the second scale by bicubic halving without antialiasing. A test compares with the package. pyiqa's ``brisque`` has
+another machine and other borders; its values differ by several points.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from torch.nn import functional as F
 from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.scene_statistics import filter_along, gamma, shape_table
 
-MIN_SIZE = 32  # pixels a side; the statistics of less mean nothing
+MIN_SIZE = 32  # pixels per side; smaller images have no meaningful statistics
 _GRAY = (0.2125, 0.7154, 0.0721)
 _WINDOW, _WINDOW_SIGMA, _CONTRAST_FLOOR = 7, 7 / 6, 1 / 255
-_FLAT = 1e-14  # variance that is only rounding
-_HALVING = (-0.09375, 0.59375, 0.59375, -0.09375)  # bicubic with a = -0.75 midway between pixels, as OpenCV's
+_FLAT = 1e-14  # variance due to rounding only
+_HALVING = (-0.09375, 0.59375, 0.59375, -0.09375)  # OpenCV's bicubic (a = -0.75) midway between pixels
 
 
 class Machine(NamedTuple):
@@ -41,7 +40,7 @@ class Machine(NamedTuple):
 
 
 def load_machine(device: torch.device | str = "cpu") -> Machine:
-    """Read the machine that lies beside this file."""
+    """Read the machine from this folder."""
     with np.load(Path(__file__).with_name("brisque_svm.npz")) as arrays:
         vectors, coefficients, low, high = (
             torch.from_numpy(arrays[name]).double().to(device) for name in ("vectors", "coefficients", "low", "high")
@@ -52,19 +51,17 @@ def load_machine(device: torch.device | str = "cpu") -> Machine:
 
 
 def brisque(images: Tensor, machine: Machine) -> Tensor:
-    """BRISQUE of each image, (B,), lower is better: about 0 for a good photograph, 100 for a ruined one.
+    """Return BRISQUE of each image, (B,), lower is better: about 0 for a good photograph, 100 for a bad one, unbounded.
 
-    Differentiable in the images, but easily deceived: as a loss it makes textures that no photograph has.
-
-    Nothing bounds it. An image without contrast has no statistics; it gets the score that the machine gives far
-    from everything it knows, 155.8.
+    Differentiable in the images; as a loss it creates unnatural textures. An image without contrast has no statistics
+    and gets the score far from all support vectors.
 
     Args:
         images: RGB (B, 3, H, W) in [0, 1].
         machine: from :func:`load_machine`, on the same device.
 
     Raises:
-        AMDRestoreError: for images below 32 pixels.
+        AMDRestoreError: an image below 32 pixels.
     """
     if min(images.shape[-2:]) < MIN_SIZE:
         size = f"{images.shape[-1]}x{images.shape[-2]}"
@@ -77,16 +74,16 @@ def brisque(images: Tensor, machine: Machine) -> Tensor:
 
 
 def brisque_features(images: Tensor, machine: Machine) -> Tensor:
-    """The 18 statistics of each of two scales, (B, 36); not a number where an image has no contrast."""
+    """Return 18 statistics of each of two scales, (B, 36); NaN for an image without contrast."""
     weight = torch.tensor(_GRAY, dtype=torch.float64, device=images.device)
     gray = (images.double() * weight[:, None, None]).sum(dim=1)
     return torch.cat([_features(gray, machine), _features(_halve(gray), machine)], dim=-1)
 
 
 def _halve(gray: Tensor) -> Tensor:
-    """Every second place midway between pixels, (B, H/2, W/2); a half size is rounded to the even side."""
+    """Halve the size by sampling midway between pixels, (B, H/2, W/2); half sizes are rounded to the even side."""
     for dim in (-2, -1):
-        # One pixel repeated on the left, as many on the right as the last place needs.
+        # Repeat one pixel on the left, and as many on the right as the last position needs.
         length = round(gray.shape[dim] / 2)
         index = torch.arange(-1, 2 * length + 1, device=gray.device).clamp(0, gray.shape[dim] - 1)
         gray = filter_along(gray.index_select(dim, index), _HALVING, dim, step=2)
@@ -94,7 +91,7 @@ def _halve(gray: Tensor) -> Tensor:
 
 
 def _features(gray: Tensor, machine: Machine) -> Tensor:
-    """Shape and spread of the normalised brightness, and of products of neighbours, (B, 18)."""
+    """Return shape and spread of the normalised brightness and of products of neighbours, (B, 18)."""
     offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     weights = torch.exp(-0.5 * (offsets / _WINDOW_SIGMA) ** 2)
     window = (weights / weights.sum()).tolist()
@@ -102,7 +99,7 @@ def _features(gray: Tensor, machine: Machine) -> Tensor:
     mean = filter_along(filter_along(padded, window, -2), window, -1)
     power = filter_along(filter_along(padded.square(), window, -2), window, -1)
     variance = (mean.square() - power).abs()
-    flat = variance < _FLAT  # where the root has no gradient
+    flat = variance < _FLAT  # The root has no gradient there.
     deviation = variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
     normal = (gray - mean) / (deviation + _CONTRAST_FLOOR)
 
@@ -121,10 +118,10 @@ def _features(gray: Tensor, machine: Machine) -> Tensor:
 
 
 def _fit(x: Tensor, machine: Machine) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape and the deviations on both sides of an asymmetric generalised Gaussian, by moments, each (B,)."""
+    """Fit shape and both standard deviations of an asymmetric generalised Gaussian by moments, each (B,)."""
     x = x.flatten(1)
     square, negative = x.square(), x < 0
-    # An empty side gives 0 / 0: the image has no contrast, and the score knows.
+    # An empty side gives 0 / 0 if the image has no contrast, which the score handles.
     left = ((square * negative).sum(-1) / negative.sum(-1)).sqrt()
     right = ((square * ~negative).sum(-1) / (~negative).sum(-1)).sqrt()
     asymmetry = left / right

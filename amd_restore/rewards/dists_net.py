@@ -1,8 +1,8 @@
 """DISTS (Ding, Ma, Wang, Simoncelli: Image Quality Assessment: Unifying Structure and Texture Similarity, 2020).
 
-Written from the paper (2004.07728) and in the numbers of its authors' release: VGG16 with blurred pooling, and
-on the image and five stages the similarity of means (texture) and of deviations (structure), weighted per
-channel with learned weights.
+Written from the paper (2004.07728), with the values of its authors' release: VGG16 with blurred pooling; similarity of
+means (texture) and of standard deviations (structure) of the image and five stages, weighted per channel with learned
+weights.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.lpips_net import backbone_file, load_features
 from amd_restore.rewards.weight_files import assets_folder, find_file, hub_folder, read_tensors
 
-MIN_SIZE = 32  # pixels a side; the last stage sees a sixteenth
+MIN_SIZE = 32  # pixels per side; the last stage has 1/16 of the resolution
 WEIGHTS = "dists_weights.safetensors"
-_CACHED = "DISTS_weights-f5e65c96.pth"  # as pyiqa keeps it
+_CACHED = "DISTS_weights-f5e65c96.pth"  # name in pyiqa's cache
 # torchvision's numbers of the convolutions of each stage; blurred pooling stands before all but the first
 STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 CHANNELS = (3, 64, 128, 256, 512, 512)
@@ -31,10 +31,10 @@ _STABILISER = 1e-6  # c1 and c2 of eqs. 6 and 7
 
 
 def weights_file(path: str | None = None) -> Path:
-    """The file with DISTS' learned weights: the given one, else in the asset folder, else in pyiqa's cache.
+    """Return the file with DISTS' learned weights: the given one, else in the asset folder, else in pyiqa's cache.
 
     Raises:
-        AMDRestoreError: when there is none; the message says how to get it.
+        AMDRestoreError: no such file; the message says how to get it.
     """
     default = (assets_folder() / "weights" / WEIGHTS, hub_folder() / "pyiqa" / _CACHED)
     return find_file(
@@ -48,14 +48,13 @@ def weights_file(path: str | None = None) -> Path:
 class DISTSDistance(nn.Module):
     """DISTS between images in [0, 1]; frozen, differentiable in its inputs.
 
-    The authors scale images to 256 pixels on the short side first; here they are taken as they are, as pyiqa
-    does.
+    The authors first scale images to 256 pixels on the short side; here, as in pyiqa, images are not scaled.
 
     Args:
-        weights: file with the learned weights; None looks in the usual places.
+        weights: file with the learned weights; None for the asset folder or pyiqa's cache.
 
     Raises:
-        AMDRestoreError: without that file or VGG16's, or when they hold something else.
+        AMDRestoreError: missing weights of DISTS or VGG16, or files with other content.
     """
 
     mean: Tensor
@@ -93,7 +92,7 @@ class DISTSDistance(nn.Module):
         self.requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """The image itself and the activations of five stages."""
+        """Return the image and the activations of five stages."""
         yield image
         x = (image - self.mean) / self.std
         for index, stage in enumerate(self.stages):
@@ -110,14 +109,14 @@ class DISTSDistance(nn.Module):
         return (F.conv2d(x.square(), kernel, stride=2, padding=1, groups=channels) + 1e-12).sqrt()
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Distance of each pair, (B,), 0 for equal images.
+        """Return the distance of each pair, (B,), 0 for equal images.
 
         Args:
             sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
             gt: same shape.
 
         Raises:
-            AMDRestoreError: for images below 32 pixels.
+            AMDRestoreError: an image below 32 pixels.
         """
         if min(sr.shape[-2:]) < MIN_SIZE:
             size = f"{sr.shape[-1]}x{sr.shape[-2]}"
@@ -136,11 +135,11 @@ class DISTSDistance(nn.Module):
 
 
 def build_dists(weights: str | None = None, device: torch.device | str = "cpu") -> DISTSDistance:
-    """DISTS on ``device``; frozen and without state, so every caller gets the same module."""
+    """Return DISTS on ``device``, one shared module, because it is frozen and stateless."""
     return _shared(weights_file(weights), str(device), backbone_file("vgg", "DISTS"))
 
 
 @functools.cache
 def _shared(weights: Path, device: str, backbone: Path) -> DISTSDistance:
-    # The backbone's place is part of the key: another asset folder is another network.
+    # The path of the backbone is part of the key, because another asset folder means another network.
     return DISTSDistance(str(weights)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

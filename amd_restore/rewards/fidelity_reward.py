@@ -1,4 +1,4 @@
-"""Full-reference rewards: they see the ground truth or the input, so they notice when detail is invented."""
+"""Full-reference rewards, which compare with the ground truth or the input and so penalise invented detail."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from amd_restore.rewards.reward import BaseReward
 
 MSE_FLOOR = 1e-10  # equal images score 100 dB instead of infinity
 PSNR_RANGE = (0.0, 100.0)  # dB
-LOCAL_MSE_FLOOR = (0.5 / 255) ** 2  # half a step of 8 bits, 54 dB: flat places are not told apart by rounding
+LOCAL_MSE_FLOOR = (0.5 / 255) ** 2  # half a step of 8 bits, so that rounding does not rank flat places
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """PSNR in dB over RGB of images (B, 3, H, W) in [0, 1], (B,), at most 100."""
+    """Return PSNR in dB over RGB of images (B, 3, H, W) in [0, 1], (B,), at most 100."""
     return -10.0 * (a - b).square().mean(dim=(1, 2, 3)).clamp_min(MSE_FLOOR).log10()
 
 
@@ -26,13 +26,13 @@ class LPIPSReward(BaseReward):
     """LPIPS between output and ground truth; its map is the sum of the layers' distances.
 
     Args:
-        net: backbone, ``squeeze``, ``alex`` or ``vgg``. The name carries it (``lpips_squeeze``), because a
-            benchmark must know which one is no longer held out.
+        net: backbone, ``squeeze``, ``alex`` or ``vgg``. It is part of the name (``lpips_squeeze``), so that
+            benchmarks can mark it as not held out.
         weight: factor in the sum.
-        device: where the network runs.
+        device: device of the network.
 
     Raises:
-        AMDRestoreError: without the lpips package or the backbone's weights.
+        AMDRestoreError: missing lpips package or backbone weights.
     """
 
     higher_is_better = False
@@ -55,7 +55,7 @@ class LPIPSReward(BaseReward):
 
 @REWARD_REGISTRY.register()
 class PSNRReward(BaseReward):
-    """PSNR in dB over RGB, output against ground truth. It has no map: the mean of local PSNRs is not it."""
+    """PSNR in dB over RGB, output against ground truth. It has no map, because it is not a mean of local PSNRs."""
 
     name = "psnr"
     range = PSNR_RANGE
@@ -85,17 +85,16 @@ class L1Reward(BaseReward):
 
 @REWARD_REGISTRY.register()
 class ConsistencyReward(BaseReward):
-    """PSNR in dB between the input and the output scaled down to it: does it still show what was given?
+    """PSNR in dB between the input and the output scaled down to its size.
 
-    The scaling is antialiased bicubic, so it judges degradations near bicubic; for others it is an
-    approximation. The map is the PSNR of the squared error under a Gaussian window around each pixel of the
-    input, at most 54 dB: there, differences are smaller than rounding. As a mean of logarithms its mean lies
-    above the value, the more the less even the error is.
+    The scaling is antialiased bicubic, an approximation for other degradations. The map is the PSNR of the squared
+    error under a Gaussian window around each pixel of the input, at most 54 dB, where differences are smaller than
+    rounding. The map's mean is above the value, because it is a mean of logarithms.
 
     Args:
-        window: deviation in pixels of the input of that Gaussian.
+        window: standard deviation of that Gaussian, in pixels of the input.
         weight: factor in the sum.
-        device: unused; it runs where the images are.
+        device: unused.
     """
 
     name = "consistency"

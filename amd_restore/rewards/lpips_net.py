@@ -1,4 +1,4 @@
-"""LPIPS (1801.03924, version 0.1) with backbone weights found on disk, never downloaded in silence."""
+"""LPIPS (1801.03924, version 0.1) with backbone weights from disk, without downloads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.maps import sum_layers
 from amd_restore.rewards.weight_files import assets_folder, find_file, hub_folder, read_tensors
 
-MIN_SIZE = 32  # pixels per side; below it the backbones pool their features away
+MIN_SIZE = 32  # pixels per side; below it the backbones' last features are empty
 
 # backbone -> (our file in the asset folder, torchvision's model, the checkpoint file torchvision caches)
 BACKBONES = {
@@ -25,15 +25,14 @@ BACKBONES = {
 
 
 def backbone_file(net: str, user: str | None = None) -> Path:
-    """The file with the ImageNet weights of a backbone: in the asset folder, else in torchvision's cache.
+    """Return the file of a backbone's ImageNet weights: in the asset folder, else in torchvision's cache.
 
     Args:
         net: key of :data:`BACKBONES`.
-        user: the metric that needs it, for the message; None means LPIPS.
+        user: metric that needs it, for the message; None for LPIPS.
 
     Raises:
-        AMDRestoreError: for an unknown backbone, or when neither file is there; the message says how to get
-            one.
+        AMDRestoreError: an unknown backbone, or no file; the message says how to get it.
     """
     if net not in BACKBONES:
         raise AMDRestoreError(f"unknown LPIPS backbone '{net}'; use one of {', '.join(BACKBONES)}")
@@ -47,7 +46,7 @@ def backbone_file(net: str, user: str | None = None) -> Path:
 
 
 def load_features(path: Path) -> dict[str, Tensor]:
-    """Parameters of the feature layers by torchvision's names without ``features.``: ``3.squeeze.bias``."""
+    """Read the parameters of the feature layers by torchvision's names without ``features.``: ``3.squeeze.bias``."""
     prefix = "features."
     return {key.removeprefix(prefix): value for key, value in read_tensors(path).items() if key.startswith(prefix)}
 
@@ -59,7 +58,7 @@ class LPIPSDistance(nn.Module):
         net: backbone: ``alex`` (for reporting), ``squeeze`` (the cheapest) or ``vgg``.
 
     Raises:
-        AMDRestoreError: without the lpips package or the backbone's weights.
+        AMDRestoreError: missing lpips package or backbone weights.
     """
 
     def __init__(self, net: str = "alex") -> None:
@@ -74,7 +73,7 @@ class LPIPSDistance(nn.Module):
             raise AMDRestoreError(
                 'LPIPS needs the package lpips: pip install ".[train]" in the clone of this repository'
             ) from error
-        # lpips initialises a whole random classifier first; that must not move the caller's random numbers.
+        # lpips initialises a random classifier first, which must not change the caller's random numbers.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's notes on the old `pretrained=` argument
             self.metric = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
@@ -96,11 +95,11 @@ class LPIPSDistance(nn.Module):
         backbone.load_state_dict(renamed)
 
     def train(self, mode: bool = True) -> LPIPSDistance:
-        """Stays in evaluation mode: lpips' linear layers hold a dropout that must never act."""
+        """Stay in evaluation mode, because lpips' linear layers contain dropout."""
         return super().train(False)
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Distance of each pair, (B,), 0 for equal images.
+        """Return the distance of each pair, (B,), 0 for equal images.
 
         Runs in the precision of the surrounding autocast, if any.
 
@@ -109,16 +108,16 @@ class LPIPSDistance(nn.Module):
             gt: same shape.
 
         Raises:
-            AMDRestoreError: for images below 32 pixels.
+            AMDRestoreError: an image below 32 pixels.
         """
         _check_size(sr)
         return self.metric(2.0 * sr.float() - 1.0, 2.0 * gt.float() - 1.0).float().flatten()
 
     def forward_map(self, sr: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers of :meth:`forward`, (B,), and where they come from, (B, 1, h, w); arguments and errors too.
+        """Return the distances of :meth:`forward`, (B,), and their maps, (B, 1, h, w); same arguments and errors.
 
         The map is the sum of the layers' distances at the resolution of the first and finest layer; each layer
-        keeps its mean, so that the map's mean is the distance.
+        keeps its mean, so the map's mean is the distance.
         """
         import lpips
 
@@ -138,15 +137,15 @@ def _check_size(image: Tensor) -> None:
 
 
 def build_lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPSDistance:
-    """LPIPS on ``device``, called with ``(sr, gt)`` in [0, 1] for distances (B,), as a loss or a metric.
+    """Return LPIPS on ``device``, one shared module, because it is frozen and stateless.
 
-    Frozen and without state, so every caller gets the same module; errors as :class:`LPIPSDistance`.
+    Errors as :class:`LPIPSDistance`.
     """
     return _shared(net, str(device), backbone_file(net))
 
 
 @functools.cache
 def _shared(net: str, device: str, weights: Path) -> LPIPSDistance:
-    # The weights' place is part of the key: another asset folder is another network.
+    # The path of the weights is part of the key, because another asset folder means another network.
     distance = LPIPSDistance(net)
     return distance.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

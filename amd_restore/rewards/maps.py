@@ -1,4 +1,4 @@
-"""Maps of rewards: from a metric's own resolution to the grid on which they are compared."""
+"""Maps of rewards, resized from a metric's resolution to a common grid."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-KERNEL_RADIUS = 3.0  # standard deviations after which the Gaussian is cut
+KERNEL_RADIUS = 3.0  # in standard deviations
 
 
 def resize_map(field: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps (B, 1, H, W) to ``size`` (rows, columns) so that every location keeps its weight in the mean.
 
-    Averages areas when it shrinks, which keeps the mean exactly where the ratio is whole; interpolates
-    linearly when it grows.
+    Shrinking averages areas, which keeps the mean exactly for whole ratios; enlarging interpolates linearly.
     """
     if field.shape[-2:] == size:
         return field
@@ -29,8 +28,8 @@ def sum_layers(layers: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Add the maps of a network's layers, each (B, 1, h, w), at the size of the first and finest.
 
     Returns:
-        The sum of the layers' means, (B,), and the summed map. Interpolation would shift a layer's mean a little
-        (places at borders count more); a factor puts it back, so that the map's mean is the sum of means.
+        The sum of the layers' means, (B,), and the summed map. A factor
+        corrects the shift of each layer's mean by interpolation, so that the map's mean is the sum of means.
     """
     first, *others = layers
     total, field = first.mean(dim=(2, 3), keepdim=True), first
@@ -45,10 +44,10 @@ def sum_layers(layers: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 def smooth_map(field: Tensor, sigma: float) -> Tensor:
     """Blur maps (B, 1, h, w) with a normalised Gaussian of ``sigma`` cells; borders are repeated outwards.
 
-    A constant map stays what it is, up to rounding; ``sigma`` 0 changes nothing.
+    Constant maps are unchanged up to rounding; ``sigma`` 0 has no effect.
 
     Raises:
-        ValueError: for a negative ``sigma``.
+        ValueError: negative ``sigma``.
     """
     if sigma < 0:
         raise ValueError(f"the smoothing of a map must not be negative, got {sigma}")

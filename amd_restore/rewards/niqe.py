@@ -1,8 +1,8 @@
 """NIQE (Mittal, Soundararajan, Bovik: Making a "Completely Blind" Image Quality Analyzer, 2013) on batches.
 
-The numbers are BasicSR's: same pristine model, blocks, colour conversion and rounding; a test compares the
-two. This one treats a whole batch at once and looks the shape parameter up in a table made once, which makes
-it fast enough for a reward. BasicSR itself is not imported, only its parameter file is read.
+The values equal BasicSR's: same pristine model, blocks, colour conversion and rounding; a test compares the two. This
+implementation is batched and looks up the shape parameter in a table, which makes it fast enough for a reward. It
+reads BasicSR's parameter file without importing BasicSR.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.rewards.scene_statistics import filter_along, gamma, shape_table
 
 BLOCK = 96  # pixels; the pristine model was fitted on such blocks
-WORST = 100.0  # for images without any contrast, where NIQE is undefined, and as an upper bound
+WORST = 100.0  # upper bound, and value for images without contrast, where NIQE is undefined
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # neighbours whose products are features, (rows, columns)
 
 
@@ -29,16 +29,16 @@ class Pristine(NamedTuple):
 
     mean: Tensor  # (36,)
     cov: Tensor  # (36, 36)
-    window: list[float]  # 7, Gaussian; the 7 x 7 window is its product with itself
+    window: list[float]  # 7 values of a Gaussian; the 7 x 7 window is their outer product
     shapes: Tensor  # (9801,), candidates of the generalised Gaussian's shape
     ratios: Tensor  # (9801,), rising: E|x|^2 / E x^2 of each
 
 
 def load_pristine(device: torch.device | str = "cpu") -> Pristine:
-    """Read the parameters that BasicSR ships.
+    """Read BasicSR's parameters.
 
     Raises:
-        AMDRestoreError: when BasicSR is not installed.
+        AMDRestoreError: BasicSR is not installed.
     """
     spec = importlib.util.find_spec("basicsr")
     places = spec.submodule_search_locations if spec else None
@@ -58,7 +58,7 @@ def load_pristine(device: torch.device | str = "cpu") -> Pristine:
 
 @torch.no_grad()
 def niqe(images: Tensor, pristine: Pristine, stride: int = BLOCK) -> Tensor:
-    """NIQE of each image, (B,), lower is better, in (0, 100].
+    """Return NIQE of each image, (B,), lower is better, in (0, 100].
 
     Args:
         images: RGB (B, 3, H, W) in [0, 1].
@@ -66,8 +66,7 @@ def niqe(images: Tensor, pristine: Pristine, stride: int = BLOCK) -> Tensor:
         stride: pixels between blocks, even; 96 is the published metric.
 
     Raises:
-        AMDRestoreError: when an image holds fewer than one block, or one at the published stride (its
-            covariance needs two).
+        AMDRestoreError: an image has no block, or only one at the published stride (its covariance needs two).
     """
     rows, cols = ((side - BLOCK) // stride + 1 for side in images.shape[-2:])
     if rows < 1 or cols < 1 or (stride == BLOCK and rows * cols < 2):
@@ -79,7 +78,7 @@ def niqe(images: Tensor, pristine: Pristine, stride: int = BLOCK) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """Rounded Y of MATLAB's YCbCr, (B, 1, H, W) in 16 ... 235."""
+    """Return the rounded Y of MATLAB's YCbCr, (B, 1, H, W) in 16 ... 235."""
     red, green, blue = images.double().split(1, dim=1)
     return (65.481 * red + 128.553 * green + 24.966 * blue + 16.0).round()
 
@@ -97,14 +96,14 @@ def _halve(y: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, window: list[float]) -> Tensor:
-    """Local mean under the Gaussian window, of a padded image."""
+    """Return the local mean of a padded image under the Gaussian window."""
     return filter_along(filter_along(x, window, -2), window, -1)
 
 
 def _moments(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
     """:func:`_sums` of each block's normalised brightness and of its products with four neighbours, (B, N, 5, 5)."""
     padded = F.pad(y, (3, 3, 3, 3), mode="replicate")
-    # BasicSR keeps these sums as float32; its rounding shows in flat images (8.49 for 8.79). So do we.
+    # BasicSR keeps these sums as float32, whose rounding matters in flat images.
     mu = _blur(padded, pristine.window).float()
     sigma = (_blur(padded.square(), pristine.window).float() - mu.square()).abs().sqrt()
     normal = ((y.float() - mu) / (sigma + 1.0)).double()
@@ -114,7 +113,7 @@ def _moments(y: Tensor, pristine: Pristine, block: int, stride: int) -> Tensor:
 
 
 def _sums(blocks: Tensor) -> Tensor:
-    """Per value of (B, N, h, w), (B, N, 5): squares below 0, above 0, shares of those, absolute values."""
+    """Return means over h, w, (B, N, 5): squares of values below and above 0, shares of both, absolute values."""
     x = blocks.flatten(-2)
     below, above = x.clamp_max(0), x.clamp_min(0)
     shares = (x < 0).sum(-1), (x > 0).sum(-1)
@@ -123,9 +122,9 @@ def _sums(blocks: Tensor) -> Tensor:
 
 
 def _features(moments: Tensor, pristine: Pristine) -> Tensor:
-    """The 36 features of each block, (B, N, 36): shapes and scales fitted to moments (B, N, 2, 5, 5), two sizes."""
+    """Return 36 features of each block, (B, N, 36): shapes and scales fitted to moments (B, N, 2, 5, 5) of two sizes."""
     below, above, share_below, share_above, absolute = moments.unbind(-1)
-    # An empty side gives 0 / 0: the block's features are then not a number, and it is left out below.
+    # An empty side gives 0 / 0: the block's features are then NaN, and it is left out below.
     left, right = (below / share_below).sqrt(), (above / share_above).sqrt()
     asymmetry = left / right
     ratio = absolute.square() / (below + above)
@@ -142,14 +141,14 @@ def _features(moments: Tensor, pristine: Pristine) -> Tensor:
 
 
 def _distances(features: Tensor, pristine: Pristine) -> Tensor:
-    """Distance between the model of each image's blocks (B, N, 36) and the pristine one, (B,)."""
+    """Return the distance between the model of each image's blocks (B, N, 36) and the pristine one, (B,)."""
     mean = features.nanmean(dim=1)
     whole = ~features.isnan().any(dim=2, keepdim=True)
     count = whole.sum(dim=1, keepdim=True)
     known = torch.where(whole, features, 0)
     spread = torch.where(whole, known - known.sum(dim=1, keepdim=True) / count, 0)
     own = spread.mT @ spread / (count - 1)
-    # One block has no covariance; the pristine one then stands for both.
+    # One block has no covariance, so the pristine one is used for both.
     cov = torch.where(count > 1, (pristine.cov + own) / 2, pristine.cov)
     difference = (pristine.mean - mean)[:, None]
     squared = difference @ torch.linalg.pinv(cov, rtol=1e-15, hermitian=True) @ difference.mT

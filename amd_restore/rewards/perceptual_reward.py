@@ -1,4 +1,4 @@
-"""Full-reference rewards on the features of networks, beside LPIPS."""
+"""Full-reference rewards on network features: DISTS and EfficientNet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from amd_restore.rewards.reward import BaseReward
 
 @REWARD_REGISTRY.register()
 class DISTSReward(BaseReward):
-    """DISTS between output and ground truth: similar textures count as equal, wherever their details lie.
+    """DISTS between output and ground truth, which treats similar textures as equal.
 
-    It has no map: its statistics are those of whole feature maps.
+    It has no map, because its statistics are those of whole feature maps.
 
     Args:
-        weights: file with the learned weights; None looks in the asset folder and pyiqa's cache.
+        weights: file with the learned weights; None for the asset folder or pyiqa's cache.
         weight: factor in the sum.
-        device: where the network runs.
+        device: device of the network.
 
     Raises:
         AMDRestoreError: without the learned weights or those of VGG16.
@@ -46,10 +46,10 @@ class EfficientNetReward(BaseReward):
     Args:
         variant: ``lite0``, which is also a metric of the benchmark, or ``lite1``.
         weight: factor in the sum.
-        device: where the network runs.
+        device: device of the network.
 
     Raises:
-        AMDRestoreError: an unknown variant, or without the packages of the network and of its weights.
+        AMDRestoreError: an unknown variant, or missing packages of the network and its weights.
     """
 
     name = "effnet"

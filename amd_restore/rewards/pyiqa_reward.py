@@ -1,4 +1,4 @@
-"""Any metric of pyiqa as a reward: its direction, mode and range come from pyiqa's own metadata."""
+"""Metrics of pyiqa as rewards, with direction, mode and range from pyiqa's metadata."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from amd_restore.rewards.reward import BaseReward
 from amd_restore.rewards.weight_files import hub_folder
 
 INSTALL = 'pip install ".[iqa]" in the clone of this repository'
-# These compare sets of images; a reward is a number for each image.
+# These metrics compare sets of images, but a reward is a number for each image.
 _OF_SETS = ("fid", "sfid", "inception_score")
 
 
 @REWARD_REGISTRY.register()
 class PyIQAReward(BaseReward):
-    """Any metric of pyiqa.
+    """Metric of pyiqa.
 
-    pyiqa is an optional extra under the PolyForm Noncommercial licence; it downloads a metric's weights at first
-    use and keeps them in torch's hub folder, under ``pyiqa``.
+    pyiqa is an optional extra under the PolyForm Noncommercial licence; it downloads a metric's weights at first use
+    into torch's hub folder, under ``pyiqa``.
 
     Args:
         metric: pyiqa's name: ``musiq``, ``clipiqa``, ``maniqa-pipal``, ``brisque``, ``dists`` ...
-        options: keyword arguments of pyiqa's network: ``{test_sample: 1}`` lets MANIQA judge one crop, not 20.
+        options: keyword arguments of pyiqa's network: ``{test_sample: 1}`` makes MANIQA use one crop, not 20.
         weight: factor in the sum.
-        device: where the network runs.
+        device: device of the network.
 
     Raises:
-        AMDRestoreError: without pyiqa or a package that the metric needs, for a name that pyiqa does not know or
-            that measures sets of images, or when its weights are neither on disk nor can be downloaded.
+        AMDRestoreError: missing pyiqa or a package of the metric, an unknown metric or one of sets of images, or
+            weights that are not on disk and cannot be downloaded.
     """
 
-    differentiable = True  # where pyiqa's is not, the loss says so: it has no gradient
+    differentiable = True  # A loss on a metric without gradient raises an error.
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class PyIQAReward(BaseReward):
 
     def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
         images = (sr,) if self.mode == "no_reference" else (sr, self._require(gt, "gt"))
-        # pyiqa lets gradients through only in a metric that was made as a loss; it is asked at every call.
+        # pyiqa passes gradients only in a metric created as a loss, and checks this at every call.
         self.metric.as_loss = sr.requires_grad and torch.is_grad_enabled()
         return self.metric(*images).reshape(sr.shape[0])
 
 
 def _create(name: str, options: dict[str, Any], device: torch.device) -> Any:
-    """pyiqa's metric; what is missing is said in one line."""
+    """Create pyiqa's metric; errors have one line."""
     import pyiqa
 
     wanted: list[tuple[str, Path]] = []
@@ -92,7 +92,7 @@ def _create(name: str, options: dict[str, Any], device: torch.device) -> Any:
             )
         except ModuleNotFoundError as error:
             raise AMDRestoreError(f"pyiqa's '{name}' needs the package {error.name}: {INSTALL}") from error
-        except Exception as error:  # downloads fail with the errors of four libraries; all get the same advice
+        except Exception as error:  # Downloads can raise errors of four libraries.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             wanted += _hub_requests(error)
             if not wanted:
@@ -134,7 +134,7 @@ def _recorded_downloads(wanted: list[tuple[str, Path]]) -> Iterator[None]:
 
 
 def _hub_requests(error: BaseException) -> list[tuple[str, Path]]:
-    """(address, folder) that Hugging Face's library asked for, if that is what failed."""
+    """Return the (address, folder) of failed requests of Hugging Face's library."""
     found: list[tuple[str, Path]] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -147,7 +147,7 @@ def _hub_requests(error: BaseException) -> list[tuple[str, Path]]:
 
 
 def parse_range(text: str | None) -> tuple[float, float]:
-    """Bounds from pyiqa's ``score_range``: ``0, 1``, ``~0, ~100`` (about) or ``0, ~`` (no upper one)."""
+    """Parse pyiqa's ``score_range``: ``0, 1``, ``~0, ~100`` (about) or ``0, ~`` (no upper bound)."""
     bounds = re.fullmatch(r"\s*~?\s*(-?[\d.]*)\s*,\s*~?\s*(-?[\d.]*)\s*", text or "")
     low, high = bounds.groups() if bounds else ("", "")
     return float(low or "-inf"), float(high or "inf")

@@ -1,6 +1,6 @@
-"""No-reference rewards: how natural an image looks, whatever it shows.
+"""No-reference rewards: naturalness of an image.
 
-Alone they can be gamed: a student that invents texture scores well. Mix them with a fidelity reward.
+Combine them with a fidelity reward, because a student can raise them alone by inventing texture.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from amd_restore.rewards.reward import BaseReward
 
 @REWARD_REGISTRY.register()
 class NIQEReward(BaseReward):
-    """NIQE (Mittal et al. 2013) of the Y channel, with the pristine model that BasicSR ships.
+    """NIQE (Mittal et al. 2013) of the Y channel, with the pristine model of BasicSR.
 
     NIQE compares the statistics of blocks of 96 x 96 pixels with those of good photographs. It was made for
-    whole images of many blocks: on a crop of 128 pixels it rests on four overlapping blocks and is *noisy*.
-    Treat it as a weak hint there and give it a small weight; benchmarks use BasicSR's own function on whole
-    images. It costs about 2 ms per crop of 128 pixels on one CPU thread.
+    whole images of many blocks: on crops of 128 pixels it uses four overlapping blocks and is *noisy*, so give it a
+    small weight. Benchmarks use BasicSR's function on whole images.
 
     Args:
         stride: distance in pixels between blocks. 96 is BasicSR's NIQE, which needs at least two whole blocks
-            (192 x 96 pixels); 32 lets blocks overlap, which serves training crops of 96 pixels and more.
+            (192 x 96 pixels); 32 lets blocks overlap, for training crops of 96 pixels or more.
         weight: factor in the sum.
-        device: where it is computed.
+        device: device of the computation.
 
     Raises:
-        AMDRestoreError: without BasicSR's parameter file, or for an odd stride.
+        AMDRestoreError: missing BasicSR parameter file, or an odd stride.
     """
 
     name = "niqe"
@@ -52,14 +51,14 @@ class NIQEReward(BaseReward):
 
 @REWARD_REGISTRY.register()
 class BRISQUEReward(BaseReward):
-    """BRISQUE (Mittal et al. 2012) of the gray image, with a machine that lies beside the code.
+    """BRISQUE (Mittal et al. 2012) of the gray image, see :mod:`~amd_restore.rewards.brisque`.
 
-    About 0 for a good photograph, 100 for a ruined one, without hard bounds. It looks at the whole image at once,
-    so it needs no blocks and is steadier on crops than NIQE.
+    About 0 for a good photograph, 100 for a bad one, unbounded. It uses the whole image at once, so it is less noisy on
+    crops than NIQE.
 
     Args:
         weight: factor in the sum.
-        device: where it is computed.
+        device: device of the computation.
     """
 
     name = "brisque"

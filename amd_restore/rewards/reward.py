@@ -1,6 +1,6 @@
-"""What a reward is: a metric with its metadata, turned so that higher is better.
+"""Base class of rewards: metrics with metadata and a sign such that higher is better.
 
-A new reward is one registered class: its metadata and :meth:`BaseReward.measure`, the metric as published.
+A new reward is a registered class with metadata and :meth:`BaseReward.measure`, the metric as published.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ ResultT = TypeVar("ResultT")
 
 
 class Reward(Protocol):
-    """Scores restored images.
+    """Interface of rewards.
 
-    ``name`` is what logs and weight headers call it, ``mode`` is ``full_reference`` (compares with ``gt`` or
-    ``lq``) or ``no_reference``. Calling it gives one value per image, (B,); higher is better; no gradient.
+    ``name`` is used in logs and weight headers; ``mode`` is ``full_reference`` (compares with ``gt`` or
+    ``lq``) or ``no_reference``. A call returns one value per image, (B,), higher is better, without gradient.
     """
 
     name: str
@@ -34,26 +34,25 @@ class Reward(Protocol):
 
 
 class BaseReward:
-    """Shared part of our rewards: sign, clamping, full precision, gradients on request only.
+    """Base of our rewards: sign, clamping, full precision, gradients only in :meth:`loss`.
 
-    Subclasses define :meth:`measure`, and :meth:`measure_map` where the metric has values per location. Both
-    give the metric as published; the sign that makes it a reward is turned here, once, by
-    ``higher_is_better``.
+    Subclasses define :meth:`measure`, and :meth:`measure_map` if the metric has values per location. Both return the
+    metric as published; this class changes the sign by ``higher_is_better``.
 
     Args:
         weight: factor in a :class:`~amd_restore.rewards.RewardSum`.
-        device: where a network of the reward lives.
+        device: device of the reward's network, if any.
 
     Attributes:
-        name: in logs and weight headers.
+        name: name in logs and weight headers.
         mode: ``full_reference`` (compares with ``gt`` or ``lq``) or ``no_reference``.
-        higher_is_better: of the metric; a reward always is.
-        range: lowest and highest value of the metric for images in [0, 1], infinite where it has no bound; of
-            pyiqa's metrics what their metadata says, which may be what is usual.
-        has_map: whether :meth:`value_and_map` gives a map.
-        exact_map: whether the map's mean over its locations is the value; else it is near.
+        higher_is_better: direction of the metric.
+        range: lowest and highest value of the metric for images in [0, 1], infinite if unbounded; pyiqa's metadata
+            may give typical values instead.
+        has_map: whether :meth:`value_and_map` returns a map.
+        exact_map: whether the map's mean over its locations equals the value.
         differentiable: whether :meth:`loss` works.
-        min_size: pixels a side that an image needs.
+        min_size: smallest side of an image in pixels.
     """
 
     name: str = "reward"
@@ -69,13 +68,13 @@ class BaseReward:
         self.weight, self.device = weight, torch.device(device)
 
     def measure(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> Tensor:
-        """The metric as published, (B,), of float32 images in [0, 1]."""
+        """Return the metric as published, (B,), of float32 images in [0, 1]."""
         raise NotImplementedError
 
     def measure_map(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The metric, (B,), the same numbers as :meth:`measure`, and its values per location (B, 1, h, w).
+        """Return the values of :meth:`measure`, (B,), and a map (B, 1, h, w).
 
-        The map has the metric's own resolution; None where the metric has none.
+        The map has the metric's resolution; None if the metric has no map.
         """
         return self.measure(sr, gt, lq), None
 
@@ -84,7 +83,7 @@ class BaseReward:
         """Score a batch.
 
         Args:
-            sr: restored images (B, 3, sH, sW); values outside [0, 1] are clamped, as saving would.
+            sr: restored images (B, 3, sH, sW), clamped to [0, 1].
             gt: ground truth, same shape.
             lq: low-quality input (B, 3, H, W).
 
@@ -97,22 +96,22 @@ class BaseReward:
     def value_and_map(
         self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Score a batch as a call does, and say where it is good; one pass of the network gives both.
+        """Score a batch and return a map from the same pass of the network.
 
         Returns:
             The values of :meth:`__call__`, and a map (B, 1, h, w) float32 in the same unit, higher is better,
-            at the metric's own resolution; None where the metric has none. See ``exact_map``.
+            at the metric's resolution; None if the metric has no map. See ``exact_map``.
         """
         values, field = self._run(self.measure_map, sr.clamp(0.0, 1.0), gt, lq)
         return self._signed(values), None if field is None else self._signed(field)
 
     def loss(self, sr: Tensor, *, gt: Tensor | None = None, lq: Tensor | None = None) -> Tensor:
-        """Minus the reward, (B,), with gradient to ``sr``.
+        """Return the negated reward, (B,), with gradient to ``sr``.
 
-        Values of ``sr`` outside [0, 1] are not clamped, or nothing would pull them back.
+        ``sr`` is not clamped, so that values outside [0, 1] get a gradient.
 
         Raises:
-            AMDRestoreError: when the reward is not differentiable.
+            AMDRestoreError: the reward is not differentiable.
         """
         self.require_differentiable()
         loss = -self._signed(self._run(self.measure, sr, gt, lq))
@@ -124,13 +123,13 @@ class BaseReward:
         """Check that :meth:`loss` works.
 
         Raises:
-            AMDRestoreError: it does not.
+            AMDRestoreError: the reward is not differentiable.
         """
         if not self.differentiable:
             raise AMDRestoreError(f"reward '{self.name}' is not differentiable and cannot be a loss")
 
     def _run(self, measure: Callable[..., ResultT], sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> ResultT:
-        """Call ``measure`` in full precision; references are data: clamped and without gradient."""
+        """Call ``measure`` in full precision; references are clamped and detached."""
         gt, lq = (None if image is None else image.detach().float().clamp(0.0, 1.0) for image in (gt, lq))
         with torch.autocast(sr.device.type, enabled=False):
             return measure(sr.float(), gt, lq)

@@ -1,4 +1,4 @@
-"""The weighted sum of several rewards, with running deviations, for whole images or per location."""
+"""Weighted sum of rewards with running standard deviations, for whole images or per location."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from amd_restore.registry import REWARD_REGISTRY, did_you_mean, register_all
 from amd_restore.rewards.maps import resize_map, smooth_map
 from amd_restore.rewards.reward import BaseReward
 
-STD_FLOOR = 1e-6  # of a standardised reward: equal values divide by this instead of by zero
-MOMENTUM = 0.99  # of the running deviations; the first 100 updates are a plain average
+STD_FLOOR = 1e-6  # lower bound on the divisor of a standardised reward
+MOMENTUM = 0.99  # of the running standard deviations; the first updates are a plain average
 
 
 class RewardSum(nn.Module):
     """Weighted sum of rewards.
 
-    Rewards live on different scales (a PSNR of 30, an LPIPS of -0.3). With ``standardize`` each is divided by
-    a running estimate of its own deviation *within* a batch (or within groups that share a condition, which
-    is what the advantage compares), so that weights are comparable. Only these estimates are state; the
-    rewards' networks are not in the ``state_dict``.
+    Rewards have different scales (a PSNR of 30, an LPIPS of -0.3). With ``standardize`` each is divided by a running
+    estimate of its standard deviation *within* a batch (or within groups that share a condition, which the advantage
+    compares), so that weights are comparable. The ``state_dict`` has these estimates only, not the rewards' networks.
 
     Args:
         rewards: each with a ``name`` and a ``weight``.
-        standardize: divide each by its running deviation.
+        standardize: divide each by its running standard deviation.
 
     Raises:
-        AMDRestoreError: for no reward, or two of one name.
+        AMDRestoreError: no reward, or two of one name.
     """
 
     std: Tensor
@@ -54,7 +53,7 @@ class RewardSum(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Names of the rewards, for logs and for the header of exported weights."""
+        """Return the names of the rewards, for logs and for the header of exported weights."""
         return [reward.name for reward in self.rewards]
 
     @torch.no_grad()
@@ -69,26 +68,25 @@ class RewardSum(nn.Module):
         map_sigma: float = 0.0,
         parts: int = 1,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Score a batch; in training mode also update the running deviations.
+        """Score a batch; in training mode also update the running standard deviations.
 
-        ``std`` is always the deviation of whole-image values, so that a reward weighs the same with and
-        without maps; ``std_total`` is that of what is returned: with maps, the deviation at one location, its
-        variance averaged over locations.
+        ``std`` is that of whole-image values, so that a reward has the same weight with and without maps;
+        ``std_total`` is that of the returned sum: with maps, the root of the variance averaged over locations.
 
         Args:
             sr, gt, lq: images in [0, 1], see :class:`BaseReward`.
-            group_size: consecutive samples that share a condition; None takes the batch as one group.
-            map_size: (rows, columns) of the map wanted; None sums whole-image values. Rewards that have a map
-                contribute it, resized; others their value at every location.
-            map_sigma: deviation, in cells of the map, of the Gaussian that smooths the rewards' maps.
-            parts: pieces in which rewards look at the batch, to save memory; a divisor of B.
+            group_size: consecutive samples that share a condition; None for one group.
+            map_size: (rows, columns) of the map; None to sum whole-image values. Rewards without a map contribute
+                their value at every location.
+            map_sigma: standard deviation, in cells of the map, of the Gaussian that smooths the rewards' maps.
+            parts: parts into which the batch is split to save memory; a divisor of B.
 
         Returns:
             The sum, (B,), or (B, 1, rows, columns) with ``map_size``; and each reward's own whole-image values
             (B,), by name, unweighted.
 
         Raises:
-            AMDRestoreError: when a reward is not finite; the message names it.
+            AMDRestoreError: a reward is not finite; the message names it.
         """
         values, fields = self._measure(sr, gt, lq, map_size is not None, parts)
         for (name, value), field in zip(values.items(), fields, strict=True):
@@ -101,7 +99,7 @@ class RewardSum(nn.Module):
         weight = stacked.new_tensor([reward.weight for reward in self.rewards])
         if self.standardize:
             weight = weight / self.std.clamp_min(STD_FLOOR)
-        # Rewards without a map are summed first and as always, so that without any map the sum is the same.
+        # Rewards without a map are summed first, so that the sum does not change if none has a map.
         mapless = [index for index, field in enumerate(fields) if field is None]
         total = (stacked[:, mapless] * weight[mapless]).sum(dim=1)
         if map_size is not None and len(mapless) < len(fields):
@@ -117,14 +115,14 @@ class RewardSum(nn.Module):
 
     @torch.no_grad()
     def difference(self, total: Tensor, reference: Tensor, **settings: Any) -> Tensor:
-        """How much more than another batch of images of the same conditions a batch has got.
+        """Return the difference between a batch's rewards and those of other images of the same conditions.
 
         In training mode ``difference_scale``, the running root mean square of all differences, is updated.
 
         Args:
-            total: the sum of the batch, from :meth:`forward` with the same ``settings``.
+            total: sum of the batch, from :meth:`forward` with the same ``settings``.
             reference: the other images (B, 3, H, W).
-            settings: those of :meth:`forward`.
+            settings: further arguments of :meth:`forward`.
 
         Returns:
             The shape of ``total``.
@@ -147,7 +145,7 @@ class RewardSum(nn.Module):
     def _measure(
         self, sr: Tensor, gt: Tensor | None, lq: Tensor | None, with_maps: bool, parts: int = 1
     ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
-        """Values by name, and the maps of those that have one."""
+        """Return values by name, and the maps of rewards that have one."""
         if parts > 1:
             images: Any = zip(*([None] * parts if x is None else x.chunk(parts) for x in (sr, gt, lq)), strict=True)
             pieces = [self._measure(one, its_gt, its_lq, with_maps) for one, its_gt, its_lq in images]
@@ -160,10 +158,10 @@ class RewardSum(nn.Module):
         return dict(zip(self.names, (value for value, _ in pairs), strict=True)), [field for _, field in pairs]
 
     def _track(self, running: Tensor, values: Tensor, group_size: int | None) -> None:
-        """Move a running deviation, in place, towards the one within the groups of ``values`` (B, ...).
+        """Update a running standard deviation in place with that within the groups of ``values`` (B, ...).
 
-        Variances of locations, (B, 1, h, w), are averaged. In distributed training the groups of all
-        processes count (of which each has as many), so that all of them hold the same estimate.
+        Variances of locations, (B, 1, h, w), are averaged. In distributed training the groups of all processes
+        count, so that the estimate is the same in all.
         """
         groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
         variance = groups.var(dim=1, correction=int(groups.shape[1] > 1)).mean(dim=0)
@@ -179,11 +177,10 @@ class RewardSum(nn.Module):
 def build_rewards(
     options: Sequence[Mapping[str, Any]], device: torch.device | str = "cpu", standardize: bool = False
 ) -> RewardSum:
-    """Rewards from option blocks like ``{type: LPIPSReward, weight: 1.0, net: squeeze}``.
+    """Build rewards from option blocks like ``{type: LPIPSReward, weight: 1.0, net: squeeze}``.
 
     Raises:
-        AMDRestoreError: for a missing or unknown type, an unknown key, or what a reward itself needs and
-            misses.
+        AMDRestoreError: a missing or unknown type, an unknown key, or a missing requirement of a reward.
     """
     register_all()
     rewards = []

@@ -1,7 +1,6 @@
-"""What metrics on natural scene statistics share: filters in double precision, and the generalised Gaussian.
+"""Natural scene statistics of NIQE and BRISQUE: filters in double precision, and the generalised Gaussian.
 
-Local brightness, made independent of its surroundings, follows a generalised Gaussian in photographs; damage
-changes its shape. NIQE and BRISQUE measure that shape, each in its authors' own way.
+Locally normalised brightness follows a generalised Gaussian in photographs; degradation changes its shape.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ def gamma(x: Tensor) -> Tensor:
 
 
 def shape_table(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Shapes 0.2 ... 10 in steps of 0.001, and (E|x|)^2 / E x^2 of a generalised Gaussian of each, rising.
+    """Return shapes 0.2 ... 10 in steps of 0.001, and (E|x|)^2 / E x^2 of a generalised Gaussian of each, rising.
 
     Returns:
         Two (9801,) float64.

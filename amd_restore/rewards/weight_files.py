@@ -1,4 +1,4 @@
-"""Where weights of metrics lie. They are looked for on disk and never downloaded in silence."""
+"""Search for metrics' weights on disk, without downloads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from amd_restore.errors import AMDRestoreError
 
 
 def assets_folder() -> Path:
-    """Folder of weights and benchmark images: ``$AMD_RESTORE_ASSETS``, else ``~/.cache/amd_restore``."""
+    """Return the folder of weights and benchmark images: ``$AMD_RESTORE_ASSETS``, else ``~/.cache/amd_restore``."""
     return expanded(os.environ.get("AMD_RESTORE_ASSETS") or "~/.cache/amd_restore")
 
 
 def hub_folder() -> Path:
-    """Folder in which torch, torchvision and pyiqa keep what they download."""
+    """Return the download folder of torch, torchvision and pyiqa."""
     return Path(torch.hub.get_dir())
 
 
 def find_file(what: str, places: Sequence[Path], remedy: str) -> Path:
-    """The first of ``places`` that is a file.
+    """Return the first of ``places`` that is a file.
 
     Args:
-        what: who needs what, the message's beginning: "DISTS needs its weights".
+        what: beginning of the message: "DISTS needs its weights".
         places: candidates in order of preference.
-        remedy: how to get one, the message's end.
+        remedy: end of the message: how to get the file.
 
     Raises:
-        AMDRestoreError: when there is none; the message names the places.
+        AMDRestoreError: no such file; the message names the places.
     """
     for place in places:
         if place.is_file():
@@ -41,10 +41,10 @@ def find_file(what: str, places: Sequence[Path], remedy: str) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or a torch checkpoint, by name; no code in the file is run.
+    """Read tensors by name from a safetensors file or a torch checkpoint, without running code in it.
 
     Raises:
-        AMDRestoreError: when the file cannot be read.
+        AMDRestoreError: the file cannot be read.
     """
     try:
         if path.suffix == ".safetensors":
@@ -52,7 +52,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader has errors of its own; all mean the same here
+    except Exception as error:  # Each reader raises different errors.
         raise AMDRestoreError(f"{path}: cannot be read as weights ({error})") from error
     while isinstance(state, dict) and isinstance(state.get("params"), dict):
         state = state["params"]

@@ -48,9 +48,8 @@ def check_run(
         every = model.run.distill.fake_updates_per_student
         with _one_line("the first iteration"):
             model.feed_data(next(iter(train_loader)))
-            model.optimize_parameters(
-                (model.current_iter // every + 1) * every
-            )  # an iteration that updates the student
+            # This is an iteration that updates the student.
+            model.optimize_parameters((model.current_iter // every + 1) * every)
         with _one_line("saving, or the first image of a validation"):
             try_the_end(model, val_loaders)
         logger.info(f"Checked {opt['opt_path']}: options, data, networks, one iteration, saving and validation work")

@@ -1,4 +1,4 @@
-"""Weights files and what is built from them."""
+"""Weights files, and networks and codecs built from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Network, denoiser and codec of a header."""
+"""Building of network, denoiser and codec from a header."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import ARCH_REGISTRY, import_plugins
 from amd_restore.weights.header import Header
 
-ENCODER_PREFIX = "encoder."  # of the tensors of an encoder that was trained with the network
-SOURCE_KEY = "pretrained_model_name_or_path"  # names a checkpoint of diffusers, in network and codec
+ENCODER_PREFIX = "encoder."  # prefix of the tensors of an encoder trained with the network
+SOURCE_KEY = "pretrained_model_name_or_path"  # key of a diffusers checkpoint, in network and codec
 
 
 def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> RestorationNetwork:
-    """The network a header describes, in evaluation mode.
+    """Build the network of a header, in evaluation mode.
 
     Args:
-        header: of a weights file. Where it is an adapter, its base is loaded and the two are merged.
-        state_dict: its tensors; None leaves the random initial weights.
+        header: header of a weights file; the base of an adapter is loaded and merged.
+        state_dict: tensors of that file; None keeps the random initial weights.
 
     Raises:
-        AMDRestoreError: unknown network, arguments or tensors that do not fit it, or another base.
+        AMDRestoreError: an unknown network, arguments or tensors that do not fit, or another base.
     """
-    # Cheap: the networks import their third parties only when they are built.
+    # This is cheap, because networks import third parties only when built.
     import_plugins("archs", "*_arch.py")
     options = dict(header.network)
     kind = options.pop("type")
     try:
-        net = checked_network(ARCH_REGISTRY.get(kind)(**options)).float()  # The host program may default to another.
+        net = checked_network(ARCH_REGISTRY.get(kind)(**options)).float()  # The host program may have another default.
         check_network_base(header, net)
         if state_dict is not None:
             net.load_state_dict(split_encoder(state_dict)[1])
@@ -45,19 +45,19 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
 
 
 def build_denoiser(header: Header, net: nn.Module, dtype: torch.dtype = torch.float32) -> Denoiser:
-    """``net`` with the process and prediction type of ``header``: ``x0 = denoiser(x_t, t, cond)``."""
+    """Wrap ``net`` with the process and prediction type of ``header``: ``x0 = denoiser(x_t, t, cond)``."""
     return Denoiser(net, build_process(header.process), header.prediction_type, dtype)
 
 
 def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> Codec:
-    """The codec between images and the latents of ``header``'s network.
+    """Build the codec of ``header``.
 
     Args:
-        header: of a weights file.
-        state_dict: its tensors, of which those of a trained encoder are taken.
+        header: header of a weights file.
+        state_dict: tensors of that file, for a trained encoder.
 
     Raises:
-        AMDRestoreError: the autoencoder cannot be loaded, or is another one than in training.
+        AMDRestoreError: the autoencoder cannot be loaded, or differs from that of training.
     """
     codec = build_codec(header.codec)
     _check_base(header, "codec", codec.fingerprint, header.codec)
@@ -68,16 +68,16 @@ def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None =
 
 
 def split_encoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors of a trained encoder, under the codec's own names, and those of the network."""
+    """Return the tensors of a trained encoder, under the codec's names, and those of the network."""
     encoder = {k.removeprefix(ENCODER_PREFIX): v for k, v in state_dict.items() if k.startswith(ENCODER_PREFIX)}
     return encoder, {k: v for k, v in state_dict.items() if not k.startswith(ENCODER_PREFIX)}
 
 
 def check_network_base(header: Header, net: RestorationNetwork) -> None:
-    """Compare the base that ``net`` found with the one that ``header``'s adapter was trained on.
+    """Compare the base of ``net`` with that of ``header``'s adapter in training.
 
     Raises:
-        AMDRestoreError: it is another one.
+        AMDRestoreError: the bases differ.
     """
     _check_base(header, "network", net.base_fingerprint, header.network)
 

@@ -1,6 +1,6 @@
 """Weights files: safetensors with a header in their metadata, by path or by released name.
 
-Nothing here unpickles: a weights file cannot run code.
+Nothing is unpickled, so a weights file cannot run code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 from amd_restore.weights.header import Header
 
-METADATA_KEY = "amd_restore"  # of the header, among the safetensors metadata
+METADATA_KEY = "amd_restore"  # key of the header in the safetensors metadata
 DEFAULT_MODEL = "x4-real"
 WEIGHTS_FOLDER = Path(__file__).parent
 
@@ -26,12 +26,12 @@ WEIGHTS_FOLDER = Path(__file__).parent
 def save_checkpoint(
     path: str | Path, state_dict: Mapping[str, Tensor], header: Header, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write weights and header to ``path``, whole or not at all.
+    """Write weights and header to ``path`` atomically.
 
     Args:
-        path: ends in ``.safetensors``; folders on the way are made.
-        state_dict: tensors on any device; floating ones are stored as ``dtype``, others as they are.
-        header: what the file says about itself.
+        path: ends in ``.safetensors``; missing folders are created.
+        state_dict: tensors on any device; floating ones are stored as ``dtype``, others unchanged.
+        header: header of the file.
         dtype: storage type.
 
     Raises:
@@ -44,35 +44,35 @@ def save_checkpoint(
             tensor = tensor.to(dtype)
             if not torch.isfinite(tensor).all():
                 raise AMDRestoreError(f"{path}: '{key}' is not finite as {dtype}; nothing was written")
-        # Clones, because safetensors refuses tensors that share memory.
+        # Clone, because safetensors refuses tensors that share memory.
         tensors[key] = tensor.contiguous().clone()
     write_atomically(path, to_bytes(tensors, metadata={METADATA_KEY: header.to_json()}))
 
 
 def read_header(path: str | Path) -> Header:
-    """Header of a weights file, without its tensors; errors as :func:`load_checkpoint`."""
+    """Read the header of a weights file; errors as :func:`load_checkpoint`."""
     return _read(Path(path), with_tensors=False)[0]
 
 
 def load_checkpoint(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
-    """Header and tensors of a weights file; floating tensors come as float32 on the CPU.
+    """Read header and tensors of a weights file, floating tensors as float32 on the CPU.
 
     Raises:
-        AMDRestoreError: the file is missing, truncated, no safetensors file, or has no valid header.
+        AMDRestoreError: the file is missing, truncated or not a safetensors file, or has no valid header.
     """
     return _read(Path(path), with_tensors=True)
 
 
 def released_models() -> dict[str, Path]:
-    """Names of the models in the package, with their files."""
+    """Return the released models in the package by name."""
     return {path.stem: path for path in sorted(WEIGHTS_FOLDER.glob("*.safetensors"))}
 
 
 def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
-    """Weights file for a released name, a file, or a folder that holds exactly one ``.safetensors``.
+    """Return the weights file of a released name, a file, or a folder with exactly one ``.safetensors``.
 
     Raises:
-        AMDRestoreError: nothing of that name; lists the released ones.
+        AMDRestoreError: no such file; the message lists the released names.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise AMDRestoreError(f"weights are named by a released model or a path, not by {type(name_or_path).__name__}")

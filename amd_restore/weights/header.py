@@ -1,4 +1,4 @@
-"""The versioned header of a weights file: how to build and run its network, and where it comes from."""
+"""Versioned header of a weights file: how to build and run its network, and its origin."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from amd_restore.diffusion import PREDICTION_TYPES, SAMPLERS, STARTS, Recipe
 from amd_restore.errors import AMDRestoreError
 
-# Version 2 added time_shift: a file of version 1 has evenly spaced times. Version 3 added start, start_noise and bases;
-# it is written only where they are set, so that earlier programs go on reading the rest.
+# Version 2 added time_shift; files of version 1 have evenly spaced times. Version 3 added start, start_noise and bases,
+# and is written only if they are set, so that earlier programs can read other files.
 FORMAT_VERSION = 3
 KINDS = ("student", "teacher")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a weights file says about itself.
+    """Header of a weights file.
 
     Args:
         name: name of the model, as in ``x4-classical``.
@@ -29,18 +29,18 @@ class Header:
         codec: options of :func:`~amd_restore.diffusion.build_codec`.
         process: options of :func:`~amd_restore.diffusion.build_process`.
         prediction_type: what the network predicts, see :meth:`~amd_restore.diffusion.Process.to_x0`.
-        steps: numbers of steps it was trained for, or tried with.
-        default_steps: number of steps when the user names none.
+        steps: numbers of steps it was trained for or tested with.
+        default_steps: default number of steps.
         sampler, time_shift, start, start_noise: see :class:`~amd_restore.diffusion.Recipe`.
-        mean: released name of weights that predict the mean of this network's samples in one step; full fidelity is
-            that. Empty: the network without noise.
+        mean: released name of weights that predict the mean of this network's samples in one step, for full fidelity.
+            Empty: the network without noise.
         error_per_std: expected error per standard deviation of samples, see
             :func:`~amd_restore.postprocess.uncertainty.expected_error`; 0: not fitted.
-        bases: fingerprints of the weights that lie elsewhere, under ``network`` (of an adapter) and ``codec``.
-        degradation: what was done to the training images, in words.
-        training_data: what it was trained on, in words.
+        bases: fingerprints of base weights in other files, under ``network`` (for an adapter) and ``codec``.
+        degradation: description of the degradation in training.
+        training_data: description of the training data.
         licence: licence of the weights.
-        rewards: metrics used as rewards or losses, hence no longer independent judges of this model.
+        rewards: metrics used as rewards or losses, hence not held out for this model.
         commit: revision of the code that trained it.
         numbers: measured results, ``{"Set14": {"psnr_y": ..}}``.
 
@@ -99,12 +99,12 @@ class Header:
         _require(_positive(self.default_steps), "default_steps", "must be a positive whole number")
 
     def recipe(self, num_steps: int | None = None) -> Recipe:
-        """How latents are restored in ``num_steps`` steps; None takes the default."""
+        """Return the recipe of ``num_steps`` steps; None for the default."""
         steps = self.default_steps if num_steps is None else num_steps
         return Recipe(steps, self.sampler, self.time_shift, self.start, self.start_noise)
 
     def to_json(self) -> str:
-        """One line of JSON, with the version of the format."""
+        """Return one line of JSON, with the version of the format."""
         values = dataclasses.asdict(self)
         version = FORMAT_VERSION
         if self.start == "noise" and not self.bases:
@@ -118,10 +118,10 @@ class Header:
 
     @classmethod
     def from_json(cls, text: str) -> Header:
-        """Inverse of :meth:`to_json`. Unknown keys are left out: they may only ever add information.
+        """Inverse of :meth:`to_json`; ignores unknown keys.
 
         Raises:
-            AMDRestoreError: no JSON, another format version, a missing key or a bad value.
+            AMDRestoreError: not JSON, another format version, a missing key or a bad value.
         """
         try:
             values = json.loads(text)

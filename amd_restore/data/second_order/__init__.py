@@ -1,4 +1,4 @@
-"""The second-order degradation of Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833, section 3)."""
+"""The second-order degradation of Real-ESRGAN (Wang et al. 2021, 2107.10833, section 3)."""
 
 from __future__ import annotations
 

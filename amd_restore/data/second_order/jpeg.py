@@ -1,10 +1,8 @@
 """JPEG compression and decompression in torch, without the lossless entropy coding between the two.
 
-Written from ITU-T T.81 (tables of annex K) and JFIF, with what libjpeg leaves to choice done as it does: quality to
-tables, 4:2:0 chroma, triangle-filtered ("fancy") upsampling, rounding after each stage. Hence it runs on any device,
-with the batch, and differs from OpenCV's files only by what libjpeg's fixed-point transform rounds otherwise: a
-coefficient near the middle between two levels, a pixel by 1; 44 to 54 dB between the two on pictures. Not for
-gradients: it rounds.
+Written from ITU-T T.81 (tables of annex K) and JFIF, with libjpeg's choices: quality to tables, 4:2:0 chroma,
+triangle-filtered ("fancy") upsampling, rounding after each stage. It runs on batches on any device, and differs from
+OpenCV's files only by the rounding of libjpeg's fixed-point transform. It has no gradient, because it rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0
 
 @functools.lru_cache(maxsize=200)
 def tables(quality: int) -> Tensor:
-    """Quantisation steps for a quality of 1 to 100, luminance and chrominance: (2, 64)."""
+    """Return quantisation steps of luminance and chrominance for a quality of 1 to 100: (2, 64)."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     base = torch.tensor((LUMINANCE, CHROMINANCE)).reshape(2, 64)
     return ((base * percent + 50) // 100).clamp(1, 255).float()
@@ -50,7 +48,7 @@ def tables(quality: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _transform(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The two-dimensional DCT of an 8 x 8 block as one orthogonal matrix (64, 64)."""
+    """Return the two-dimensional DCT of an 8 x 8 block as one orthogonal matrix (64, 64)."""
     k, n = torch.arange(8.0, dtype=torch.float64)[:, None], torch.arange(8.0, dtype=torch.float64)
     basis = torch.cos((2 * n + 1) * k * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
@@ -58,7 +56,7 @@ def _transform(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _mix(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
-    """Channels of (B, 3, H, W) through a 3 x 3 matrix."""
+    """Multiply the channels of (B, 3, H, W) by a 3 x 3 matrix."""
     return torch.einsum("oc,bchw->bohw", torch.tensor(matrix, device=image.device, dtype=image.dtype), image)
 
 
@@ -71,7 +69,7 @@ def _pad(image: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _code(plane: Tensor, steps: Tensor) -> Tensor:
-    """Planes (B, C, 8h, 8w) in [0, 255] after DCT, quantisation by steps (B, 64) and back; whole numbers."""
+    """Quantise the DCT of planes (B, C, 8h, 8w) in [0, 255] by steps (B, 64); returns whole numbers."""
     b, c, height, width = plane.shape
     matrix = _transform(plane.device, plane.dtype)
     blocks = plane.view(b, c, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(b, -1, 64)
@@ -82,7 +80,7 @@ def _code(plane: Tensor, steps: Tensor) -> Tensor:
 
 
 def _halve(chroma: Tensor) -> Tensor:
-    """Means of 2 x 2 pixels as whole numbers, rounded down and up in turn along a row."""
+    """Average 2 x 2 pixels to whole numbers, rounded down and up in turn along a row."""
     chroma = F.avg_pool2d(chroma, 2)
     chroma[..., 0::2] += 0.25
     chroma[..., 1::2] += 0.5
@@ -90,7 +88,7 @@ def _halve(chroma: Tensor) -> Tensor:
 
 
 def _double(chroma: Tensor) -> Tensor:
-    """Triangle-filtered upsampling by 2 as whole numbers; halves go up and down in turn along a row."""
+    """Upsample by 2 with a triangle filter to whole numbers; halves are rounded up and down in turn along a row."""
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     chroma[..., 0::2] += 8 / 16
     chroma[..., 1::2] += 7 / 16
@@ -98,18 +96,18 @@ def _double(chroma: Tensor) -> Tensor:
 
 
 def jpeg(image: Tensor, quality: int | Sequence[int]) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as they come back from a baseline JPEG file, in 8-bit steps.
+    """Return images (B, 3, H, W) in [0, 1] as decoded from a baseline JPEG file, in 8-bit steps.
 
     Args:
         image: sides of any length; values outside [0, 1] are clamped.
-        quality: 1 to 100, one for all images or one for each.
+        quality: 1 to 100, one for all images or for each.
     """
     height, width = image.shape[2:]
     qualities = [quality] * len(image) if isinstance(quality, int) else list(quality)
     steps = torch.stack([tables(q) for q in qualities]).to(image.device, image.dtype)
     ycc = _mix((image.clamp(0, 1) * 255.0).round(), TO_YCC)
     luma = (ycc[:, :1] + 0.5).floor()
-    # Just below one half, as libjpeg: keeps chroma in 8 bits.
+    # As in libjpeg, just below one half keeps chroma in 8 bits.
     chroma = (ycc[:, 1:] + (128.5 - 1e-4)).floor()
     luma = _code(_pad(luma, 8, 8), steps[:, 0])[..., :height, :width]
     half = _pad(_halve(_pad(chroma, 2, 16)), 8, 8)

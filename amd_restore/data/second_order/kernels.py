@@ -1,4 +1,4 @@
-"""Blur kernels of Real-ESRGAN (arXiv:2107.10833, sections 3.1 and 3.3), many at once."""
+"""Batched blur kernels of Real-ESRGAN (2107.10833, sections 3.1 and 3.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amd_restore.data.second_order.parameters import KernelParameters
 
 
 def grid(radius: int) -> tuple[Tensor, Tensor]:
-    """x and y of the pixels of a kernel, each (2r + 1, 2r + 1), 0 in the middle."""
+    """Return x and y of a kernel's pixels, each (2r + 1, 2r + 1), 0 in the middle."""
     axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
     return axis.expand(len(axis), -1), axis[:, None].expand(-1, len(axis))
 

@@ -10,14 +10,14 @@ GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luminance
 
 
 def _mirror(length: int, radius: int, device: torch.device) -> Tensor:
-    """Indices of an axis with ``radius`` more at both ends, mirrored about the border pixels as often as needed."""
+    """Return indices of an axis extended by ``radius`` at both ends, mirrored about the border pixels."""
     period = max(1, 2 * (length - 1))
     index = torch.arange(-radius, length + radius, device=device) % period
     return torch.minimum(index, period - index) if length > 1 else torch.zeros_like(index)
 
 
 def _transform_length(length: int) -> int:
-    """The least even number from ``length`` on without a prime factor above 5: quick to Fourier-transform."""
+    """Return the smallest even number from ``length`` on without a prime factor above 5, for a fast FFT."""
     candidate = rest = length + length % 2
     while True:
         for prime in (2, 3, 5):
@@ -37,16 +37,16 @@ def filter_by_fourier(padded: Tensor, kernel: Tensor) -> Tensor:
 
 
 def filter_directly(padded: Tensor, kernel: Tensor) -> Tensor:
-    """The same as a convolution layer."""
+    """Compute the same by a direct convolution."""
     channels = padded.shape[1]
     return F.conv2d(padded, kernel.expand(channels, 1, -1, -1), groups=channels)
 
 
 def blur(image: Tensor, kernel: Tensor) -> Tensor:
-    """Each channel of ``image`` with ``kernel`` (k, k), k odd; borders are mirrored, as by OpenCV's default.
+    """Filter each channel of ``image`` with ``kernel`` (k, k), k odd; borders are mirrored, OpenCV's default.
 
-    On a CPU through the FFT: a direct convolution of one image took three times as long at these sizes, of which no
-    two are alike. Elsewhere directly, since a GPU would plan a transform for each new size.
+    On a CPU by the FFT, which is faster at these varying sizes; elsewhere directly, because a GPU would plan a
+    transform for each new size.
     """
     radius, kernel = kernel.shape[-1] // 2, kernel.to(image.device)
     if radius < min(image.shape[2:]):
@@ -58,36 +58,36 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def downscale(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bicubic (a = -0.5, as MATLAB's ``imresize``) to ``size``, which is no larger than ``image``."""
+    """Downscale to ``size`` by antialiased bicubic (a = -0.5, as MATLAB's ``imresize``)."""
     if size == tuple(image.shape[2:]):
         return image
     return F.interpolate(image, size=size, mode="bicubic", antialias=True)
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """To ``size`` by ``area``, ``bilinear`` or ``bicubic`` (a = -0.75), without antialiasing in the last two."""
+    """Resize to ``size`` by ``area``, ``bilinear`` or ``bicubic`` (a = -0.75), without antialiasing in the last two."""
     if tuple(image.shape[2:]) == size:
         return image
     return F.interpolate(image, size=size, mode=mode, align_corners=None if mode == "area" else False)
 
 
 def gray(image: Tensor) -> Tensor:
-    """Luminance, (B, 1, H, W)."""
+    """Return the luminance, (B, 1, H, W)."""
     weights = torch.tensor(GRAY, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
     return (image * weights).sum(dim=1, keepdim=True)
 
 
 def add_gaussian(image: Tensor, sigma: float, is_gray: bool, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise of deviation ``sigma`` / 255, equal in all channels if ``is_gray``; clamped to [0, 1]."""
+    """Add Gaussian noise of standard deviation ``sigma`` / 255, equal in all channels if ``is_gray``; clamped."""
     like = image[:, :1] if is_gray else image
     noise = torch.randn(like.shape, generator=generator, device=image.device, dtype=image.dtype)
     return (image + noise * (sigma / 255.0)).clamp(0, 1)
 
 
 def photons(image: Tensor) -> Tensor:
-    """Events that stand for white in Poisson noise: the number of distinct 8-bit levels, up to a power of two.
+    """Return the photon count of white for Poisson noise: the number of distinct 8-bit levels, up to a power of two.
 
-    So does scikit-image's ``random_noise``, which the published training follows. Args: one image in [0, 1].
+    As in scikit-image's ``random_noise`` and the published training; the argument is one image in [0, 1].
     """
     levels = torch.bincount((image * 255.0).round().int().flatten(), minlength=256)
     return (levels > 0).sum().to(image.dtype).log2().ceil().exp2()

@@ -1,4 +1,4 @@
-"""What is random in the second-order degradation, drawn for one image at a time from a row of uniform numbers."""
+"""Random parameters of the second-order degradation, drawn for each image from a row of uniform numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class KernelParameters:
 
     Attributes:
         family: one of :data:`FAMILIES`, or ``sinc``.
-        sigma_x: deviation along the first principal axis, pixels; unused by ``sinc``.
-        sigma_y: along the second.
-        angle: of the first principal axis against the x axis, radians.
+        sigma_x: standard deviation along the first principal axis, pixels; unused by ``sinc``.
+        sigma_y: standard deviation along the second.
+        angle: angle between the first principal axis and the x axis, radians.
         beta: shape of generalised and plateau kernels; 1 otherwise.
         cutoff: angular frequency of ``sinc``, radians per pixel.
     """
@@ -46,7 +46,7 @@ class NoiseParameters:
         kind: ``gaussian`` or ``poisson``.
         strength: standard deviation of Gaussian noise in units of 1/255; factor on Poisson noise.
         gray: the same noise in all three channels.
-        seed: of the noise field, below 2^32 (torch's generator on the CPU looks at 32 bits).
+        seed: seed of the noise field, below 2^32 (torch's CPU generator uses 32 bits).
     """
 
     kind: str
@@ -57,12 +57,12 @@ class NoiseParameters:
 
 @dataclass(frozen=True)
 class OrderParameters:
-    """One of the two rounds; a stage that is skipped is None, or a ``resize`` of 1.
+    """Parameters of one of the two rounds; a skipped stage is None, or a ``resize`` of 1.
 
     Attributes:
         resize: factor, relative to the clean size (first round) or to the target size (second round).
         mode: one of :data:`RESIZE_MODES`.
-        jpeg: quality, 1 to 100.
+        jpeg: JPEG quality, 1 to 100.
     """
 
     blur: KernelParameters | None
@@ -74,15 +74,15 @@ class OrderParameters:
 
 @dataclass(frozen=True)
 class ImageParameters:
-    """All of one image.
+    """Parameters of one image.
 
     Attributes:
-        sinc: the final sinc filter.
-        jpeg_last: the second JPEG comes after the final resize and sinc filter instead of before.
-        mode: of the final resize.
-        skip_first: without the first round.
-        clean: only scaled down, as by the bicubic degradation; all else is ignored.
-        light: ``second`` alone, which is then mild: blur, scaled down with antialiasing, noise, JPEG.
+        sinc: final sinc filter.
+        jpeg_last: apply the second JPEG after the final resize and sinc filter instead of before.
+        mode: mode of the final resize.
+        skip_first: skip the first round.
+        clean: bicubic downscaling only; all else is ignored.
+        light: a mild ``second`` only: blur, antialiased downscaling, noise, JPEG.
     """
 
     first: OrderParameters
@@ -102,45 +102,45 @@ class Draws:
         self.numbers: Iterator[float] = iter(numbers)
 
     def uniform(self, bounds: Sequence[float]) -> float:
-        """Between the two bounds."""
+        """Return a number between the two bounds."""
         low, high = bounds
         return low + (high - low) * next(self.numbers)
 
     def integer(self, bounds: Sequence[int]) -> int:
-        """Whole number, both bounds included."""
+        """Return a whole number, both bounds included."""
         low, high = bounds
         return low + int((high - low + 1) * next(self.numbers))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return next(self.numbers) < probability
 
     def choice(self, things: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        """One of ``things``; ``weights`` need not sum to 1."""
+        """Return one of ``things``; ``weights`` need not sum to 1."""
         weights = weights or [1.0] * len(things)
         rest = next(self.numbers) * sum(weights)
         for thing, weight in zip(things, weights, strict=True):
             rest -= weight
             if rest < 0:
                 return thing
-        # Rounding: the last thing that can come at all.
+        # Rounding can leave the loop without a choice: take the last thing with a weight.
         return [thing for thing, weight in zip(things, weights, strict=True) if weight > 0][-1]
 
 
 def _beta(draws: Draws, bounds: Sequence[float]) -> float:
-    """Below and above 1 equally often (where the bounds have both sides), so that both shapes are seen."""
+    """Draw beta below and above 1 equally often, if the bounds allow both."""
     low, high = bounds
     middle = min(max(1.0, low), high)
     return draws.uniform((low, middle) if draws.chance(0.5) else (middle, high))
 
 
 def draw_sinc(draws: Draws, radius: int, low: float) -> KernelParameters:
-    """Sinc filter with a cutoff between ``low`` and pi."""
+    """Draw a sinc filter with a cutoff between ``low`` and pi."""
     return KernelParameters("sinc", radius, cutoff=draws.uniform((low, math.pi)))
 
 
 def draw_blur(draws: Draws, options: FirstOrderOptions) -> KernelParameters:
-    """Blur kernel of a round."""
+    """Draw the blur kernel of a round."""
     radius = draws.integer(options.kernel_radius)
     if draws.chance(options.sinc_prob):
         # A small kernel with a low cutoff would be a box, not a sinc.
@@ -158,7 +158,7 @@ def draw_blur(draws: Draws, options: FirstOrderOptions) -> KernelParameters:
 
 
 def draw_noise(draws: Draws, options: FirstOrderOptions) -> NoiseParameters:
-    """Noise of a round."""
+    """Draw the noise of a round."""
     gaussian = draws.chance(options.gaussian_prob)
     strength = draws.uniform(options.gaussian_sigma if gaussian else options.poisson_scale)
     gray = draws.chance(options.gray_prob)
@@ -166,7 +166,7 @@ def draw_noise(draws: Draws, options: FirstOrderOptions) -> NoiseParameters:
 
 
 def draw_order(draws: Draws, options: FirstOrderOptions) -> OrderParameters:
-    """One round."""
+    """Draw one round."""
     blur = draw_blur(draws, options) if draws.chance(options.blur_prob) else None
     smallest, greatest = options.resize_range
     bounds = draws.choice(((1.0, greatest), (smallest, 1.0), (1.0, 1.0)), options.resize_weights)
@@ -178,7 +178,7 @@ def draw_order(draws: Draws, options: FirstOrderOptions) -> OrderParameters:
 
 
 def draw_image(numbers: Sequence[float], options: DegradationOptions) -> ImageParameters:
-    """Parameters of one image.
+    """Draw the parameters of one image.
 
     Args:
         numbers: :data:`NUMBERS_PER_IMAGE` uniform numbers in [0, 1).
@@ -198,7 +198,7 @@ def draw_image(numbers: Sequence[float], options: DegradationOptions) -> ImagePa
 
 
 def draw_light(draws: Draws, second: OrderParameters) -> OrderParameters:
-    """A second round where blur and noise are left out half the time, and noise is a quarter at most."""
+    """Draw a light round: blur and noise each with probability 1/2, and at most a quarter of the noise."""
     blur = second.blur if draws.chance(0.5) else None
     noise, has_noise, part = second.noise, draws.chance(0.5), draws.uniform((0.0, 0.25))
     noise = replace(noise, strength=noise.strength * part) if noise is not None and has_noise else None

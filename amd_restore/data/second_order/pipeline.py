@@ -1,4 +1,4 @@
-"""Both rounds and the end of the second-order degradation as one module."""
+"""Second-order degradation as one module."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from amd_restore.data.second_order.parameters import (
 )
 from amd_restore.options.blocks import DegradationOptions
 
-STREAM = 1  # so that equal seeds elsewhere do not give the same numbers
+STREAM = 1  # separates these random numbers from others with equal seeds
 
 
 class SecondOrderDegradation(Degradation):
-    """Degradation of real pictures, as Real-ESRGAN's: blur, resize, noise and JPEG, twice, and a final sinc filter.
+    """Real-ESRGAN's degradation: blur, resize, noise and JPEG, twice, and a final sinc filter.
 
-    Every image of a batch has parameters of its own, the sizes in between included (the published training shares
-    those in a batch), so images pass one by one up to the final size. All randomness comes from ``generator``, which
-    lives on the CPU: parameters are the same on every device; noise fields are drawn on the image's device, from
-    seeds that are among the parameters. The published training may sharpen its targets by unsharp masking; that
-    touches the ground truth, not the degradation, and is left out.
+    Every image has its own parameters, including intermediate sizes (which the published training shares in a batch),
+    so images are processed one by one up to the final size. All randomness comes from ``generator`` on the CPU, so
+    parameters are the same on every device; noise fields are drawn on the image's device from seeds among the
+    parameters. Unsharp masking of the targets in the published training is not part of the degradation.
 
     Args:
         scale: integer factor between clean and low-quality side, at least 1.
@@ -49,20 +48,20 @@ class SecondOrderDegradation(Degradation):
         self.generator = torch.Generator()
 
     def reseed(self, seed: int, before: int = 0) -> None:
-        """Make the next batch a function of ``seed`` (at least 0), and what follows ``before`` images of that seed."""
+        """Make the next batch a function of ``seed`` (at least 0), after ``before`` images of that seed."""
         self.generator.manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1)[0]))
         if before:
             self.draw(before)
 
     def draw(self, count: int) -> list[ImageParameters]:
-        """Parameters of the next ``count`` images."""
+        """Draw the parameters of the next ``count`` images."""
         numbers = torch.rand(count, NUMBERS_PER_IMAGE, generator=self.generator, dtype=torch.float64)
         return [draw_image(row, self.options) for row in numbers.tolist()]
 
     def forward(self, gt: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1], sides multiples of ``scale`` -> (B, 3, H / scale, W / scale) in [0, 1].
+        """Degrade (B, 3, H, W) in [0, 1], sides multiples of ``scale``, to (B, 3, H / scale, W / scale) in [0, 1].
 
-        In float32, or in float64 where ``gt`` is: slower, but the order of sums no longer shows in the 8-bit result.
+        Computes in float32, or float64 if ``gt`` is: slower, but the order of sums does not change the 8-bit result.
         """
         return self.apply_parameters(gt, self.draw(len(gt)))
 
@@ -96,7 +95,7 @@ class SecondOrderDegradation(Degradation):
 
     @staticmethod
     def _kernels(parameters: Sequence[ImageParameters], device: torch.device) -> list[list[Tensor | None]]:
-        """First, second and final kernel of every image."""
+        """Build first, second and final kernel of every image."""
         wanted = [kernel for p in parameters for kernel in (p.first.blur, p.second.blur, p.sinc)]
         built = iter(build_kernels([kernel for kernel in wanted if kernel is not None]))
         found = [None if kernel is None else next(built).to(device, non_blocking=True) for kernel in wanted]
@@ -104,7 +103,7 @@ class SecondOrderDegradation(Degradation):
 
     @staticmethod
     def _light_round(image: Tensor, p: ImageParameters, target: tuple[int, int], kernel: Tensor | None) -> Tensor:
-        """Blur, antialiased scaling and noise of one image (1, 3, H, W); JPEG follows with that of the batch."""
+        """Apply blur, antialiased scaling and noise to one image (1, 3, H, W); JPEG follows for the batch."""
         if kernel is not None:
             image = blur(image, kernel)
         image = resize(image, target, "area") if p.mode == "area" else downscale(image, target)
@@ -112,7 +111,7 @@ class SecondOrderDegradation(Degradation):
 
     @staticmethod
     def _round(image: Tensor, p: OrderParameters, base: tuple[int, ...], kernel: Tensor | None) -> Tensor:
-        """Blur, resize to ``p.resize`` times ``base``, noise, JPEG of one image (1, 3, H, W)."""
+        """Apply blur, resize to ``p.resize`` times ``base``, noise and JPEG to one image (1, 3, H, W)."""
         if kernel is not None:
             image = blur(image, kernel)
         height, width = (max(1, int(side * p.resize)) for side in base)
@@ -123,7 +122,7 @@ class SecondOrderDegradation(Degradation):
 
 
 def add_noise(image: Tensor, p: NoiseParameters) -> Tensor:
-    """Noise of one image (1, 3, H, W), from its own seed."""
+    """Add noise to one image (1, 3, H, W), from its own seed."""
     generator = torch.Generator(image.device).manual_seed(p.seed)
     add = add_gaussian if p.kind == "gaussian" else add_poisson
     return add(image, p.strength, p.gray, generator)
