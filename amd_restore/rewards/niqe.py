@@ -122,7 +122,7 @@ def _sums(blocks: Tensor) -> Tensor:
 
 
 def _features(moments: Tensor, pristine: Pristine) -> Tensor:
-    """Return 36 features of each block, (B, N, 36): shapes and scales fitted to moments (B, N, 2, 5, 5) of two sizes."""
+    """Return 36 features of each block, (B, N, 36): shapes and scales fitted to moments (B, N, 2, 5, 5), two sizes."""
     below, above, share_below, share_above, absolute = moments.unbind(-1)
     # An empty side gives 0 / 0: the block's features are then NaN, and it is left out below.
     left, right = (below / share_below).sqrt(), (above / share_above).sqrt()
