@@ -12,6 +12,8 @@ _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 # Keywords of texts that Pillow looks into for the orientation, and what else they hold.
 _USED = {b"Raw profile type exif": None, b"Raw profile type APP1": None, b"XML:com.adobe.xmp": "XMP"}
 _LOST = {b"caBX": "content credentials", b"mDCV": "light levels", b"cLLI": "light levels"}
+# Bytes that the bodies of chunks have at least; Pillow refuses the whole file if they have fewer.
+_SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9}
 _LONGEST = 1 << 20  # bytes of a text, unpacked, from which on Pillow refuses the whole file
 _LARGEST_PROFILE = 1 << 26
 
@@ -58,7 +60,8 @@ def cleaned(data: bytes) -> Cleaned:
 def _keeps(found: Cleaned, name: bytes, data: bytes, start: int, end: int) -> bool:
     """Whether a chunk that may be skipped stays in the file for Pillow."""
     body = data[start:end]
-    if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(data[end : end + _TAIL], "big"):
+    intact = zlib.crc32(body, zlib.crc32(name)) == int.from_bytes(data[end : end + _TAIL], "big")
+    if not intact or len(body) < _SHORTEST.get(name, 0):
         found.lost.append(f"damaged {name.decode('latin-1')}")
         return False
     keyword, _, rest = body.partition(b"\0")

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image, ImageCms
 
-from amd_restore.image_io.signals import Signal
+from amd_restore.image_io.signals import UNNAMED, Signal
 
 _BLACK_POINT = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _DATE = slice(24, 36)  # of a profile's header (ICC.1:2022, 7.2)
@@ -45,8 +45,8 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
 
 
 def kept_signal(signal: Signal | None, icc: bytes | None) -> Signal | None:
-    """``signal`` unless there is a profile, or it names sRGB, or nothing (0 and 3 are reserved, 2 is unspecified)."""
-    plain = signal is None or signal[0] in (0, 1, 2, 3) and signal[1] in (0, 2, 3, 13)
+    """``signal`` unless there is a profile, or it names sRGB, or nothing."""
+    plain = signal is None or (signal[0] in UNNAMED | {1} and signal[1] in UNNAMED | {13})
     return None if icc or plain else signal
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import threading
 import warnings
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from amd_restore.image_io import chunks, colour, deep, heif, signals
 from amd_restore.image_io.directories import main_picture
 from amd_restore.image_io.formats import FORMATS
 from amd_restore.image_io.metadata import is_adobe_rgb, lost_of, lost_tags, metadata_of, read_metadata, upright
-from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged, without_limit
 from amd_restore.image_io.refusals import NO_IMAGE, unsupported
 from amd_restore.image_io.signals import Signal
 
@@ -26,7 +25,6 @@ READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF")
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names for what is hardly another format
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
 _STRIP = 256  # rows
-_PILLOW = threading.Lock()  # its limit on pixels is one for the whole process
 
 
 class _UnknownError(AMDRestoreError):
@@ -103,9 +101,12 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
             return _decode_deep_tiff(data, max_pixels, lost)
     elif pages > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
         raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames, from file to file")
-    image.load()
-    image.info["icc_profile"] = png.icc or image.info.get("icc_profile")
-    pixels, icc = _pixels(image, data)
+    with without_limit():  # a TIFF's size is looked at once more
+        image.load()
+        image.info["icc_profile"] = png.icc or image.info.get("icc_profile")
+        pixels, icc = _pixels(image, data)
+    if image.info["icc_profile"] and icc is None:
+        lost.append("colour profile")
     icc, signal = colours(image, png, pixels.shape[2], icc)
     metadata = read_metadata(image)
     kinds = [*lost, *png.lost, *lost_of(image)]
@@ -116,7 +117,7 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
 def read_shape(path: str | Path) -> tuple[int, int, int, int] | None:
     """Height, width, channels and bytes of a value by the header of a file; None where that is not known."""
     try:
-        with _PILLOW, warnings.catch_warnings(), Image.open(path, formats=READABLE) as image:
+        with without_limit(), warnings.catch_warnings(), Image.open(path, formats=READABLE) as image:
             warnings.simplefilter("ignore")
             channels = {"1": 1, "P": 4, "I": 1, "F": 1, "I;16": 1}.get(image.mode) or len(image.getbands())
             deep = image.mode[0] in "IF" or (image.format == "PNG" and "16" in str(image.tile))
@@ -142,8 +143,7 @@ def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
     Raises:
         AMDRestoreError: no image, or more pixels than allowed.
     """
-    with _PILLOW:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    with without_limit():
         try:
             image = Image.open(io.BytesIO(data), formats=READABLE)
         except MemoryError:
@@ -151,8 +151,6 @@ def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
         except Exception as error:  # each decoder has its own kinds of errors
             known = unsupported(data)
             raise (AMDRestoreError(known) if known else _UnknownError(NO_IMAGE)) from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
     check_size(*image.size, max_pixels)
     return image
 
@@ -172,14 +170,17 @@ def _decode_deep_tiff(data: bytes, max_pixels: int | None, lost: list[str]) -> P
     metadata = metadata_of(exif)
     pixels = deep.decode_deep_tiff(data, tags)
     icc = colour.kept_profile(tags.get(deep.ICC_PROFILE), pixels.shape[2])
-    kinds = tuple(dict.fromkeys([*lost, *lost_tags(tags)]))
+    unfit = ["colour profile"] if tags.get(deep.ICC_PROFILE) and icc is None else []
+    kinds = tuple(dict.fromkeys([*lost, *unfit, *lost_tags(tags)]))
     return Picture(upright(pixels, metadata.orientation), icc, metadata.exif, metadata.dpi, lost=kinds)
 
 
 def colours(
     image: Image.Image, file: chunks.Cleaned, channels: int, icc: bytes | None
 ) -> tuple[bytes | None, Signal | None]:
-    """Profile and signal, where not the profile ``icc`` alone says what the colours are; a cICP chunk is worth more.
+    """Profile and signal, where not the profile ``icc`` alone says what the colours are.
+
+    A cICP chunk that names both primaries and transfer is worth more than a profile (PNG specification, 4.3).
 
     Raises:
         AMDRestoreError: a PNG with the value range or the matrix of video.
@@ -188,13 +189,17 @@ def colours(
     if cicp is not None and len(cicp) == 4:
         if cicp[2:] != b"\0\1":
             raise AMDRestoreError("a PNG with the value range or matrix of video; convert it to full-range RGB")
-        icc, signal = None, (cicp[0], cicp[1])
+        signal = cicp[0], cicp[1]
+    if signal is not None and signals.UNNAMED.isdisjoint(signal):
+        icc = None
     elif icc is None:
         with contextlib.suppress(Exception):  # odd numbers and boxes are no reason to refuse the picture
             if image.format == "PNG":
                 icc = signals.png_profile(image.info, channels)
             elif image.format == "AVIF":
                 signal = signals.nclx(file.data)
+            elif image.format == "BMP":
+                icc = colour.kept_profile(signals.bmp_profile(file.data), channels)
             elif is_adobe_rgb(image):
                 icc = signals.adobe_rgb(channels)
     return icc, colour.kept_signal(signal, icc)

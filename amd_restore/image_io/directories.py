@@ -86,7 +86,7 @@ def main_picture(data: bytes) -> tuple[bytes, list[str]]:
     full = full or [each for each in below if not each.get(SUBFILE) & (_REDUCED | _MASK)] or directories[:1]
     if len(full) > 1:
         raise AMDRestoreError(f"holds {len(full)} pages; split it into single images first")
-    others = [each for each in directories if each not in full]
+    others = [each for each in directories + below if each not in full]
     if not others or not full:
         return data, []
     # Alone, and the first one: then no library takes another for the picture.

@@ -21,7 +21,7 @@ from amd_restore.image_io.encoding import check_quality
 from amd_restore.image_io.fitting import fitted
 from amd_restore.image_io.formats import FRAME_SUFFIXES, NAMES
 from amd_restore.image_io.metadata import exif_of, lost_of, read_metadata, upright
-from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, to_depth
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, to_depth, without_limit
 from amd_restore.image_io.png import chunk
 
 _GRAY = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
@@ -70,8 +70,9 @@ class Frames:
 
     def _frame(self, image: Image.Image, index: int) -> Frame:
         try:
-            image.seek(index)
-            image.load()
+            with without_limit():
+                image.seek(index)
+                image.load()
             pixels = np.atleast_3d(np.array(image.convert(_GRAY.get(image.mode, "RGBA"))))
             if pixels.shape[2] in (2, 4) and pixels[..., -1].min() == 255:
                 pixels = pixels[..., :-1]
@@ -104,7 +105,8 @@ def frames_of(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Frame
     if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
         raise AMDRestoreError(f"{image.format} holds no frames; GIF, WebP, PNG and AVIF can")
     try:
-        count = getattr(image, "n_frames", 1)
+        with without_limit():
+            count = getattr(image, "n_frames", 1)
     except Exception as error:  # each decoder has its own kinds of errors
         raise damaged(error) from error
     file.lost = list(dict.fromkeys([*file.lost, *lost_of(image)]))

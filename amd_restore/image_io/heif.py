@@ -55,6 +55,7 @@ def decode(data: bytes, max_pixels: int | None) -> Picture:
     named = image.info.get("nclx_profile") or {}
     signal = colour.kept_signal((named.get("color_primaries", 2), named.get("transfer_characteristics", 2)), icc)
     present = {
+        "colour profile": image.info.get("icc_profile") and icc is None,
         "XMP": image.info.get("xmp"),
         "further pictures": len(file) > 1,
         "depth and other maps": image.info.get("depth_images") or image.info.get("aux"),

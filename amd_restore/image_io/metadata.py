@@ -19,9 +19,10 @@ _KEPT = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _INTEROPERABILITY = 0xA005
 _DROPPED = (0x927C, _INTEROPERABILITY)
 _LOST = {"xmp": "XMP", "photoshop": "IPTC", "comment": "comment"}  # by Pillow's names
-_LOST_TAGS = {700: "XMP", 33723: "IPTC", 34377: "IPTC", 34735: "GeoTIFF"} | dict.fromkeys(
+_LOST_TAGS = {700: "XMP", 33723: "IPTC", 34377: "IPTC", 34735: "GeoTIFF", 52545: "content credentials"} | dict.fromkeys(
     (301, 318, 319), "colorimetry"
 )
+_LOST_EXTENSIONS = {b"XMP DataXMP": "XMP", b"ICCRGBG1012": "colour profile"}  # of a GIF
 _EXTRA_SAMPLES = 338
 _SEGMENTS = {"APP0", "APP1", "APP2", "APP13", "APP14", "COM"}  # of a JPEG, that are looked at
 _WIDTH, _HEIGHT, _ORIENTATION = 0xA002, 0xA003, 0x0112
@@ -65,6 +66,8 @@ def lost_of(image: Image.Image) -> list[str]:
     lost = [kind for name, kind in _LOST.items() if image.info.get(name)]
     if image.format == "MPO":
         lost.append("further pictures")
+    if kind := _LOST_EXTENSIONS.get(image.info.get("extension", (b"",))[0][:11]):
+        lost.append(kind)
     if {name for name, _ in getattr(image, "applist", ())} - _SEGMENTS:
         lost.append("further segments")
     return lost + lost_tags(getattr(image, "tag_v2", {}))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from amd_restore.errors import AMDRestoreError
 
 Pixels = np.ndarray[Any, Any]
 DEFAULT_MAX_PIXELS = 200_000_000
 _LONGEST = 80
+_LIMIT = threading.Lock()
+_without_limit: list[int | None] = []  # Pillow's limit, once for each block that goes without it
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ def to_depth(pixels: Pixels, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return pixels.astype(np.uint16) * np.uint16(257)
+
+
+@contextlib.contextmanager
+def without_limit() -> Iterator[None]:
+    """Lift Pillow's own limit on pixels, one for the whole process, while at least one block is entered."""
+    with _LIMIT:
+        _without_limit.append(_without_limit[0] if _without_limit else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _LIMIT:
+            limit = _without_limit.pop()
+            if not _without_limit:
+                Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_size(width: int, height: int, max_pixels: int | None) -> None:

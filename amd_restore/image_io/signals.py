@@ -15,6 +15,7 @@ import numpy as np
 from amd_restore.errors import AMDRestoreError
 
 Signal = tuple[int, int]  # primaries and transfer, by H.273, tables 2 and 3
+UNNAMED = frozenset((0, 2, 3))  # reserved, unspecified
 _D65, _C, _DCI = (0.3127, 0.329), (0.31, 0.316), (0.314, 0.351)
 _SRGB = (*_D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # x and y of white, red, green and blue
 _PRIMARIES = {
@@ -60,6 +61,14 @@ def png_profile(info: Any, channels: int) -> bytes | None:
         return None
     exponent = None if gamma is None or abs(gamma * 2.2 - 1) < _NEAR else 1 / gamma
     return _profile(chromaticities or _SRGB, exponent, channels)
+
+
+def bmp_profile(data: bytes) -> bytes | None:
+    """The profile inside a BMP with a version 5 header (PROFILE_EMBEDDED), None without one."""
+    header, size, profile, length = 14, *struct.unpack_from("<I", data, 14), *struct.unpack_from("<II", data, 126)
+    if size < 124 or data[70:74] != b"DEBM":
+        return None
+    return data[header + profile : header + profile + length]
 
 
 def adobe_rgb(channels: int) -> bytes | None:

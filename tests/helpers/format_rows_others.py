@@ -70,6 +70,7 @@ for _name, _lost, _tag in (
     ("XMP", "XMP", 700),
     ("IPTC, Photoshop's block", "IPTC", 33723),
     ("GeoTIFF", "GeoTIFF", 34735),
+    ("content credentials", "content credentials", 52545),
 ):
     ROWS["TIFF", _name] = lambda tag=_tag, kind=_lost: loses(kind, tiff(**{f"t{tag}": b"abcd"}))  # type: ignore[misc]
 
@@ -87,6 +88,11 @@ def _() -> None:
             assert decode(data).pixels.shape == PIXELS.shape
             loses("smaller copies", data)
             assert np.array_equal(decode(data).pixels, PIXELS.astype(dtype) * (257 if dtype is np.uint16 else 1))
+    tifffile, out = pytest.importorskip("tifffile"), io.BytesIO()
+    with tifffile.TiffWriter(out) as writer:
+        writer.write(PIXELS, subifds=1, metadata=None)
+        writer.write(PIXELS[::4, ::4], subfiletype=1, metadata=None)
+    loses("smaller copies", out.getvalue())
 
 
 @row("TIFF", "mask")
@@ -199,11 +205,38 @@ def _() -> None:
     loses("comment", saved("GIF", comment=b"made by hand"))
 
 
-@row("BMP", "resolution, alpha")
+@row("GIF", "XMP, profile")
+def _() -> None:
+    data = saved("GIF", comment=b"")
+    behind = 13 + 3 * 256
+    for name, kind in ((b"XMP DataXMP", "XMP"), (b"ICCRGBG1012", "colour profile")):
+        assert decode(data[:behind] + b"\x21\xff\x0b" + name + b"\1a\0" + data[behind:]).lost == (kind,)
+
+
+@row("any", "profile for another number of channels")
+def _() -> None:
+    gray = Picture(PIXELS[..., :1])
+    for suffix in (".png", ".jpg", ".tiff"):
+        image, out = Image.open(io.BytesIO(encode(gray, suffix))), io.BytesIO()
+        image.save(out, image.format, icc_profile=srgb_profile())
+        loses("colour profile", out.getvalue())
+    tifffile = pytest.importorskip("tifffile")
+    deep = io.BytesIO()
+    tifffile.imwrite(deep, PIXELS[..., 0].astype(np.uint16), iccprofile=srgb_profile())
+    loses("colour profile", deep.getvalue())
+    assert decode(heif_of(Picture(PIXELS[..., :1], srgb_profile()), ".heic")).lost == ("colour profile",)
+
+
+@row("BMP", "resolution, alpha, profile")
 def _() -> None:
     assert decode(encode(Picture(PIXELS, dpi=(300.0, 300.0)), ".bmp")).dpi == pytest.approx((300, 300), abs=0.1)
     alpha = np.dstack([PIXELS, PIXELS[..., 0]])
     assert np.array_equal(decode(encode(Picture(alpha), ".bmp")).pixels, alpha)
+    profile, rows = srgb_profile(), PIXELS[::-1, :, ::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII16x4s48xIII4x", 124, 32, 24, 1, 24, 0, len(rows), 0, 0, 0, 0, b"DEBM", 4,
+                         124 + len(rows), len(profile))  # fmt: skip
+    picture = decode(struct.pack("<2sI4xI", b"BM", 138 + len(rows) + len(profile), 138) + header + rows + profile)
+    assert picture.icc == profile and np.array_equal(picture.pixels, PIXELS)
 
 
 @row("BMP", "alpha that is nothing everywhere")
@@ -233,7 +266,8 @@ def _() -> None:
     }
     for start, name in (starts | {b"v/1\1": "OpenEXR", b"<svg>": "SVG"}).items():
         refused(start + bytes(50), f"^{name} files cannot be read; convert it to PNG or TIFF")
-    refused(b"\0\0\0\x18ftypmp42" + bytes(50), "^a video; restore it with amd-restore video")
+    for start in (b"\0\0\0\x18ftypmp42", b"\0\0\0\x18ftypiso5", b"RIFF\0\0\1\0AVI LIST", b"FLV\1"):
+        refused(start + bytes(50), "^a video; restore it with amd-restore video")
     refused(b"version https://git-lfs.github.com/spec/v1\n", "^only a pointer to the file; fetch it with git lfs pull")
 
 

@@ -44,6 +44,17 @@ def _() -> None:
         assert decode(png((b"cICP", says_nothing))).signal is None
 
 
+@row("PNG", "cICP that leaves primaries or transfer open")
+def _() -> None:
+    for names in ((2, 2), (0, 0), (2, 13), (9, 2)):
+        profile = (b"iCCP", b"a\0\0" + zlib.compress(srgb_profile()))
+        picture = decode(png((b"cICP", bytes([*names, 0, 1])), profile))
+        assert (picture.icc, picture.signal) == (srgb_profile(), None)
+        linear = decode(png((b"cICP", bytes([*names, 0, 1])), (b"gAMA", struct.pack(">I", 100_000))))
+        assert linear.icc and linear.signal is None
+    assert decode(png((b"cICP", bytes([12, 2, 0, 1])))).signal == (12, 2)
+
+
 @row("PNG", "iCCP, of up to 64 MiB")
 def _() -> None:
     large = srgb_profile() + np.random.default_rng(0).bytes(3 << 20)  # Pillow alone refuses more than one
@@ -125,6 +136,8 @@ def _() -> None:
 def _() -> None:
     good = png((b"tEXt", b"Software\0abc"))
     loses("damaged tEXt", good.replace(b"abc", b"abd"))
+    for name in (b"gAMA", b"cHRM", b"sRGB", b"pHYs"):
+        loses(f"damaged {name.decode()}", png((name, b"")))
     refused(good[:-40] + bytes([good[-40] ^ 1]) + good[-39:], "broken|damaged")  # one that may not
 
 

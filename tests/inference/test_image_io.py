@@ -14,7 +14,17 @@ import pytest
 from PIL import Image, ImageCms
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io import Picture, decode, encode, fill_transparent, read_image, write_image
+from amd_restore.image_io import (
+    Picture,
+    decode,
+    encode,
+    fill_transparent,
+    read_frames,
+    read_image,
+    read_shape,
+    write_image,
+)
+from amd_restore.image_io.picture import without_limit
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -275,3 +285,20 @@ def test_transparent_pixels_take_the_colour_around() -> None:
     assert np.array_equal(filled[10:20, 10:20], colour[10:20, 10:20])
     assert fill_transparent(colour, np.ones_like(alpha)) is colour
     assert fill_transparent(colour, np.zeros_like(alpha)) is colour
+
+
+def test_pillows_own_limit_on_pixels_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    for suffix in (".tif", ".png", ".gif"):
+        file = tmp_path / f"a{suffix}"
+        with without_limit():
+            Image.fromarray(pixels).save(
+                file, save_all=True, append_images=[Image.fromarray(pixels[::-1])] * (suffix == ".gif")
+            )
+        assert read_shape(file) is not None, suffix
+        if suffix == ".gif":
+            assert len(list(read_frames(file))) == 2
+        else:
+            assert np.array_equal(read_image(file).pixels, pixels)
+    assert Image.MAX_IMAGE_PIXELS == 8
