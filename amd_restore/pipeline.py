@@ -22,12 +22,13 @@ from amd_restore.diffusion import Codec, Denoiser, cell_sized
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, is_streamed, write_image
 from amd_restore.inference.call_options import CallOptions, Seeds, check_image, memory_errors
+from amd_restore.inference.check import sound_device
 from amd_restore.inference.image import Source, restore_rows
 from amd_restore.inference.planes import Planes
 from amd_restore.inference.post import PostProcess
 from amd_restore.inference.tiling import collect_bands, window_of
 from amd_restore.inference.window import WindowRestorer
-from amd_restore.precision import resolve_device, resolve_dtype
+from amd_restore.precision import CPU, resolve_dtype
 from amd_restore.weights import (
     DEFAULT_MODEL,
     Header,
@@ -37,8 +38,6 @@ from amd_restore.weights import (
     resolve_weights,
 )
 
-CPU = torch.device("cpu")
-
 
 class RestorationPipeline:
     """A network, its process and its codec, behind one call.
@@ -46,12 +45,13 @@ class RestorationPipeline:
     Args:
         header: of the weights file.
         net: network with its weights, see :func:`~amd_restore.weights.build_network`.
-        device: ``auto`` (CUDA, else Apple's MPS, else the CPU), or a device name of torch.
+        device: ``auto`` (CUDA, else Intel's XPU, else Apple's MPS, else the CPU), or a device name of torch. All but
+            the CPU are checked by a small image once in a process: ``auto`` passes over one that is wrong.
         dtype: arithmetic of the network, float32 or bfloat16; ``auto`` is bfloat16 where the hardware has it.
         codec: of the header; None builds it. One whose encoder was trained needs the weights of that.
 
     Raises:
-        AMDRestoreError: the device is not there, or the dtype is none of these.
+        AMDRestoreError: the device is not there or computes wrong images, or the dtype is none of these.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RestorationPipeline:
         codec: Codec | None = None,
     ) -> None:
         self.header = header
-        self.device = resolve_device(device)
+        self.device = sound_device(device, dtype)
         arithmetic = resolve_dtype(dtype, self.device)
         self.restorer = WindowRestorer(header, net, codec, self.device, arithmetic, lambda: self.mean.restorer)
         self.codec = self.restorer.codec
@@ -94,7 +94,7 @@ class RestorationPipeline:
             return cls(header, build_network(header, state_dict), device, dtype, codec)
         from amd_restore.backends import choose_backend, load_network
 
-        found = resolve_device(device)
+        found = sound_device(device, "auto" if dtype == "int8" else dtype)
         backend, arithmetic = choose_backend(header, backend, dtype, found)
         net = load_network(header, state_dict, backend, arithmetic, device=found)
         # Other backends take and give float32, whatever they compute in.
@@ -182,7 +182,7 @@ class RestorationPipeline:
             (B, 3, scale H, scale W), float32 in [0, 1], on the device of ``lq``.
 
         Raises:
-            AMDRestoreError: an argument out of its range, too little memory, or a result that is not finite.
+            AMDRestoreError: an argument out of its range, too little memory, or a result that is black or not finite.
         """
         check_image(lq)
         count, _, height, width = lq.shape

@@ -6,6 +6,7 @@ import torch
 
 from amd_restore.errors import AMDRestoreError
 
+CPU = torch.device("cpu")
 _NAMES = {
     "fp32": torch.float32,
     "float32": torch.float32,
@@ -30,15 +31,20 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(probe is not None and probe() for probe in probes) and (used is None or bool(used()))
 
 
+def present_devices() -> list[torch.device]:
+    """The devices of this machine, those first that ``auto`` prefers; the CPU is the last."""
+    several = {"cuda": torch.cuda, "xpu": torch.xpu}
+    counts = {name: kind.device_count() if kind.is_available() else 0 for name, kind in several.items()}
+    counts |= {"mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    return [torch.device(f"{name}:{i}" if i else name) for name, count in counts.items() for i in range(count)]
+
+
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device meant by ``auto`` or by its name.
+    """The device of this name.
 
     Raises:
         AMDRestoreError: it is not there.
     """
-    if str(device) == "auto":
-        present = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
-        return torch.device(next((name for name, kind in present.items() if kind.is_available()), "cpu"))
     try:
         found = torch.device(device)
         torch.empty(1, device=found)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.precision import has_bfloat16
+from amd_restore.precision import CPU, has_bfloat16
 from amd_restore.weights import Header, build_network
 
 BACKENDS = ("auto", "torch", "onnx", "openvino")
@@ -127,7 +127,7 @@ def load_network(
     own = (threads, state_dict["null_cond"], plain.radius, plain.multiple)
     if backend == "onnx":
         return runtime.OnnxRuntimeNetwork(model, *own).eval()
-    low = dtype != "fp32" and has_bfloat16(torch.device("cpu"))  # emulated it is slower and less exact than float32
+    low = dtype != "fp32" and has_bfloat16(CPU)  # emulated it is slower and less exact than float32
     return runtime.OpenVINONetwork(model, "bf16" if low else "f32", *own).eval()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from amd_restore.diffusion import cell_side
 from amd_restore.inference import memory
 from amd_restore.inference.call_options import CallOptions, memory_errors
+from amd_restore.inference.check import check_restored
 from amd_restore.inference.tiling import blend_width, finish_bands, plan_axis, restore_bands
 from amd_restore.inference.window import PROBE_SIDE, WindowRestorer
 
@@ -61,8 +62,11 @@ def restore_rows(restorer: WindowRestorer, source: Source, options: CallOptions)
     rows, columns = (plan_axis(side, tile, halo, align) for side, tile in zip(padded, sides, strict=True))
 
     def restore(top: int, bottom: int, left: int, right: int) -> Tensor:
+        window = source.window(top, bottom, left, right)
         with memory_errors():
-            return restorer(source.window(top, bottom, left, right), top, left, windows)
+            sr = restorer(window, top, left, windows)
+        check_restored(sr, window)
+        return sr
 
     bands = restore_bands(restore, source.count, scale, rows, columns, blend, options.progress, source.device)
     return finish_bands(bands, source.height * scale, source.width * scale)

@@ -21,6 +21,7 @@ from torch import Tensor
 from amd_restore.diffusion import Denoiser, Draw, cell_sized, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.call_options import whole_number
+from amd_restore.inference.check import check_restored
 from amd_restore.integrations.diffusers_images import ImageInput, to_batch
 from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
 from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler
@@ -141,7 +142,7 @@ class AMDRestorePipeline(DiffusionPipeline):
             An output whose ``images`` are a list of PIL pictures, an array or a tensor, in [0, 1].
 
         Raises:
-            AMDRestoreError: an argument out of its range, or a result that is not finite.
+            AMDRestoreError: an argument out of its range, or a result that is black or not finite.
         """
         lq = to_batch(image)
         self._check(lq, output_type, generator, latents, seed, callback_on_step_end_tensor_inputs)
@@ -185,8 +186,7 @@ class AMDRestorePipeline(DiffusionPipeline):
     def _decode(self, latents: Tensor, padded: Tensor, lq: Tensor, output_type: str) -> Any:
         height, width = (side * self.scale for side in lq.shape[2:])
         sr = self.codec.decode(latents, padded)[..., :height, :width]
-        if not torch.isfinite(sr).all():
-            raise AMDRestoreError("the result is not finite; damaged weights, or a dtype that is too small")
+        check_restored(sr, lq)
         sr = sr.clamp(0, 1)
         if output_type == "pt":
             return sr

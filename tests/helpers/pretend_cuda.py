@@ -52,7 +52,15 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 class _Operators(TorchDispatchMode):
-    """Labels what operators make, also in backward passes, and refuses operands of two devices."""
+    """Labels what operators make, also in backward passes, and refuses operands of two devices.
+
+    Args:
+        wrong: every value of every convolution on the device; None computes it.
+    """
+
+    def __init__(self, wrong: float | None) -> None:
+        super().__init__()
+        self._wrong = wrong
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         operands = _tensors((args, kwargs))
@@ -64,6 +72,8 @@ class _Operators(TorchDispatchMode):
                 found = [(tuple(x.shape), "cuda" if there else "cpu") for x, there in pairs]
                 raise RuntimeError(f"{name}: expected all tensors to be on the same device, got {found}")
         result = func(*args, **(kwargs or {}))
+        if self._wrong is not None and any(places) and name in ("aten::conv2d", "aten::convolution"):
+            result = torch.full_like(result, self._wrong)
         # A copy is where its target is. Backward passes make zeros without operands, on the device of the graph.
         label = places[0] if name in _MIXING and operands else any(places)
         label = label or (not operands and torch._C._current_graph_task_id() != -1)
@@ -166,12 +176,17 @@ class _Autocast(torch.autocast):
 
 
 @contextlib.contextmanager
-def pretend_cuda() -> Iterator[None]:
-    """One CUDA device that multiplies in bfloat16, while this is entered; see also :func:`forget_networks`."""
+def pretend_cuda(wrong: float | None = None) -> Iterator[None]:
+    """One CUDA device that multiplies in bfloat16, while this is entered; see also :func:`forget_networks`.
+
+    Args:
+        wrong: makes its convolutions give this value everywhere.
+    """
     answers: dict[str, Callable[..., Any]] = {
         "device_count": lambda: 1,
         "is_available": lambda: True,
         "current_device": lambda: 0,
+        "get_device_name": lambda device=None: "pretended GPU",
         "get_device_capability": lambda device=None: (9, 0),
         "mem_get_info": lambda device=None: (8 << 30, 8 << 30),
         "empty_cache": lambda: None,
@@ -187,7 +202,7 @@ def pretend_cuda() -> Iterator[None]:
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.enter_context(mock.patch.object(torch, "autocast", _Autocast))
         stack.enter_context(_Calls())
-        stack.enter_context(_Operators())
+        stack.enter_context(_Operators(wrong))
         yield
 
 

@@ -72,7 +72,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "apps/video": {"image_io"},
         "apps/ui": {"weights", "image_io", "pipeline"},
         "apps/cli": {
-            *("archs", "weights", "backends", "image_io", "pipeline"),
+            *("precision", "archs", "weights", "backends", "image_io", "inference", "pipeline"),
             *("apps/files", "apps/ray", "apps/video", "apps/ui"),
         },
     },

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.console import STANDARD, Console
 from amd_restore.apps.cli.report import Report
 from amd_restore.apps.files.plan import Job, check_writable, clear_stale
 from amd_restore.apps.files.settings import Settings
@@ -16,8 +16,6 @@ from amd_restore.apps.ray.engine import RayEngine
 from amd_restore.apps.ray.plan import ClusterJob, plan_cluster_jobs, present
 from amd_restore.apps.ray.storage import check_url_writable, is_url
 from amd_restore.errors import AMDRestoreError
-
-STANDARD = Path("-")
 
 
 def restore_in_cluster(options: argparse.Namespace, settings: Settings, console: Console) -> Report:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 # Each module of this package has a ``main`` and is imported when chosen, so --help needs neither torch nor an extra.
-COMMANDS = ("restore", "export", "prompts", "video", "ui", "release")
+COMMANDS = ("restore", "export", "prompts", "video", "ui", "doctor", "release")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

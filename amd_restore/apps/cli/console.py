@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from amd_restore.errors import complain, say
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from amd_restore.apps.files.outcome import Outcome
     from amd_restore.apps.files.plan import Job
+
+STANDARD = Path("-")  # standard input or output
 
 
 class Console:

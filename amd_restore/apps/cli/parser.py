@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of ``inference.py`` and ``amd-restore``."""
     parser = Parser(
         description="Restore and enlarge photographs by one to four diffusion steps.",
-        epilog="Other commands: amd-restore export | prompts | video | ui, each with its own --help.",
+        epilog="Other commands: amd-restore export | prompts | video | ui | doctor, each with its own --help.",
     )
     _add_files(parser.add_argument_group("files"))
     add_size(parser.add_argument_group("size of the outputs").add_argument)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amd_restore import __version__
+from amd_restore.apps.cli.console import STANDARD
 from amd_restore.apps.files.outcome import Outcome, Task
 from amd_restore.apps.files.plan import is_image_name, omissions
 from amd_restore.apps.files.settings import Settings
@@ -75,19 +76,8 @@ class Report:
         )
 
     def write(self, path: Path) -> None:
-        """Write the JSON report to ``path``, ``-`` for standard output.
-
-        Raises:
-            DeliveryError: it cannot be written.
-        """
-        data = (json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n").encode("utf-8")
-        if path == Path("-"):
-            write_output(data)
-            return
-        try:
-            write_atomically(path, data)
-        except AMDRestoreError as error:
-            raise DeliveryError(str(error)) from error
+        """Write the JSON report, see :func:`write_json`."""
+        write_json(path, self.record())
 
     def record(self) -> dict[str, Any]:
         """Return the report as a JSON object with images by name."""
@@ -109,3 +99,19 @@ class Report:
             return self.output
         one = is_image_name(self.output, frames=True) and not self.output.is_dir()
         return str(self.output) if one else f"{self.output}/"
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON object to ``path``, ``-`` for standard output.
+
+    Raises:
+        DeliveryError: it cannot be written.
+    """
+    data = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    if path == STANDARD:
+        write_output(data)
+        return
+    try:
+        write_atomically(path, data)
+    except AMDRestoreError as error:
+        raise DeliveryError(str(error)) from error

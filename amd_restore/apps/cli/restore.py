@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.console import STANDARD, Console
 from amd_restore.apps.cli.parser import build_parser, settings_of
 from amd_restore.apps.files.plan import is_image_name
 from amd_restore.atomic import try_writing
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from amd_restore.apps.cli.report import Report
 
 # torch is imported when work begins, so that --help and messages about mistyped paths appear at once.
-
-STANDARD = Path("-")  # standard input or output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

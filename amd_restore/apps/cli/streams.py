@@ -6,13 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from amd_restore.apps.cli.console import Console
+from amd_restore.apps.cli.console import STANDARD, Console
 from amd_restore.apps.files.plan import EXTENSIONS, is_done, is_image_name
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError, note, write_output
-
-STANDARD = Path("-")
 
 
 def restore_bytes(options: argparse.Namespace, settings: Settings, console: Console) -> int:
