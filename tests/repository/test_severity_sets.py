@@ -76,6 +76,17 @@ def test_each_severity_is_further_from_the_photograph(photographs: Path) -> None
     assert 0 < errors["clean"] < errors["web"] < errors["phone"] < errors["heavy"]
 
 
+def test_noise_is_what_the_severity_says() -> None:
+    """On flat grey, where a blur does nothing: JPEG takes some of the noise, the second resize some of the heavy one."""
+    flat = np.full((128, 128, 3), 128, np.uint8)
+    left = {
+        kind: np.mean([severity.degrade(flat, "a", kind, seed).std() for seed in range(16)])
+        for kind in severity.SEVERITIES
+    }
+    assert left["clean"] == 0 and left["web"] < 0.5
+    assert 1 < left["phone"] < 8 and left["phone"] < left["heavy"] < 25
+
+
 def test_threads_change_nothing(photographs: Path) -> None:
     image = np.tile(image_files.read_image(photographs / "a.png"), (3, 3, 1))
     threads, results = cv2.getNumThreads(), []
