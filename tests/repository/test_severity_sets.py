@@ -77,7 +77,7 @@ def test_each_severity_is_further_from_the_photograph(photographs: Path) -> None
 
 
 def test_noise_is_what_the_severity_says() -> None:
-    """On flat grey, where a blur does nothing: JPEG takes some of the noise, the second resize some of the heavy one."""
+    """On flat grey, where a blur does nothing; JPEG and the second resize take some of the noise."""
     flat = np.full((128, 128, 3), 128, np.uint8)
     left = {
         kind: np.mean([severity.degrade(flat, "a", kind, seed).std() for seed in range(16)])
