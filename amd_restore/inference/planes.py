@@ -95,7 +95,7 @@ class Planes:
 
 def _check(image: Any) -> None:
     """Refuse what is no image by type, shape, dtype or range."""
-    if not isinstance(image, np.ndarray):
+    if not isinstance(image, np.ndarray) or isinstance(image, np.matrix):
         raise AMDRestoreError(
             f"an image must be a numpy array, not {type(image).__name__}; read a file with "
             "amd_restore.image_io.read_image(file).pixels, convert a PIL image with numpy.asarray(image), and restore "

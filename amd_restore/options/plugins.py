@@ -29,7 +29,7 @@ def import_named(names: Sequence[str]) -> None:
             sys.path.append(str(file.parent))
         try:
             module = importlib.import_module(file.stem if is_file else name)
-        except Exception as error:  # Outside code can raise anything.
+        except (Exception, SystemExit) as error:  # Outside code can raise anything.
             reason = (str(error) or "no message").splitlines()[0]
             raise OptionError(where, f"{name}: cannot be imported ({type(error).__name__}: {reason})") from error
         if is_file and Path(module.__file__ or "").resolve() != file.resolve():

@@ -21,6 +21,7 @@ from amd_restore.apps.files.needs import Need
 from amd_restore.apps.files.plan import Job, plan_jobs
 from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
+from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, write_image
 from amd_restore.inference.memory import Account
 from amd_restore.pipeline import RestorationPipeline
@@ -187,6 +188,27 @@ def test_the_place_is_named_as_what_it_is(tmp_path: Path, weights: Path, capsys:
     captured = capsys.readouterr()
     assert "a  b.png: 7x5 pixels are 0.000035 megapixels, the limit is 1e-05 megapixels" in captured.err
     assert f"restored 0 of 1 image into {tmp_path}/x.webp in " in captured.out
+    assert main([*arguments, "--ext", "png", "--suffix", "_s"]) == 0
+    assert f"restored 1 of 1 image into {tmp_path}/x_s.png in " in capsys.readouterr().out
+    assert (tmp_path / "x_s.png").is_file()
+
+
+@pytest.mark.parametrize("arguments", [["-i", ""], ["-i", "{folder}", "-o", ""]])
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "a.png", Picture(np.zeros((5, 7, 3), np.uint8)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([argument.format(folder=tmp_path) for argument in arguments])
+    assert "must not be empty" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_as_input_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AMDRestoreError, match="pipe: neither a file nor a folder; read a pipe with -i -"):
+        plan_jobs(tmp_path / "pipe", tmp_path / "out")
 
 
 def test_report(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

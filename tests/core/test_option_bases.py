@@ -100,6 +100,7 @@ def test_a_file_written_whole_says_the_same(tmp_path: Path) -> None:
     [
         ("nowhere.py", None, "plugins.0: {file}: no such file"),
         ("no_such_package_x", None, "plugins.0: no_such_package_x: cannot be imported (ModuleNotFoundError: No module"),
+        ("leaving_plugin_x.py", "raise SystemExit(3)\n", "plugins.0: {file}: cannot be imported (SystemExit: 3)"),
         ("broken_plugin_x.py", "def f(:\n", "plugins.0: {file}: cannot be imported (SyntaxError: invalid syntax"),
         (
             "raising_plugin_x.py",

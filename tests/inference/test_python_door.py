@@ -44,6 +44,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
         (torch.rand(3, 9, 12), "Tensor"),
         (Picture(IMAGE), "Picture"),
         (IMAGE.tobytes(), "bytes"),
+        (np.matrix(IMAGE[..., 0]), "matrix"),
         (None, "NoneType"),
     ],
 )
@@ -74,6 +75,11 @@ def test_restore_to_takes_a_path_and_a_picture(pipeline: RestorationPipeline, tm
 def test_weights_are_named_or_a_path(name: Any) -> None:
     with pytest.raises(AMDRestoreError, match="weights are named by a released model or a path, not by"):
         RestorationPipeline.from_pretrained(name)
+
+
+def test_no_device_is_refused_in_one_line(weights: Path) -> None:
+    with pytest.raises(AMDRestoreError, match="device 'None' is not available here; use auto or cpu"):
+        RestorationPipeline.from_pretrained(weights, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [1.5, -0.5, np.nan, np.inf])

@@ -218,7 +218,9 @@ def fraction(text: str) -> float:
 
 
 def _place(text: str) -> Path | str:
-    """Option type: a path, or text for a URL other than ``file:``."""
+    """Option type: a path, or text for a URL other than ``file:``; not empty, as an unset shell variable would be."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
     if text.startswith("file://"):
         return expanded(unquote(text.removeprefix("file://")))
     return text if "://" in text else expanded(text)

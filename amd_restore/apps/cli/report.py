@@ -97,8 +97,10 @@ class Report:
     def _place(self) -> str:
         if isinstance(self.output, str):
             return self.output
-        one = is_image_name(self.output, frames=True) and not self.output.is_dir()
-        return str(self.output) if one else f"{self.output}/"
+        if is_image_name(self.output, frames=True) and not self.output.is_dir():
+            jobs = [outcome.job for outcome in self.outcomes] + self._unfinished
+            return str(jobs[0].target)  # whose suffix --ext may have changed
+        return f"{self.output}/"
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

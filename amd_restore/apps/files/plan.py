@@ -74,6 +74,8 @@ def find_sources(source: Path, output: Path | None, recursive: bool, left_out: C
     """
     if source.is_file():
         return source.parent, [source]
+    if source.exists() and not source.is_dir():
+        raise AMDRestoreError(f"{source}: neither a file nor a folder; read a pipe with -i -")
     if not source.is_dir():
         raise AMDRestoreError(f"{source}: no such file or folder; check -i")
     try:
