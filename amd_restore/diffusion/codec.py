@@ -36,9 +36,9 @@ def upsample_by_matrices(lq: Tensor, scale: int) -> Tensor:
 def _upsampling(side: int, scale: int) -> Tensor:
     """The matrix (scale side, side) that upsamples a column."""
     size = (scale * side, side)
-    return F.interpolate(torch.eye(side, dtype=torch.float32)[None, None], size=size, mode="bicubic", antialias=True)[
-        0, 0
-    ]
+    return F.interpolate(
+        torch.eye(side, dtype=torch.float32, device="cpu")[None, None], size=size, mode="bicubic", antialias=True
+    )[0, 0]
 
 
 def cell_side(side: int, lq_patch: int) -> int:

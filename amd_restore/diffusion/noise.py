@@ -32,12 +32,13 @@ def field_noise(
         restores the image and however many threads draw them.
     """
     seeds = [seed] if isinstance(seed, int) else seed
-    out = torch.empty(len(seeds), height, width, channels, dtype=torch.float32)
+    out = torch.empty(len(seeds), height, width, channels, dtype=torch.float32, device="cpu")
     # NumPy copies, since torch would start threads of its own for each block.
     pixels = out.numpy()
 
     def draw(places: Sequence[_Place]) -> None:
-        block, generator = torch.empty(channels, BLOCK, BLOCK, dtype=torch.float32), torch.Generator()
+        block = torch.empty(channels, BLOCK, BLOCK, dtype=torch.float32, device="cpu")
+        generator = torch.Generator("cpu")
         drawn = block.numpy().transpose(1, 2, 0)
         for image, field, row, col in places:
             block.normal_(generator=generator.manual_seed(_mixed(field, row, col)))

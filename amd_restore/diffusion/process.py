@@ -213,15 +213,17 @@ class VariancePreserving(Process):
             raise AMDRestoreError(f"process {self.name}: num_train_timesteps must be at least 2, got {count}")
         # In float32 and this order, as in diffusers: networks were trained with those very numbers.
         if trained_betas:
-            betas = torch.tensor(trained_betas, dtype=torch.float32)
+            betas = torch.tensor(trained_betas, dtype=torch.float32, device="cpu")
         elif beta_schedule == "linear":
-            betas = torch.linspace(beta_start, beta_end, count, dtype=torch.float32)
+            betas = torch.linspace(beta_start, beta_end, count, dtype=torch.float32, device="cpu")
         elif beta_schedule == "scaled_linear":
-            betas = torch.linspace(beta_start**0.5, beta_end**0.5, count, dtype=torch.float32) ** 2
+            betas = torch.linspace(beta_start**0.5, beta_end**0.5, count, dtype=torch.float32, device="cpu") ** 2
         elif beta_schedule == "squaredcos_cap_v2":
             bars = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
             pairs = zip(bars[:-1], bars[1:], strict=True)
-            betas = torch.tensor([min(1 - later / now, 0.999) for now, later in pairs], dtype=torch.float32)
+            betas = torch.tensor(
+                [min(1 - later / now, 0.999) for now, later in pairs], dtype=torch.float32, device="cpu"
+            )
         else:
             raise AMDRestoreError(
                 f"process {self.name}: unknown beta_schedule '{beta_schedule}'; "

@@ -59,9 +59,9 @@ def default_weights() -> tuple[Header, dict[str, Tensor]]:
 
 def fixed_image(side: int) -> Tensor:
     """Coloured rings that grow finer outwards, and a vertical edge: (1, 3, side, side) in [0, 1]."""
-    x = torch.arange(side, dtype=torch.float32)
+    x = torch.arange(side, dtype=torch.float32, device="cpu")
     squares = (x - side / 3) ** 2
-    phases = torch.arange(3, dtype=torch.float32).view(3, 1, 1)
+    phases = torch.arange(3, dtype=torch.float32, device="cpu").view(3, 1, 1)
     rings = torch.sin(1.5 * (squares[:, None] + squares) / side + phases)
     return (0.5 + rings * torch.where(x > 0.7 * side, 0.4, 0.24))[None]
 

@@ -70,7 +70,7 @@ def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
     length = spans[-1].stop
 
     def ramp(edge: int) -> Tensor:
-        centre = (torch.arange(length * scale, dtype=torch.float32) + 0.5) / scale
+        centre = (torch.arange(length * scale, dtype=torch.float32, device="cpu") + 0.5) / scale
         if edge == 0:
             return torch.ones_like(centre)
         if edge == length:

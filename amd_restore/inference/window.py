@@ -74,7 +74,7 @@ class WindowRestorer:
             return memory.flat_cost(self.net.conv_in.out_channels, self.denoiser.dtype, self.device)
         if self._probed is None:
             patch, options = (
-                torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5, dtype=torch.float32),
+                torch.full((1, 3, PROBE_SIDE, PROBE_SIDE), 0.5, dtype=torch.float32, device="cpu"),
                 WindowOptions(1, (0,)),
             )
             self._probed = memory.probed_cost(lambda: self(patch, 0, 0, options), PROBE_SIDE**2, self.device)

@@ -66,8 +66,8 @@ class ChannelStatistics:
     """
 
     count: int = 0
-    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64, device="cpu"))
+    squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64, device="cpu"))
 
     def add(self, piece: Tensor) -> ChannelStatistics:
         """Take in (B, C, h, w); returns itself."""

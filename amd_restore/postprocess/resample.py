@@ -27,7 +27,7 @@ def _cubic(x: Tensor) -> Tensor:
 @functools.cache
 def _kernel(scale: int) -> Tensor:
     taps = 4 * scale - scale % 2  # an odd scale has its outermost taps at zeros of the kernel
-    weights = _cubic((torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / scale)
+    weights = _cubic((torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2) / scale)
     return (weights / weights.sum()).float()
 
 

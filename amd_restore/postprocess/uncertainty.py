@@ -32,7 +32,7 @@ class SampleStatistics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._mean = self._squares = torch.zeros((), dtype=torch.float32)
+        self._mean = self._squares = torch.zeros((), dtype=torch.float32, device="cpu")
 
     def add(self, sr: Tensor) -> SampleStatistics:
         """Take in one sample (B, 3, H, W); returns itself."""
@@ -65,7 +65,9 @@ class SampleStatistics:
 def _blur(image: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (B, 1, H, W), edges repeated."""
     radius = int(3 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2).to(image)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32, device="cpu") / sigma) ** 2).to(
+        image
+    )
     kernel = kernel / kernel.sum()
     image = F.conv2d(F.pad(image, (0, 0, radius, radius), "replicate"), kernel[None, None, :, None])
     return F.conv2d(F.pad(image, (radius, radius, 0, 0), "replicate"), kernel[None, None, None, :])

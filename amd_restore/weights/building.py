@@ -34,7 +34,8 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     options = dict(header.network)
     kind = options.pop("type")
     try:
-        net = checked_network(ARCH_REGISTRY.get(kind)(**options)).float()  # The host program may have another default.
+        with torch.device("cpu"):  # The host program may have other defaults.
+            net = checked_network(ARCH_REGISTRY.get(kind)(**options)).float()
         check_network_base(header, net)
         if state_dict is not None:
             net.load_state_dict(split_encoder(state_dict)[1])

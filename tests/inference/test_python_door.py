@@ -162,7 +162,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def results(weights: Path | str) -> list[torch.Tensor]:
     """What all parts of a call give, from loading on."""
     pipeline = RestorationPipeline.from_pretrained(weights, "cpu", "float32")
-    lq = torch.linspace(0, 1, 3 * 20 * 24, dtype=torch.float32).view(1, 3, 20, 24)
+    lq = torch.linspace(0, 1, 3 * 20 * 24, dtype=torch.float32, device="cpu").view(1, 3, 20, 24)
     fixed = pipeline(lq, post=WaveletFix(pipeline.scale), tile=8, num_steps=2)
     statistics = SampleStatistics()
     for seed in range(2):
@@ -180,6 +180,16 @@ def test_the_default_dtype_of_the_host_program_changes_nothing(weights: Path, na
         found = results(source)
     for one, wanted in zip(found, expected, strict=True):
         assert one.dtype == wanted.dtype and torch.equal(one, wanted)
+
+
+@pytest.mark.parametrize("name", ["tiny", "x4-classical-tiny"])
+def test_the_default_device_of_the_host_program_changes_nothing(weights: Path, name: str) -> None:
+    source = weights if name == "tiny" else name
+    expected = results(source)
+    with torch.device("meta"):  # fails like every device that is not the pipeline's
+        found = results(source)
+    for one, wanted in zip(found, expected, strict=True):
+        assert one.device == wanted.device and torch.equal(one, wanted)
 
 
 def test_loading_under_another_default_dtype_in_a_fresh_process(weights: Path) -> None:
