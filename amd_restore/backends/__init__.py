@@ -1,7 +1,7 @@
-"""Which runtime computes the network: torch, ONNX Runtime or OpenVINO.
+"""Runtimes of the network: torch, ONNX Runtime and OpenVINO.
 
-Only the network runs elsewhere. Noise, sampling and codec stay in torch: they take little of the time (see
-benchmarks/2026-11-23_constants.md), and tiles, seeds and steps need no second implementation.
+Only the network runs in another runtime. Noise, sampling and codec stay in torch, because they take little of the time
+(see benchmarks/2026-11-23_constants.md), and tiles, seeds and steps need no second implementation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from amd_restore.weights import Header, build_network
 
 BACKENDS = ("auto", "torch", "onnx", "openvino")
 DTYPES = ("auto", "fp32", "bf16", "int8")
-# Fastest first, as measured (benchmarks/scripts/backends.py). What a list lacks cannot compute in that arithmetic.
+# Fastest first, see benchmarks/scripts/backends.py. Backends that do not support a dtype are not in its list.
 RANKING = {
     "fp32": ("openvino", "onnx", "torch"),
     "bf16": ("openvino", "torch"),
@@ -31,7 +31,7 @@ _TORCH_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32
 
 
 def installed(backend: str) -> bool:
-    """Whether the package behind ``backend`` is there; nothing is imported."""
+    """Return whether the package of ``backend`` is installed, without importing it."""
     return backend == "torch" or importlib.util.find_spec(_PACKAGES[backend]) is not None
 
 
@@ -41,17 +41,17 @@ def choose_backend(
     dtype: str | torch.dtype = "auto",
     device: torch.device | str = "cpu",
 ) -> tuple[str, str]:
-    """Backend and arithmetic for these settings on this machine.
+    """Return backend and arithmetic for these settings on this machine.
 
-    ``auto`` takes the first of :data:`RANKING` that is installed; off the CPU, and for networks without a graph,
-    that is torch. An ``auto`` dtype is bf16 where processor and backend have it, else fp32; never int8, which
-    changes pixels (benchmarks/2026-11-23_constants.md) and is therefore chosen by name only.
+    ``auto`` is the first of :data:`RANKING` that is installed, and torch on devices other than the CPU and for networks
+    without a graph. An ``auto`` dtype is bf16 if processor and backend support it, else fp32; never int8, which changes
+    pixels (benchmarks/2026-11-23_constants.md).
 
     Args:
-        header: of the weights.
+        header: header of the weights.
         backend: one of :data:`BACKENDS`.
         dtype: one of :data:`DTYPES`, or torch's float32 or bfloat16.
-        device: where the tensors are.
+        device: device of the tensors.
 
     Returns:
         ``("torch" | "onnx" | "openvino", "fp32" | "bf16" | "int8")``.
@@ -95,19 +95,19 @@ def load_network(
     threads: int | None = None,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """The network of ``header`` on the backend of :func:`choose_backend`, in evaluation mode.
+    """Load the network of ``header`` on the backend of :func:`choose_backend`, in evaluation mode.
 
-    Graphs are made once and kept in the user's cache.
+    Graphs are built once and kept in the user's cache.
 
     Args:
-        header: of the weights.
-        state_dict: the weights, float32.
+        header: header of the weights.
+        state_dict: weights, float32.
         backend, dtype, device: see :func:`choose_backend`.
-        threads: processor threads; None is torch's present number. torch's own is not changed.
+        threads: processor threads of another backend; None for torch's current number.
 
     Returns:
-        ``net(x_t, t, cond, keep)``. Of torch it is the plain network in float32, to be run under autocast for bf16;
-        of the others it takes and gives float32 whatever it computes in.
+        ``net(x_t, t, cond, keep)``. For torch, the plain network in float32, to be run under autocast for bf16; for
+        others, a network with float32 inputs and outputs in any arithmetic.
 
     Raises:
         AMDRestoreError: as :func:`choose_backend`; weights that do not fit; weights without int8 ranges.
@@ -116,10 +116,10 @@ def load_network(
     if backend == "torch":
         return build_network(header, state_dict)
     with torch.device("meta"):
-        plain = build_network(header)  # for its radius and the shapes of its weights; holds none
+        plain = build_network(header)  # Built without weights, for its radius and the shapes of its weights.
     build_check = {name: tuple(value.shape) for name, value in plain.state_dict().items()}
     if build_check != {name: tuple(value.shape) for name, value in state_dict.items()}:
-        build_network(header, state_dict)  # raises and says what does not fit
+        build_network(header, state_dict)  # Raises an error about weights that do not fit.
     from amd_restore.backends import runtime
 
     model = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", backend)
@@ -127,17 +127,17 @@ def load_network(
     own = (threads, state_dict["null_cond"], plain.radius, plain.multiple)
     if backend == "onnx":
         return runtime.OnnxRuntimeNetwork(model, *own).eval()
-    low = dtype != "fp32" and has_bfloat16(CPU)  # emulated it is slower and less exact than float32
+    low = dtype != "fp32" and has_bfloat16(CPU)  # Emulated bf16 is slower and less exact than float32.
     return runtime.OpenVINONetwork(model, "bf16" if low else "f32", *own).eval()
 
 
 def graph_bytes(header: Header, state_dict: Mapping[str, Tensor], dtype: str, backend: str) -> bytes:
-    """The ONNX file of these weights, from the cache or made now.
+    """Return the ONNX file of these weights, from the cache or built now.
 
     Args:
-        header, state_dict: the network.
+        header, state_dict: network.
         dtype: ``fp32`` or ``int8``.
-        backend: who will run it. ONNX Runtime fuses an 8-bit convolution only when its output is 8 bits too;
+        backend: runtime of the graph. ONNX Runtime fuses an 8-bit convolution only when its output is 8 bits too;
             OpenVINO is as fast and more exact without that.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Graphs that were made before: one file for each set of weights, form and version of the graph."""
+"""Cache of graphs: one file for each set of weights, form and version of the graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amd_restore.errors import AMDRestoreError
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/amd_restore/graphs``, or ``~/.cache/amd_restore/graphs``; may not exist yet.
+    """Return ``$XDG_CACHE_HOME/amd_restore/graphs``, or ``~/.cache/amd_restore/graphs``; it may not exist yet.
 
     Raises:
         AMDRestoreError: the user has no home folder.
@@ -25,14 +25,13 @@ def cache_folder() -> Path:
 
 
 def cached(key: str, make: Callable[[], bytes]) -> bytes:
-    """The bytes kept under ``key``, or those of ``make``, which are then kept.
+    """Return the cached bytes of ``key``, or those of ``make``, which are then cached.
 
-    A damaged entry is made again (its own hash comes first in the file). Where nothing can be written, nothing is
-    kept: a read-only home must not stop anybody.
+    A damaged entry, found by its hash, is made again. Nothing is cached if the folder cannot be written.
 
     Args:
-        key: names everything that the bytes depend on; part of the file's name.
-        make: called when there is no such entry.
+        key: part of the file name; must contain everything that determines the bytes.
+        make: function that makes a missing entry.
     """
     try:
         path = cache_folder() / f"{key}.onnx.cached"

@@ -1,4 +1,4 @@
-"""Ranges of the values in each convolution, for 8-bit arithmetic.
+"""Calibration of 8-bit arithmetic: ranges of the values in each convolution.
 
     python -m amd_restore.backends.calibration --model x4-classical --pictures lowres
 
@@ -38,27 +38,27 @@ from amd_restore.weights import (
 
 RANGES_FOLDER = Path(__file__).parent / "ranges"
 CROP = 192  # pixels; of larger images only the upper left corner is used
-# The first and last layer stay in float32: they are cheap, and their errors reach the image unsmoothed.
+# The first and last layer stay in float32, because they are cheap and their errors reach the image directly.
 FLOAT_LAYERS = ("conv_in", "conv_out")
 
 
 @torch.inference_mode()
 def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: Iterable[Tensor]) -> Ranges:
-    """Least and largest input and output of each 3x3 convolution while ``pictures`` are restored.
+    """Measure the smallest and largest input and output of each 3x3 convolution while restoring ``pictures``.
 
-    Every number of steps of the header is run, because early and late times differ. Extremes are more exact than
+    Runs every number of steps of the header, because early and late times differ. Extremes are more exact than
     percentiles, see benchmarks/2026-11-23_constants.md.
 
     Args:
-        header: says which network this is and how it is sampled.
-        state_dict: its weights.
+        header: header of the network.
+        state_dict: weights of the network.
         pictures: (1, 3, H, W) in [0, 1], at least one.
 
     Returns:
         ``{"blocks.0.conv1:in": (low, high), "blocks.0.conv1:out": ..}``.
 
     Raises:
-        AMDRestoreError: no picture, or the weights do not fit.
+        AMDRestoreError: no image, or the weights do not fit.
     """
     net, codec = build_network(header, state_dict), build_header_codec(header)
     denoiser = build_denoiser(header, net)
@@ -86,7 +86,7 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
 
 
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names and float32 values, in hexadecimal; the same whatever file they came in."""
+    """Return the SHA-256 of names and float32 values in hexadecimal, independent of the file."""
     digest = hashlib.sha256()
     for name in sorted(state_dict):
         digest.update(name.encode())
@@ -95,14 +95,14 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def find_ranges(header: Header, state_dict: Mapping[str, Tensor]) -> Ranges:
-    """Ranges of these very weights: those in the package, else those kept by an earlier export.
+    """Return the ranges of these weights: from the package, else from an earlier export.
 
     Raises:
-        AMDRestoreError: these weights were never calibrated; says how to do it.
+        AMDRestoreError: the weights were never calibrated; the message says how to do it.
     """
     digest = weights_digest(state_dict)
     places = sorted(RANGES_FOLDER.glob("*.json"))
-    with contextlib.suppress(AMDRestoreError):  # without a home folder there are only those in the package
+    with contextlib.suppress(AMDRestoreError):  # Without a home folder only those in the package are available.
         places.append(_kept(digest))
     for path in places:
         if path.is_file():
@@ -116,7 +116,7 @@ def find_ranges(header: Header, state_dict: Mapping[str, Tensor]) -> Ranges:
 
 
 def keep_ranges(state_dict: Mapping[str, Tensor], ranges: Ranges, path: Path | None = None) -> Path:
-    """Store ranges where :func:`find_ranges` reads them (the user's cache), or at ``path``; returns the file."""
+    """Save ranges in the user's cache, read by :func:`find_ranges`, or at ``path``; return the file."""
     digest = weights_digest(state_dict)
     rounded = {place: [round(low, 4), round(high, 4)] for place, (low, high) in ranges.items()}
     path = path or _kept(digest)
@@ -125,10 +125,10 @@ def keep_ranges(state_dict: Mapping[str, Tensor], ranges: Ranges, path: Path | N
 
 
 def read_pictures(folder: Path) -> list[Tensor]:
-    """Colour pictures of a folder as (1, 3, H, W) in [0, 1], at most 64 of them.
+    """Read at most 64 colour images of a folder as (1, 3, H, W) in [0, 1].
 
     Raises:
-        AMDRestoreError: there is none, or one cannot be read.
+        AMDRestoreError: no image, or one cannot be read.
     """
     files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in SUFFIXES][:64]
     pictures = []
@@ -152,7 +152,7 @@ def _kept(digest: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the ranges of a released model and store them in the package; returns the exit code."""
+    """Measure the ranges of a released model and save them in the package; return the exit code."""
     parser = Parser(prog="python -m amd_restore.backends.calibration", description=__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="released name")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of photographs")

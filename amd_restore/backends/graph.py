@@ -1,8 +1,8 @@
-"""The network as an ONNX graph: ``raw = graph(x_t, t, cond)``, any batch and size.
+"""Network as an ONNX graph: ``raw = graph(x_t, t, cond)``, any batch and size.
 
-The graph is written node by node, not traced: every released model is a :class:`FlatDenoiser`, a dozen
-lines of nodes are its whole structure, and neither the file nor the time to make it depends on a tracer's version.
-The 8-bit form has QuantizeLinear and DequantizeLinear around the convolutions (QDQ), which both runtimes fuse.
+The graph is written node by node instead of traced, because the structure of a :class:`FlatDenoiser` takes a dozen
+lines and then does not depend on a tracer's version. The 8-bit form has QuantizeLinear and DequantizeLinear around the
+convolutions (QDQ), which both runtimes fuse.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     import onnx
 
 Array = np.ndarray[Any, Any]
-Ranges = Mapping[str, tuple[float, float]]  # "blocks.0.conv1:in" -> least and largest value seen there
+Ranges = Mapping[str, tuple[float, float]]  # "blocks.0.conv1:in" -> smallest and largest value there
 
 GRAPH_VERSION = 2  # part of the cache key: raise it when the nodes change
 NETWORKS = ("FlatDenoiser",)
 INPUTS, OUTPUT = ("x_t", "t", "cond"), "raw"
-_OPSET, _IR_VERSION = 17, 8  # old enough for every runtime of the last years
+_OPSET, _IR_VERSION = 17, 8  # supported by all recent runtimes
 _WEIGHT_LEVELS = 127  # symmetric int8
 _MAX_FREQUENCY = 200.0  # of time_features in archs/flat_arch.py
 
 
 def build_graph(header: Header, state_dict: Mapping[str, Tensor], ranges: Ranges | None = None) -> onnx.ModelProto:
-    """ONNX model of a network's raw prediction; the header travels in its metadata.
+    """Build the ONNX model of a network's raw prediction, with the header in its metadata.
 
     Args:
-        header: says which network this is.
-        state_dict: its weights, float32.
-        ranges: values seen at the convolutions, see :func:`~amd_restore.backends.calibration.measure_ranges`;
-            None keeps everything in float32. Convolutions without a range stay in float32.
+        header: header of the network.
+        state_dict: weights, float32.
+        ranges: ranges of values at the convolutions, see :func:`~amd_restore.backends.calibration.measure_ranges`;
+            None for float32. Convolutions without a range stay in float32.
 
     Returns:
         A checked model: inputs ``x_t`` (B, C, h, w), ``t`` (B,), ``cond`` (B, K, h, w), output ``raw`` (B, C, h, w).
 
     Raises:
-        AMDRestoreError: there is no graph for this network, or the package ``onnx`` is missing.
+        AMDRestoreError: no graph for this network, or the package ``onnx`` is missing.
     """
     kind = header.network["type"]
     if kind not in NETWORKS:
@@ -75,7 +75,7 @@ def build_graph(header: Header, state_dict: Mapping[str, Tensor], ranges: Ranges
 
 
 class _Writer:
-    """Collects nodes and constants; each method returns the name of the value it makes."""
+    """Builder of nodes and constants; each method returns the name of its value."""
 
     def __init__(self, weights: Mapping[str, Array], ranges: Ranges) -> None:
         import onnx
@@ -88,13 +88,13 @@ class _Writer:
         self.last = ""  # the raw prediction, before the gain
 
     def flat_denoiser(self) -> None:
-        """The nodes of :class:`~amd_restore.archs.flat_arch.FlatDenoiser`, condition given, without :meth:`output`."""
+        """Add the nodes of :class:`~amd_restore.archs.flat_arch.FlatDenoiser` up to :meth:`output`."""
         emb = self.embedding()
         x = self.conv("conv_in", self.node("Concat", "x_t", "cond", axis=1))
         self.last = self.conv("conv_out", self.blocks(x, emb))
 
     def output(self, first_gain: float) -> None:
-        """The last layer's result, times the gain of the first step."""
+        """Multiply the last layer's result by the gain of the first step."""
         if first_gain == 1.0:
             self.node("Identity", self.last, output=OUTPUT)
             return
@@ -104,7 +104,7 @@ class _Writer:
         self.node("Mul", self.last, self.node("Unsqueeze", factor, cube), output=OUTPUT)
 
     def embedding(self) -> str:
-        """The time, as every block takes it."""
+        """Add the embedding of the time."""
         half = self._weights["time_mlp.0.weight"].shape[1] // 2
         frequencies = np.exp(np.linspace(0.0, math.log(_MAX_FREQUENCY), half)).astype(np.float32)[None]
         column = self.node("Unsqueeze", "t", self.constant(*_integers("last_axis", 1)))
@@ -113,7 +113,7 @@ class _Writer:
         return self.linear("time_mlp.2", self.silu(self.linear("time_mlp.0", emb)))
 
     def blocks(self, x: str, emb: str) -> str:
-        """The :class:`~amd_restore.archs.flat_arch.TimeBlock`s."""
+        """Add the :class:`~amd_restore.archs.flat_arch.TimeBlock`s."""
         names = [name for name in self._weights if name.startswith("blocks.") and name.endswith(".conv1.weight")]
         for block in (f"blocks.{i}" for i in range(len(names))):
             bias = self.node("Unsqueeze", self.linear(f"{block}.time", emb), self._planes)
@@ -138,7 +138,7 @@ class _Writer:
         return self.node("Gemm", x, *parameters, transB=1)
 
     def conv(self, layer: str, x: str) -> str:
-        """Convolution, padded if 3x3; in 8 bits where there is a range for its input."""
+        """Add a convolution, padded if 3x3, in 8 bits if its input has a range."""
         weight, bias = self._weights[f"{layer}.weight"], self.constant(f"{layer}.bias", self._weights[f"{layer}.bias"])
         if f"{layer}:in" in self._ranges:
             kernel = self._quantized_weight(f"{layer}.weight", weight)
@@ -151,7 +151,7 @@ class _Writer:
 
     def _quantize(self, place: str, x: str) -> str:
         low, high = self._ranges[place]
-        low, high = min(low, 0.0), max(high, 0.0)  # zero must be exact: it pads the picture
+        low, high = min(low, 0.0), max(high, 0.0)  # Zero must be exact, because it pads the image.
         step = max(high - low, 1e-8) / 255
         scale = self.constant(f"{place}.scale", np.array(step, np.float32))
         zero = self.constant(f"{place}.zero", np.array(round(-low / step), np.uint8))

@@ -1,4 +1,4 @@
-"""Networks that another runtime computes, called like ours: ``raw = net(x_t, t, cond, keep)`` on the CPU."""
+"""Networks in another runtime with the same call: ``raw = net(x_t, t, cond, keep)`` on the CPU."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Array = np.ndarray[Any, Any]
 
 
 class GraphNetwork(RestorationNetwork):
-    """A graph of :mod:`~amd_restore.backends.graph` behind the calling convention of the architectures.
+    """Graph of :mod:`~amd_restore.backends.graph` with the calling convention of the architectures.
 
-    Safe to call from several threads at once. Without gradients.
+    Thread-safe, without gradients.
 
     Args:
-        null_cond: the learned null condition (1, K, 1, 1).
-        radius, multiple: of the network that the graph was made from.
+        null_cond: learned null condition (1, K, 1, 1).
+        radius, multiple: see :class:`~amd_restore.archs.base.RestorationNetwork`.
     """
 
     def __init__(self, null_cond: Tensor, radius: int | None, multiple: int = 1) -> None:
@@ -33,12 +33,12 @@ class GraphNetwork(RestorationNetwork):
         self.radius, self.multiple = radius, multiple
 
     def run(self, x_t: Array, t: Array, cond: Array) -> Array:
-        """The graph: contiguous float32 arrays in, one out that belongs to the caller."""
+        """Run the graph on contiguous float32 arrays; return a new array."""
         raise NotImplementedError
 
     @torch.no_grad()
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        """Raw prediction, float32; see :class:`~amd_restore.archs.base.RestorationNetwork`.
+        """Return the raw prediction, float32; see :class:`~amd_restore.archs.base.RestorationNetwork`.
 
         Raises:
             AMDRestoreError: a tensor is not on the CPU.
@@ -51,7 +51,7 @@ class GraphNetwork(RestorationNetwork):
 
 
 class OnnxRuntimeNetwork(GraphNetwork):
-    """Computed by ONNX Runtime.
+    """Network in ONNX Runtime.
 
     Args:
         model: the ONNX file's bytes.
@@ -74,11 +74,11 @@ class OnnxRuntimeNetwork(GraphNetwork):
 
 
 class OpenVINONetwork(GraphNetwork):
-    """Computed by OpenVINO.
+    """Network in OpenVINO.
 
     Args:
         model: the ONNX file's bytes.
-        precision: ``f32`` or ``bf16``, of what is not in 8 bits.
+        precision: ``f32`` or ``bf16``, for layers that are not in 8 bits.
         threads: processor threads.
         null_cond, radius, multiple: see :class:`GraphNetwork`.
     """
@@ -91,13 +91,13 @@ class OpenVINONetwork(GraphNetwork):
 
         core = openvino.Core()
         config = {
-            "INFERENCE_PRECISION_HINT": precision,  # its own default is bf16 wherever the processor has it
+            "INFERENCE_PRECISION_HINT": precision,  # OpenVINO's default is bf16 if the processor supports it.
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # pinned, two processes would share the same cores
+            "ENABLE_CPU_PINNING": False,  # With pinning, two processes would use the same cores.
         }
         self._compiled = core.compile_model(core.read_model(model), "CPU", config)
-        self._requests = threading.local()  # a request serves one thread at a time
+        self._requests = threading.local()  # A request can be used by one thread at a time.
 
     def run(self, x_t: Array, t: Array, cond: Array) -> Array:
         if not hasattr(self._requests, "own"):

@@ -1,7 +1,6 @@
 """Quality tables with a stated protocol: ``python -m amd_restore.benchmark -opt options/benchmark/NAME.yml``.
 
-Every metric that was a reward or a loss of a method is marked in that method's row and reported apart from the
-metrics that nobody was trained on.
+Metrics used as rewards or losses of a method are marked in its row and reported separately from held-out metrics.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``python -m amd_restore.benchmark -opt options/benchmark/NAME.yml [--out FOLDER]``.
 
-Exit codes: 0 done, 2 the benchmark could not be run, 130 interrupted (finished runs are kept).
+Exit codes: 0 success, 2 the benchmark could not be run, 130 interrupted (finished runs are cached).
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from amd_restore.registry import did_you_mean
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser."""
     parser = Parser(prog="python -m amd_restore.benchmark", description=__doc__)
     add = parser.add_argument
     add("-opt", required=True, type=Path, help="option file (.yml)")
-    add("--out", type=Path, help="folder for tables and kept results (default: benchmarks/NAME)")
+    add("--out", type=Path, help="folder of tables and cached results (default: benchmarks/NAME)")
     add("--methods", nargs="+", default=[], metavar="NAME", help="only these methods of the file")
-    add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="other weights for a method of the file")
-    add("--fresh", action="store_true", help="measure again what is kept from earlier")
+    add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="replace the weights of a method")
+    add("--fresh", action="store_true", help="ignore cached results")
     add("--save_images", action="store_true", help="write every restored image below the output folder")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     args = build_parser().parse_args(arguments)
-    # A GPU's convolutions would round to 10 bits, and its metrics differ from the CPU's in the fourth digit.
+    # Disable TF32, which rounds convolutions and changes metrics.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     interrupted = "interrupted; finished runs are kept, the same command goes on from there"
     return run_command(lambda: run(args), args.debug, interrupted=interrupted)
 
 
 def select(options: BenchmarkOptions, methods: Sequence[str], weights: Sequence[str]) -> BenchmarkOptions:
-    """The benchmark with fewer methods, or other weights for some.
+    """Return the benchmark with fewer methods, or other weights for some.
 
     Args:
-        options: from the file.
-        methods: names to keep; none keeps all. Comparisons with what is left out go, too.
+        options: benchmark.
+        methods: names to keep; empty for all. Comparisons with other methods are removed.
         weights: entries ``NAME=FILE``; several for one name are training seeds.
 
     Raises:
-        AMDRestoreError: for a name the file does not have.
+        AMDRestoreError: a name is not in the file.
     """
     replaced: dict[str, list[str]] = {}
     for entry in weights:
@@ -75,16 +75,16 @@ def select(options: BenchmarkOptions, methods: Sequence[str], weights: Sequence[
         if not methods or method.name in methods
     ]
     rows = {method.name for method in kept}
-    # A row is called "METHOD, N steps".
+    # A row is named "METHOD, N steps".
     pairs = [pair for pair in options.compare if not methods or {pair.a.split(",")[0], pair.b.split(",")[0]} <= rows]
     return dataclasses.replace(options, methods=kept, compare=pairs)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure everything the option file names and write the report.
+    """Run the benchmark and write the report.
 
     Raises:
-        AMDRestoreError: anything that stops it, before the first measurement where that can be known.
+        AMDRestoreError: any failure, if possible before the first measurement.
     """
     options = select(load_benchmark_options(args.opt), args.methods, args.weights)
     folder = args.out or Path("benchmarks") / options.name
@@ -127,10 +127,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def find_test_sets(options: BenchmarkOptions) -> list[TestSet]:
-    """The test sets that are on disk.
+    """Return the test sets on disk.
 
     Raises:
-        AMDRestoreError: one that is not optional is missing, or all are.
+        AMDRestoreError: a required test set is missing, or all are.
     """
     found = []
     for name, dataset in options.datasets.items():
@@ -147,7 +147,7 @@ def find_test_sets(options: BenchmarkOptions) -> list[TestSet]:
 def speeds_of(
     options: BenchmarkOptions, methods: Sequence[Method], results: Sequence[Result], header: Mapping[str, Any]
 ) -> list[Speed]:
-    """Seconds of all rows; ours are measured now, if the option file asks for it."""
+    """Return the speed of all rows; ours are measured if the option file has ``speed``."""
     if options.speed is None:
         return collect(methods, results, {}, options, header)
     total = len(methods) * (options.speed.warm_up + options.speed.repeats)

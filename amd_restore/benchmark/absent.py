@@ -1,4 +1,4 @@
-"""Rows of results that cannot be had: a folder method without its folder is said, not an error."""
+"""Rows without results: missing weights or folders, which are reported without an error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import Folder, Method, Missing
 from amd_restore.image_io import SUFFIXES
 
-NOTE = "absent.txt"  # beside or instead of a data set's results: why there are none
+NOTE = "absent.txt"  # next to or instead of a data set's results: the reason why there are none
 
 
 @dataclass(frozen=True)
 class Absent:
-    """A method that has nothing to show on a data set, and why."""
+    """Method without results on a data set, with the reason."""
 
     method: str
     dataset: str
@@ -22,9 +22,9 @@ class Absent:
 
 
 def find_absent(methods: Sequence[Method], test_sets: Sequence[TestSet]) -> list[Absent]:
-    """Pairs of a method and a test set of which there are no results: weights or a folder that are not there.
+    """Return pairs of a method and a test set without results, because weights or a folder are missing.
 
-    A folder that misses single images is no such case: that stays an error.
+    A folder without single images is still an error.
     """
     found = []
     for method in methods:
@@ -40,7 +40,7 @@ def _reason(method: Folder, dataset: str) -> str | None:
     folder = method.path / dataset
     if (folder / NOTE).is_file():
         return " ".join((folder / NOTE).read_text(encoding="utf-8").split()) or "no reason given"
-    place = "/".join(method.path.parts[-2:])  # tables are published; where it lay on one machine is not
+    place = "/".join(method.path.parts[-2:])  # Published tables must not contain paths of one machine.
     if not method.path.is_dir():
         return f"no folder of results {place}"
     flat = any(path.suffix.lower() in SUFFIXES for path in method.path.iterdir())

@@ -1,4 +1,4 @@
-"""Drawing into memory by matplotlib, and the colours of all diagrams."""
+"""Drawing into memory with matplotlib, and the colours of all diagrams."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from amd_restore.errors import AMDRestoreError
 
-# Okabe and Ito's colours, told apart by colour-blind people too; yellow left out (too pale on white), and black
-# replaced by gray (invisible on dark).
+# Okabe and Ito's colours, distinguishable by colour-blind people, without yellow (too pale on white) and with gray
+# instead of black (invisible on dark).
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a8a8a")
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, drawing into memory.
+    """Import matplotlib.pyplot, drawing into memory.
 
     Raises:
         AMDRestoreError: matplotlib is not installed.

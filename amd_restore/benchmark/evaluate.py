@@ -1,4 +1,4 @@
-"""Restore and measure, with results of finished runs kept on disk so that a benchmark can be stopped and go on."""
+"""Restoring and measuring, with a cache of finished runs so that a benchmark can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Result:
 
 
 class Evaluator:
-    """Measures methods on test sets.
+    """Measurement of methods on test sets.
 
     Args:
-        options: the benchmark.
-        folder: where results are kept (``cache/``) and images written (``images/``).
-        fresh: measure again what is kept.
+        options: benchmark.
+        folder: folder of cached results (``cache/``) and images (``images/``).
+        fresh: ignore cached results.
         save_images: write every restored image.
     """
 
@@ -59,7 +59,7 @@ class Evaluator:
     def __call__(
         self, methods: Sequence[Method], test_sets: Sequence[TestSet], progress: Callable[[str], None]
     ) -> list[Result]:
-        """Results, method by method; ``progress`` is told the name of each image that is done."""
+        """Yield results by method; calls ``progress`` with the name of each finished image."""
         results = []
         for method in methods:
             for test_set in test_sets:
@@ -75,11 +75,11 @@ class Evaluator:
         return results
 
     def is_kept(self, run: Run, test_set: TestSet) -> bool:
-        """Whether measuring this run would only read what is kept."""
+        """Return whether this run is cached."""
         return self._kept_file(self._identity(run, test_set)).is_file() and not self.fresh and not self.save_images
 
     def _identity(self, run: Run, test_set: TestSet) -> dict[str, object]:
-        """All that decides a measurement."""
+        """Return everything that determines a measurement."""
         return {
             **run.identity,
             "test_set": test_set.fingerprint(),
@@ -101,7 +101,7 @@ class Evaluator:
                 progress(name)
             return kept
         measured: dict[str, Any] = {"identity": identity, "images": [], "values": {}, "seconds": []}
-        measure = self.measure  # imports and loads before the first restoration is timed
+        measure = self.measure  # Import and load before the first timed restoration.
         for pair in test_set:
             sr = run.restore(pair, test_set.name)
             measured["seconds"].append(run.seconds[-1])
@@ -118,7 +118,7 @@ class Evaluator:
 
     @functools.cached_property
     def _environment(self) -> dict[str, object]:
-        """What decides a measurement beside the options: our code, the packages that compute, weights of metrics."""
+        """Return what determines a measurement besides the options: code, packages, weights of metrics."""
         nets = [name.removeprefix("lpips_") for name in self.options.metrics if name.startswith("lpips_")]
         environment: dict[str, object] = {"code": code_fingerprint(), "versions": package_versions(MEASURING)}
         if "dists" in self.options.metrics:
@@ -128,7 +128,7 @@ class Evaluator:
 
     @property
     def measure(self) -> Measure:
-        """Built at first need: with everything kept, no metric network is loaded."""
+        """Build the metrics on first use: if all results are cached, no network is loaded."""
         if self._measure is None:
             self._measure = Measure(self.options.metrics, self.options.crop_border, self.options.device)
         return self._measure

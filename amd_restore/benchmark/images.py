@@ -1,4 +1,4 @@
-"""Test sets as uint8 RGB arrays, read as the tables need them."""
+"""Test sets as uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Image = NDArray[np.uint8]  # (H, W, 3), RGB
 
 @dataclass(frozen=True)
 class Pair:
-    """A test image.
+    """Test image.
 
     Attributes:
         name: file name without suffix.
-        gt: ground truth (sH, sW, 3); None where there is only an input.
+        gt: ground truth (sH, sW, 3); None for an input only.
         lq: input (H, W, 3).
-        scale: s, needed without ground truth only.
-        aliases: other names under which a folder of results may have it.
+        scale: s, used without ground truth only.
+        aliases: other names in a folder of results.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Pair:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """Height and width of a restoration."""
+        """Return height and width of a restoration."""
         height, width = self.lq.shape[:2] if self.gt is None else self.gt.shape[:2]
         return (height, width) if self.gt is not None else (height * self.scale, width * self.scale)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files of a folder, by name.
+    """Return image files of a folder, sorted by name.
 
     Raises:
         AMDRestoreError: no such folder, or no image in it.
@@ -57,7 +57,7 @@ def list_images(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise AMDRestoreError(f"{root}: no such folder of images (AMD_RESTORE_ASSETS names the asset folder)")
-    # Hidden ones such as ._a.png are notes of a file system.
+    # Hidden files such as ._a.png are metadata of a file system.
     visible = (path for path in root.iterdir() if not path.name.startswith("."))
     files = sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
     if not files:
@@ -66,10 +66,10 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Image:
-    """RGB uint8 (H, W, 3); gray is repeated.
+    """Read RGB uint8 (H, W, 3); gray is repeated.
 
     Raises:
-        AMDRestoreError: unreadable, or with alpha or 16 bits, which no metric here is defined for.
+        AMDRestoreError: unreadable, or with alpha or 16 bits, for which no metric here is defined.
     """
     pixels = read_image(path).pixels
     if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
@@ -86,13 +86,13 @@ def resize_to_height(image: Image, height: int) -> NDArray[np.float32]:
 
     factor = height / image.shape[0]
     if math.ceil(image.shape[0] * factor) != height:
-        factor *= 1 - 1e-12  # imresize rounds the size up, and 1/3 of 258 may come out as 86.00000000000001
+        factor *= 1 - 1e-12  # imresize rounds the size up, and 1/3 of 258 can be 86.00000000000001.
     result: NDArray[np.float32] = imresize(image.astype(np.float64) / 255.0, factor)
     return result
 
 
 def to_uint8(image: NDArray[np.floating]) -> Image:
-    """Round [0, 1] to bytes, as saving does."""
+    """Round [0, 1] to bytes."""
     return (np.clip(image, 0.0, 1.0) * 255.0).round().astype(np.uint8)
 
 
@@ -100,12 +100,12 @@ class TestSet:
     """Pairs (or inputs alone) of a dataset, read one at a time.
 
     Args:
-        name: its name in the tables.
+        name: name in the tables.
         options: folders and limits.
         scale: upscaling factor.
 
     Raises:
-        AMDRestoreError: missing folders, or inputs that miss for some ground truth.
+        AMDRestoreError: missing folders or inputs.
     """
 
     __test__ = False  # not a pytest class
@@ -130,10 +130,10 @@ class TestSet:
         return len(self.files)
 
     def __iter__(self) -> Iterator[Pair]:
-        """Pairs by name.
+        """Yield pairs by name.
 
         Raises:
-            AMDRestoreError: an input that is not 1 / scale of its ground truth.
+            AMDRestoreError: an input is not 1 / scale of its ground truth.
         """
         for gt_path, lq_path in zip(self.files, self.inputs, strict=True):
             if self.options.gt is None:
@@ -156,7 +156,7 @@ class TestSet:
             yield Pair(gt_path.stem, gt, lq, self.scale, aliases)
 
     def fingerprint(self) -> str:
-        """Hash of all that decides the pairs: file contents, names, scale and crop."""
+        """Return a hash of file contents, names, scale and crop."""
         return self._fingerprint
 
     @functools.cached_property
@@ -168,7 +168,7 @@ class TestSet:
         return digest.hexdigest()
 
     def _crop(self, image: Image, divisor: int) -> Image:
-        """Central square; ``divisor`` is 1 for ground truth and ``scale`` for inputs."""
+        """Cut the central square; ``divisor`` is 1 for ground truth and ``scale`` for inputs."""
         if self.options.crop is None:
             return image
         side = self.options.crop // self.scale * self.scale // divisor

@@ -1,4 +1,4 @@
-"""Names beside the points of a diagram, so that they cover neither each other nor the points."""
+"""Placement of names in a diagram, so that they do not cover each other or the points."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Line = Sequence[tuple[float, float]]  # corners in data units
 _DISTANCES = (7.0, 14.0, 24.0, 36.0, 50.0, 66.0)  # points between a mark and its name
 _ANGLES = tuple(math.pi / 8 * number for number in (0, 8, 2, 14, 6, 10, 4, 12, 1, 15, 7, 9, 3, 13, 5, 11))
 _MARK = 4.0  # half a mark's side, points
-_LEADER = 16.0  # points from which on a line leads from the name to its mark
+_LEADER = 16.0  # points; a farther name gets a line to its mark
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Line] = (), size: float = 8.0) -> list[Any]:
-    """Write each name where it covers least; far ones get a thin line to their point.
+    """Place each name where it covers least; distant names get a thin line to their point.
 
-    Greedy, crowded points first: each takes the nearest place that is free. The layout of the figure must be final.
+    Greedy, crowded points first. The layout of the figure must be final.
 
     Args:
         axes: with its points already drawn.
         labels: names, places and colours.
         lines: polylines that names should not cover.
-        size: of the letters, points.
+        size: font size in points.
 
     Returns:
         The annotations, in the order of ``labels``.
@@ -67,11 +67,11 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Line] = ()
 
 
 def _best(mark: tuple[float, float], half: tuple[float, float], taken: Sequence[Box], frame: Box, unit: float) -> Any:
-    """Offset from the mark, pixels, of the place with the least covered area; the nearest of equal ones."""
+    """Return the offset from the mark in pixels with the least covered area; the nearest of equal ones."""
     best, least = (0.0, 0.0), math.inf
     for distance in _DISTANCES:
         for angle in _ANGLES:
-            # As far from the mark as the label is long in that direction, plus the distance.
+            # The offset is the label's extent in that direction plus the distance.
             across, up = math.cos(angle), math.sin(angle)
             offset = (across * (half[0] + distance * unit), up * (half[1] + distance * unit))
             box = _box(mark[0] + offset[0], mark[1] + offset[1], *half)
@@ -83,7 +83,7 @@ def _best(mark: tuple[float, float], half: tuple[float, float], taken: Sequence[
 
 
 def _along(corners: Sequence[NDArray[np.float64]], step: float) -> list[tuple[float, float]]:
-    """Points along a polyline, about ``step`` pixels apart."""
+    """Return points along a polyline, about ``step`` pixels apart."""
     found = []
     for start, end in itertools.pairwise(corners):
         count = max(1, int(np.hypot(*(end - start)) / step))
@@ -92,7 +92,7 @@ def _along(corners: Sequence[NDArray[np.float64]], step: float) -> list[tuple[fl
 
 
 def _room(marks: NDArray[np.float64], index: int) -> float:
-    """Distance to the nearest other mark, pixels."""
+    """Return the distance to the nearest other mark in pixels."""
     others = np.delete(marks, index, axis=0)
     return float(np.hypot(*(others - marks[index]).T).min()) if len(others) else 0.0
 

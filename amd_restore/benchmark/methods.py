@@ -1,4 +1,4 @@
-"""What makes the images of a row: bicubic, weights at a number of steps, or a folder of somebody's results."""
+"""Methods of the rows: bicubic, weights at a number of steps, or a folder of results."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from amd_restore.weights import read_header, released_models, resolve_weights
 
 
 class Method:
-    """A row of the tables. Without noise and without weights: one run."""
+    """Row of the tables; without noise and weights it has one run."""
 
     def __init__(self, name: str, rewards: Sequence[str] = ()) -> None:
         self.name, self.rewards = name, tuple(rewards)
 
     def runs(self, options: BenchmarkOptions) -> list[Run]:
-        """Everything this row is averaged over."""
+        """Return the runs over which this row is averaged."""
         return [Run(self, {"method": type(self).__name__})]
 
     def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
-        """The image (sH, sW, 3) as it would be saved."""
+        """Return the image (sH, sW, 3) as bytes."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, str]:
-        """What belongs into the protocol."""
+        """Return the description for the protocol."""
         return {}
 
     @property
     def family(self) -> str:
-        """What rows that differ in their number of steps only have in common."""
+        """Return the common name of rows that differ only in their number of steps."""
         return self.name
 
     def timed_call(self, lq: Tensor) -> Callable[[], object] | None:
-        """A restoration of (1, 3, H, W) to be timed; None where what runs here is not what a user would run."""
+        """Return a function to time on (1, 3, H, W); None if users would not run this code."""
         return None
 
     def release(self) -> None:
-        """Forget what takes memory."""
+        """Free memory."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One of the repetitions of a method.
+    """Repetition of a method.
 
     Attributes:
-        method: whose.
-        identity: all that decides the result, for the cache; the dataset excepted.
-        weights: which of several weights files.
-        seed: noise.
+        method: the method.
+        identity: everything that determines the result except the dataset, for the cache.
+        weights: index of the weights file.
+        seed: seed of the noise.
     """
 
     method: Method
@@ -71,10 +71,10 @@ class Run:
     seconds: list[float] = field(default_factory=list, compare=False)
 
     def restore(self, pair: Pair, dataset: str) -> Image:
-        """Restore one image and note the time it took.
+        """Restore one image and measure the time.
 
         Raises:
-            AMDRestoreError: when the result has another size than the ground truth.
+            AMDRestoreError: the result has another size than the ground truth.
         """
         start = time.perf_counter()
         sr = self.method.restore(pair, dataset, self)
@@ -95,11 +95,11 @@ class Bicubic(Method):
 
 
 class Missing(Method):
-    """A row without results.
+    """Row without results.
 
     Args:
-        name: of the row.
-        reason: why, for the table.
+        name: name of the row.
+        reason: reason, for the table.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -110,7 +110,7 @@ class Missing(Method):
 class Folder(Method):
     """Result images of another program, ``path/DATASET/NAME*.png``, or ``path/NAME*.png`` without such a folder.
 
-    The file may carry a suffix after the image's name, as restoration programs add one.
+    File names may have a suffix after the image's name, as added by restoration programs.
     """
 
     def __init__(self, name: str, path: str, rewards: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ class Folder(Method):
 
 
 class Weights(Method):
-    """A weights file (or several training seeds of one method) at one number of steps."""
+    """Weights file (or several training seeds of one method) at one number of steps."""
 
     def __init__(self, options: MethodOptions, steps: int | None, run_options: BenchmarkOptions) -> None:
         self.files = [resolve_weights(name) for name in options.weights]
@@ -188,7 +188,7 @@ class Weights(Method):
         return to_uint8(sr[0].permute(1, 2, 0).numpy())
 
     def describe(self) -> dict[str, str]:
-        # The file's name alone is the same for many (net_g_latest).
+        # Many files have the same name (net_g_latest).
         names = [f"{self.label}/{file.name}" for file in self.files]
         if len(set(names)) < len(names):
             names = [f"{self.label}/{index}/{file.name}" for index, file in enumerate(self.files)]
@@ -203,14 +203,14 @@ class Weights(Method):
             pipeline = RestorationPipeline.from_pretrained(self.files[index], self.options.device, dtype)
             if self.guidance_scale != 1.0:
                 pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
-            # The first call allocates and chooses kernels; that is not the time of an image.
+            # The first call also allocates memory and chooses kernels, so it is not timed.
             pipeline(torch.zeros(1, 3, 32, 32, dtype=torch.float32), num_steps=1)
             self._loaded = (index, pipeline)
         return self._loaded[1]
 
 
 def build_methods(options: BenchmarkOptions) -> Iterator[Method]:
-    """Rows in the order of the option file; weights give one per number of steps.
+    """Build rows in the order of the option file; weights give one per number of steps.
 
     Raises:
         AMDRestoreError: missing or unfit weights.
@@ -233,7 +233,7 @@ def build_methods(options: BenchmarkOptions) -> Iterator[Method]:
 
 
 def _exist(method: MethodOptions) -> bool:
-    """Whether all weights are there, right or wrong."""
+    """Return whether all weights files exist, valid or not."""
     released = released_models()
     return all(name in released or expanded(name).exists() for name in method.weights)
 

@@ -1,4 +1,4 @@
-"""The columns of the tables: each metric's exact protocol, and which rewards spoil it as a judge."""
+"""Columns of the tables: the exact protocol of each metric, and the rewards after which it is not held out."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ USED, RELATED = "†", "‡"
 
 @dataclass(frozen=True)
 class Metric:
-    """A column.
+    """Column of a table.
 
     Attributes:
         title: heading.
-        protocol: how it is computed, for the table's notes.
+        protocol: description of the computation, for the table's notes.
         higher_is_better: direction.
         digits: decimals shown.
-        family: metrics of one family share their idea; a method trained on one is suspect on the others.
+        family: group of similar metrics; a method trained on one has an advantage on the others.
         needs_gt: False for no-reference metrics.
-        default: whether it is a column unless the options say otherwise; not where a file must be fetched first.
+        default: whether it is a column by default; False if it needs a download.
     """
 
     title: str
@@ -70,9 +70,9 @@ METRICS: dict[str, Metric] = {
     ),
 }
 DEFAULT_METRICS = [name for name, metric in METRICS.items() if metric.default]
-# names of rewards and losses in weight headers -> the column they are
+# names of rewards and losses in weight headers -> column
 _REWARD_COLUMNS = {"psnr": "psnr_y", "ssim": "ssim_y", "lpips": "lpips_alex"}
-# how names of those that are no column begin (lpips_vgg, niqe_matlab of pyiqa) -> the family that they spoil
+# prefix of other names (lpips_vgg, niqe_matlab of pyiqa) -> family
 _REWARD_FAMILIES = {
     "l1": "pixel",
     "psnr": "pixel",
@@ -90,7 +90,7 @@ _REWARD_FAMILIES = {
 
 
 def marks(rewards: Iterable[str]) -> dict[str, str]:
-    """``†`` for each metric that was a reward or loss, ``‡`` for others of its family.
+    """Return ``†`` for each metric that was a reward or loss, ``‡`` for others of its family.
 
     Args:
         rewards: names from a weights header; ``lpips-squeeze`` and ``lpips_squeeze`` are the same.
@@ -110,15 +110,15 @@ def marks(rewards: Iterable[str]) -> dict[str, str]:
 
 
 class Measure:
-    """Computes the wanted metrics of 8-bit images.
+    """Computation of metrics on 8-bit images.
 
     Args:
         names: keys of :data:`METRICS`.
         crop_border: pixels cut from each side for PSNR, SSIM, NIQE and BRISQUE.
-        device: where networks run.
+        device: device of the networks.
 
     Raises:
-        AMDRestoreError: when BasicSR, another package or the weights of a network are missing.
+        AMDRestoreError: BasicSR, another package or the weights of a network are missing.
     """
 
     def __init__(self, names: Iterable[str], crop_border: int, device: torch.device | str = "cpu") -> None:
@@ -144,9 +144,9 @@ class Measure:
         return build_lpips(name.removeprefix("lpips_"), self.device)
 
     def __call__(self, sr: Image, pair: Pair) -> dict[str, float]:
-        """Metrics of ``sr`` (sH, sW, 3), RGB; NaN where one is not defined, or needs a ground truth that is not there.
+        """Return metrics of ``sr`` (sH, sW, 3), RGB; NaN if undefined or without the needed ground truth.
 
-        NIQE is not below two blocks of 96 pixels, nor for a constant image; BRISQUE is not below 32 pixels.
+        NIQE is undefined below two blocks of 96 pixels and for constant images; BRISQUE below 32 pixels.
         """
         return {name: self._one(name, sr, pair) for name in self.names}
 
@@ -168,7 +168,7 @@ class Measure:
             try:
                 return float(self._basicsr[name](bgr, **options)) if rows * cols >= 2 else float("nan")
             except np.linalg.LinAlgError:
-                return float("nan")  # an image without contrast has no statistics
+                return float("nan")  # An image without contrast has no statistics.
         assert pair.gt is not None
         return float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
 
@@ -185,7 +185,7 @@ class Measure:
 
 
 def consistency(sr: Image, lq: Image) -> float:
-    """PSNR in dB between the input and the output scaled down to it, at most 100."""
+    """Return the PSNR in dB between the input and the downscaled output, at most 100."""
     small = np.clip(resize_to_height(sr, lq.shape[0]), 0.0, 1.0)
     mse = float(np.mean((small - lq / 255.0) ** 2))
     return -10.0 * float(np.log10(max(mse, 1e-10)))

@@ -1,4 +1,4 @@
-"""Option file of a benchmark -> checked dataclasses; an unknown key is an error that names the nearest known one."""
+"""Options of a benchmark file as checked dataclasses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from amd_restore.options.fields import OptionError, PathText, build, check, opti
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """One entry of ``datasets``: a folder of ground truth and its low-quality side, or inputs alone.
+    """One entry of ``datasets``: ground truth and inputs, or inputs alone.
 
     Raises:
-        ValueError: neither side is given.
+        ValueError: neither is given.
     """
 
-    gt: PathText | None = option(None, "folder of ground-truth images; null: inputs alone, for metrics without one")
+    gt: PathText | None = option(None, "folder of ground-truth images; null: inputs alone, for no-reference metrics")
     lq: PathText | None = option(None, "folder of inputs of the same names; null: MATLAB-like bicubic from gt")
-    gt_suffix: str = option("", "what names of ground truth may have more than the image's name, as _HR")
-    lq_suffix: str = option("", "likewise of inputs, as x4")
-    optional: bool = option(False, "leave it out, and say so, where its folders are not on disk")
+    gt_suffix: str = option("", "suffix of ground-truth names after the image's name, such as _HR")
+    lq_suffix: str = option("", "suffix of input names, such as x4")
+    optional: bool = option(False, "skip it with a message if its folders are missing")
     limit: int | None = option(None, "use the first images only", low=1)
     crop: int | None = option(None, "use the central square of this many ground-truth pixels", low=32)
 
@@ -38,16 +38,16 @@ class MethodOptions:
     """One entry of ``methods``.
 
     Raises:
-        ValueError: keys that contradict each other.
+        ValueError: keys contradict each other.
     """
 
     name: str = option(doc="name in the tables")
-    type: Literal["bicubic", "weights", "folder"] = option("weights", "what makes the images")
+    type: Literal["bicubic", "weights", "folder"] = option("weights", "source of the images")
     weights: list[PathText] = option([], "weights files or released names; several are training seeds of one method")
     steps: list[int] = option([], "numbers of steps, each a row; empty: the weights' default", low=1, high=1000)
-    guidance_scale: float = option(1.0, "guidance at inference; 1 is none", low=0)
-    dtype: Literal["float32", "bfloat16"] | None = option(None, "arithmetic of its network; null: the benchmark's")
-    optional: bool = option(False, "weights that are not there are a row that says so, no error")
+    guidance_scale: float = option(1.0, "guidance at inference; 1: no guidance", low=0)
+    dtype: Literal["float32", "bfloat16"] | None = option(None, "dtype of the network; null: the benchmark's")
+    optional: bool = option(False, "missing weights give a row without results instead of an error")
     path: PathText | None = option(None, "folder of result images, one sub-folder per dataset")
     rewards: list[str] = option([], "metrics that a folder's method was trained on")
 
@@ -68,35 +68,35 @@ class CompareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedOptions:
-    """``speed``: every method on one input, all in turn, so that a disturbance meets all of them."""
+    """``speed``: all methods on one input in turn, so that disturbances affect all of them."""
 
     side: int = option(128, "side of the square input, pixels", low=8)
-    warm_up: int = option(1, "calls before the clock starts", low=0)
-    repeats: int = option(5, "timed calls; their median counts", low=1)
-    baselines: list[str] = option([], "rows beside which the others' speed is stated")
+    warm_up: int = option(1, "untimed calls before", low=0)
+    repeats: int = option(5, "timed calls, of which the median is reported", low=1)
+    baselines: list[str] = option([], "rows with which the others' speed is compared")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
-    """A benchmark file.
+    """Benchmark file.
 
     Raises:
-        ValueError: for an unknown metric, or names given twice.
+        ValueError: an unknown metric, or duplicate names.
     """
 
-    name: str = option(doc="names the output files")
+    name: str = option(doc="name of the output files")
     scale: int = option(4, "upscaling factor", low=1)
-    crop_border: int = option(4, "pixels cut from each side for PSNR, SSIM and NIQE", low=0)
+    crop_border: int = option(4, "pixels excluded at each side for PSNR, SSIM and NIQE", low=0)
     seeds: list[int] = option([0, 1, 2], "noise seeds; the spread between them is reported", low=0)
     metrics: list[str] = option(DEFAULT_METRICS, "columns")
-    dtype: Literal["float32", "bfloat16"] = option("float32", "arithmetic of the networks")
-    device: str = option("cpu", "where the networks run")
-    threads: int | None = option(None, "CPU threads; null: torch's choice", low=1)
+    dtype: Literal["float32", "bfloat16"] = option("float32", "dtype of the networks")
+    device: str = option("cpu", "device of the networks")
+    threads: int | None = option(None, "CPU threads; null: torch's default", low=1)
     datasets: dict[str, DatasetOptions] = option(doc="test sets by name")
-    methods: list[MethodOptions] = option(doc="what is compared")
+    methods: list[MethodOptions] = option(doc="methods to compare")
     compare: list[CompareOptions] = option([], "pairs of rows whose difference is tested")
-    speed: SpeedOptions | None = option(None, "seconds on one input size; null: no table of speed")
-    plots: bool = option(True, "draw perception against distortion, and quality against seconds")
+    speed: SpeedOptions | None = option(None, "speed on one input size; null: no table of speed")
+    plots: bool = option(True, "draw diagrams of perception against distortion, and of quality against seconds")
 
     def __post_init__(self) -> None:
         unknown = [metric for metric in self.metrics if metric not in METRICS]

@@ -1,7 +1,7 @@
 """Contact sheet: ``python -m amd_restore.benchmark.panel --gt GT --lq LQ --weights A B --steps 1 --out panel.png``.
 
-One row per image, one column per method, cut from where the ground truth (or what stands for it, the bicubic
-enlargement) has most detail, so that one can look. ``--lq`` alone serves inputs without ground truth.
+One row per image, one column per method, cut where the ground truth (or the bicubic enlargement of ``--lq`` alone) has
+most detail.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LABEL_HEIGHT = 14  # pixels; the default bitmap font is 11 high
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser."""
     parser = Parser(prog="python -m amd_restore.benchmark.panel", description=__doc__)
     add = parser.add_argument
     add("--gt", help="folder of ground truth")
-    add("--lq", help="folder of inputs (default: bicubic from the ground truth); may stand alone")
+    add("--lq", help="folder of inputs, also without --gt (default: bicubic from the ground truth)")
     add("--weights", nargs="*", default=[], metavar="FILE", help="weights files or released names")
     add("--steps", nargs="*", type=int, default=[], help="numbers of steps (default: the weights')")
     add("--guidance_scale", type=float, default=1.0, help="guidance at inference")
@@ -40,12 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--crop", type=int, default=160, help="side of a cut in ground-truth pixels; 0: whole images")
     add("--zoom", type=int, default=1, help="enlarge the cuts by repeating pixels")
     add("--limit", type=int, default=6, help="number of images")
-    add("--seed", type=int, default=0, help="noise")
+    add("--seed", type=int, default=0, help="random seed of the noise")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     args = build_parser().parse_args(arguments)
 
     def command() -> None:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_panel(args: argparse.Namespace) -> Image:
-    """The sheet, (H, W, 3).
+    """Make the sheet, (H, W, 3).
 
     Raises:
         AMDRestoreError: missing folders, images or weights.
@@ -106,7 +106,7 @@ def _row(pair: Pair, images: dict[str, Image], crop: int, zoom: int) -> Image:
 
 
 def most_detailed(image: Image, size: int) -> tuple[int, int]:
-    """Top left corner of the square of ``size`` pixels with the largest sum of gradients."""
+    """Return the top left corner of the square of ``size`` pixels with the largest sum of gradients."""
     gray: NDArray[np.float64] = image.astype(np.float64).mean(axis=2)
     energy = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
     rows, cols = (max(1, length - size + 1) for length in image.shape[:2])

@@ -1,4 +1,4 @@
-"""The tables as pictures: perception against distortion, and quality against seconds."""
+"""Diagrams of the tables: perception against distortion, and quality against seconds."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from amd_restore.benchmark.statistics import summarise
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PERCEPTION = ("lpips_alex", "effnet", "dists", "lpips_squeeze", "niqe", "brisque")  # the first that a set has
+PERCEPTION = ("lpips_alex", "effnet", "dists", "lpips_squeeze", "niqe", "brisque")  # in order of preference
 DISTORTION = "psnr_y"
-OTHERS = "#5b6470"  # methods that are not ours
+OTHERS = "#5b6470"  # other methods
 SUFFIXES = ("png", "svg")
 _PANEL = (6.2, 4.6)  # inches
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row in a diagram; rows of one family are joined by a line."""
+    """Row in a diagram; rows of one family are joined by a line."""
 
     name: str
     family: str
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """A diagram of one test set."""
+    """Diagram of one test set."""
 
     title: str
     x_title: str
@@ -52,7 +52,7 @@ class Panel:
 
 
 def perception_distortion(options: BenchmarkOptions, results: Sequence[Result]) -> list[Panel]:
-    """A panel for each test set with a ground truth, if the benchmark has both kinds of metrics."""
+    """Return a panel for each test set with a ground truth, if the benchmark has both kinds of metrics."""
     panels = []
     for dataset in options.datasets:
         rows = [result for result in results if result.dataset == dataset]
@@ -66,10 +66,10 @@ def perception_distortion(options: BenchmarkOptions, results: Sequence[Result]) 
 
 
 def quality_seconds(options: BenchmarkOptions, results: Sequence[Result], speeds: Sequence[Speed]) -> list[Panel]:
-    """A panel for each test set, with the rows whose seconds are known."""
+    """Return a panel for each test set, with the rows whose seconds are known."""
     panels, by_row = [], {speed.method: speed for speed in speeds}
     for dataset in options.datasets:
-        # One input size says more, where as many rows have it.
+        # One input size is more comparable, if as many rows have it.
         fixed = sum(s.seconds is not None for s in speeds) >= sum(dataset in s.per_image for s in speeds)
         rows = [result for result in results if result.dataset == dataset and result.method.name in by_row]
         metric = _perception(options, rows)
@@ -91,7 +91,7 @@ def quality_seconds(options: BenchmarkOptions, results: Sequence[Result], speeds
 def write_plots(
     folder: Path, options: BenchmarkOptions, results: Sequence[Result], speeds: Sequence[Speed]
 ) -> dict[str, Path]:
-    """Write ``NAME_perception_distortion`` and ``NAME_quality_seconds`` as PNG and SVG, where there is what to draw.
+    """Write ``NAME_perception_distortion`` and ``NAME_quality_seconds`` as PNG and SVG, if they have points.
 
     Returns:
         Title -> PNG.
@@ -114,7 +114,7 @@ def write_plots(
 
 
 def draw(panels: Sequence[Panel]) -> dict[str, bytes]:
-    """The panels side by side, two in a row: format -> file. Better is always further up; colours are families."""
+    """Draw the panels, two in a row: format -> file. Better is further up; colours are families."""
     plt = pyplot()
     ours = list(dict.fromkeys(point.family for panel in panels for point in panel.points if point.ours))
     colors = {family: COLORS[index % len(COLORS)] for index, family in enumerate(ours)}
@@ -128,7 +128,7 @@ def draw(panels: Sequence[Panel]) -> dict[str, bytes]:
             _draw_panel(axes, panel, colors)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        figure.canvas.draw()  # fixes the layout, which labels are placed by
+        figure.canvas.draw()  # Fix the layout before placing labels.
         figure.set_layout_engine("none")
         for axes, panel in zip(grid.flat, panels, strict=False):
             labels = [(p.name, p.x, p.y, colors.get(p.family, OTHERS)) for p in panel.points]
@@ -161,10 +161,10 @@ def _draw_panel(axes: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
     if panel.log_x:
         axes.set_xscale("log")
         xs = [point.x for point in panel.points]
-        few = max(xs) < 15 * min(xs)  # too few decades to read a place from their ends alone
+        few = max(xs) < 15 * min(xs)  # Add ticks, because few decades have too few.
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if few and f"{x:e}"[0] in "235" else "")
-    axes.invert_yaxis()  # all perceptual metrics here fall with quality
+    axes.invert_yaxis()  # All perceptual metrics here are lower for better quality.
     axes.margins(0.14)
     axes.grid(True, linewidth=0.5, color="#e2e5e9")
     axes.set_axisbelow(True)
@@ -174,7 +174,7 @@ def _draw_panel(axes: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
 
 
 def _points(rows: Any) -> list[Point]:
-    """Points of (result, x, y) that are defined."""
+    """Return points of (result, x, y) that are defined."""
     return [
         Point(row.method.name, row.method.family, isinstance(row.method, Weights), x, y)
         for row, x, y in rows
@@ -187,7 +187,7 @@ def _mean(row: Result, metric: str) -> float:
 
 
 def _perception(options: BenchmarkOptions, rows: Sequence[Result]) -> str | None:
-    """The first perceptual metric that these rows have values of."""
+    """Return the first perceptual metric with values in these rows."""
     wanted = [metric for metric in PERCEPTION if metric in options.metrics]
     return next((metric for metric in wanted if any(math.isfinite(_mean(row, metric)) for row in rows)), None)
 

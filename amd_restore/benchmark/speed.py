@@ -1,4 +1,4 @@
-"""How long methods take: ours measured here, those of others as their runner measured them."""
+"""Speed of methods: ours measured here, others as measured by their runner."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from amd_restore.benchmark.methods import Bicubic, Folder, Method
 from amd_restore.benchmark.options import BenchmarkOptions, SpeedOptions
 from amd_restore.errors import AMDRestoreError
 
-PEERS_FILE = "peers.json"  # written by benchmarks/scripts/peers/run.py beside the folders of results
+PEERS_FILE = "peers.json"  # written by benchmarks/scripts/peers/run.py next to the folders of results
 HERE = "this run"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a row.
+    """Speed of a row.
 
     Attributes:
         method: name of the row.
-        seconds: median for one input of ``speed.side`` pixels; None where nobody measured it.
-        per_image: data set -> median over its images, in the sizes they have.
+        seconds: median for one input of ``speed.side`` pixels; None if not measured.
+        per_image: data set -> median over its images, in their own sizes.
         threads: CPU threads.
-        machine: what it ran on.
-        source: who measured: this run, or the peers' runner and its date.
+        machine: processor.
+        source: origin: this run, or the peers' runner and its date.
     """
 
     method: str
@@ -47,9 +47,9 @@ class Speed:
 def measure_speed(
     methods: Sequence[Method], options: SpeedOptions, progress: Callable[[str], object] = lambda name: None
 ) -> dict[str, float]:
-    """Row -> median seconds of those that run here, on an input of noise.
+    """Measure rows that run here on an input of noise: row -> median seconds.
 
-    Rounds go over all methods, so that whatever else the machine does in between falls on all of them.
+    Rounds go over all methods, so that disturbances affect all of them.
     """
     lq = torch.rand(1, 3, options.side, options.side, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     found = ((method.name, method.timed_call(lq)) for method in methods)
@@ -75,13 +75,13 @@ def collect(
     options: BenchmarkOptions,
     protocol: Mapping[str, Any],
 ) -> list[Speed]:
-    """Speeds of all rows that have any, in the order of the rows.
+    """Return the known speeds of rows, in the order of the rows.
 
     Args:
         methods: rows.
-        results: their measurements, with seconds per image.
-        measured: of :func:`measure_speed`; empty where it was not asked for.
-        options: the benchmark.
+        results: measurements with seconds per image.
+        measured: result of :func:`measure_speed`, or empty.
+        options: benchmark.
         protocol: machine and threads of this run.
 
     Raises:
@@ -93,7 +93,7 @@ def collect(
             rows += _of_peer(method, options)
             continue
         if isinstance(method, Bicubic):
-            continue  # a loop in Python, exact and slow: nobody's bicubic takes that long
+            continue  # This bicubic is an exact loop in Python, slower than those in use.
         timed = method.name in measured
         of_method = [one for one in results if one.method.name == method.name and is_timed(one)]
         per_image = {one.dataset: float(np.median(one.seconds)) for one in of_method}
@@ -104,12 +104,12 @@ def collect(
 
 
 def is_timed(result: Result) -> bool:
-    """Whether its seconds are those of a restoration; a folder's are those of reading a file."""
+    """Return whether the seconds are those of a restoration; a folder's are those of reading a file."""
     return not isinstance(result.method, Folder)
 
 
 def _of_peer(method: Folder, options: BenchmarkOptions) -> list[Speed]:
-    """What the peers' runner noted about the folder of its name; only of the data sets here."""
+    """Return the speed recorded by the peers' runner for the folder of this name, on these data sets."""
     file = method.path.parent / PEERS_FILE
     if not file.is_file():
         return []
@@ -133,7 +133,7 @@ def _of_peer(method: Folder, options: BenchmarkOptions) -> list[Speed]:
 
 
 def ratio(row: Speed, baseline: Speed) -> float | None:
-    """How many times as fast as ``baseline``; None where the two ran on different machines or threads."""
+    """Return the speed relative to ``baseline``; None for different machines or threads."""
     if not row.seconds or not baseline.seconds:
         return None
     alike = row.threads == baseline.threads and row.machine == baseline.machine
@@ -141,7 +141,7 @@ def ratio(row: Speed, baseline: Speed) -> float | None:
 
 
 def speed_markdown(rows: Sequence[Speed], options: BenchmarkOptions) -> str:
-    """The table of speed."""
+    """Return the table of speed."""
     assert options.speed is not None
     side, baselines = options.speed.side, _baselines(rows, options)
     datasets = [name for name in options.datasets if any(name in row.per_image for row in rows)]
@@ -167,7 +167,7 @@ def speed_markdown(rows: Sequence[Speed], options: BenchmarkOptions) -> str:
 
 
 def speed_csv(rows: Sequence[Speed], options: BenchmarkOptions) -> str:
-    """The same for programs: one line per method and input."""
+    """Return CSV: one line per method and input."""
     assert options.speed is not None
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -181,7 +181,7 @@ def speed_csv(rows: Sequence[Speed], options: BenchmarkOptions) -> str:
 
 
 def speed_json(rows: Sequence[Speed], options: BenchmarkOptions, protocol: Mapping[str, Any]) -> str:
-    """All of it, with ratios."""
+    """Return everything as JSON, with ratios."""
     baselines = _baselines(rows, options)
     entries = [{**asdict(row), "times_as_fast_as": {b.method: ratio(row, b) for b in baselines}} for row in rows]
     settings = asdict(options.speed) if options.speed else None

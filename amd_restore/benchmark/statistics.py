@@ -1,4 +1,4 @@
-"""From measurements to numbers with their uncertainty."""
+"""Means, intervals and tests of measurements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Summary:
 
 
 def summarise(values: NDArray[np.float64]) -> Summary:
-    """Summary of (runs, images); images for which a metric is not defined (NaN) are left out."""
+    """Summarise (runs, images) without images for which a metric is undefined (NaN)."""
     defined = _defined(values)
     if defined.shape[1] == 0:
         return Summary(float("nan"), None)
@@ -32,9 +32,9 @@ def summarise(values: NDArray[np.float64]) -> Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, its 95% t interval, and the two-sided p of the mean being 0.
+    """Mean, 95% t interval, and two-sided p of a mean of 0.
 
-    With one unit nothing is known about the spread: the interval is infinite and p is 1.
+    With one unit the interval is infinite and p is 1.
     """
 
     mean: float
@@ -45,20 +45,19 @@ class Interval:
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Return whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def interval(values: NDArray[np.float64], over: Unit) -> Interval:
-    """Mean of (runs, images) with Student's t interval over ``over``, the other axis averaged first.
+    """Return the mean of (runs, images) with Student's t interval over ``over``; the other axis is averaged first.
 
-    Over runs of training with different seeds it says what another seed would change on these images; over images, what
-    other images would change for these weights. Neither says both. A bootstrap would be too narrow for the few runs
-    that one can afford: of three it leaves a true zero out a quarter of the time.
+    Over training runs it estimates the effect of another seed on these images; over images, that of other images for
+    these weights. A bootstrap would be too narrow for few runs.
 
     Args:
         values: (runs, images); images with a NaN are left out.
-        over: the unit of sampling.
+        over: unit of sampling.
     """
     from scipy import stats
 
@@ -76,14 +75,14 @@ def interval(values: NDArray[np.float64], over: Unit) -> Interval:
 
 
 def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64], over: Unit) -> Interval:
-    """Difference a - b, paired by image and by run, with :func:`interval` over ``over``.
+    """Return a - b, paired by image and run, with :func:`interval` over ``over``.
 
-    Where the two have different numbers of runs, each is first averaged over its own, which leaves images only.
+    With different numbers of runs, each is first averaged over its runs.
 
     Args:
         a: (runs, images).
         b: likewise, the same images.
-        over: the unit of sampling.
+        over: unit of sampling.
     """
     if a.shape[0] != b.shape[0]:
         a, b = a.mean(axis=0, keepdims=True), b.mean(axis=0, keepdims=True)
@@ -91,9 +90,9 @@ def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64], over: Unit
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values of a family of tests, adjusted so that any false positive among them has the stated chance (Holm 1979).
+    """Adjust the p values of a family of tests for the family-wise error rate (Holm 1979).
 
-    A NaN stays, and does not count as a test.
+    NaN is kept and does not count as a test.
     """
     order = sorted((index for index, p in enumerate(p_values) if not np.isnan(p)), key=lambda index: p_values[index])
     adjusted, greatest = [float("nan")] * len(p_values), 0.0

@@ -26,10 +26,10 @@ Comparison = tuple[str, str, str, str, Interval]  # a, b, dataset, metric
 
 
 def check_compare(options: BenchmarkOptions, methods: Sequence[Method]) -> None:
-    """Make sure, before hours of measuring, that ``compare`` of the option file names rows.
+    """Check before measuring that ``compare`` of the option file names rows.
 
     Raises:
-        AMDRestoreError: for a name that is no row.
+        AMDRestoreError: a name is not a row.
     """
     rows = [method.name for method in methods]
     for name in (name for wanted in options.compare for name in (wanted.a, wanted.b)):
@@ -38,7 +38,7 @@ def check_compare(options: BenchmarkOptions, methods: Sequence[Method]) -> None:
 
 
 def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Comparison]:
-    """The differences that ``compare`` of the option file asks for, where both rows have results."""
+    """Return the differences in ``compare`` of the option file, if both rows have results."""
     by_row = {(result.method.name, result.dataset): result for result in results}
     found = []
     for wanted in options.compare:
@@ -48,7 +48,7 @@ def compare(options: BenchmarkOptions, results: Sequence[Result]) -> list[Compar
             a, b = by_row[wanted.a, dataset], by_row[wanted.b, dataset]
             for metric in options.metrics:
                 difference = paired_difference(a.values[metric], b.values[metric], over="images")
-                if not math.isnan(difference.mean):  # a metric that needs a ground truth, on a set without
+                if not math.isnan(difference.mean):  # The metric needs a ground truth, which this set does not have.
                     found.append((wanted.a, wanted.b, dataset, metric, difference))
     return found
 
@@ -63,7 +63,7 @@ def write_report(
     speeds: Sequence[Speed] = (),
     plots: Mapping[str, Path] | None = None,
 ) -> str:
-    """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``, and if asked for ``NAME_speed`` likewise.
+    """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``, and optionally those of ``NAME_speed``.
 
     Returns:
         The Markdown of both.
@@ -91,7 +91,7 @@ def write_report(
         ],
         "absent": [dataclasses.asdict(one) for one in absent],
     }
-    # Published results name the asset folder by its variable, not by where it lay on one machine.
+    # Published results name the asset folder by its variable instead of a path on one machine.
     serialised = json.dumps(content, indent=1).replace(str(assets_folder()), "${AMD_RESTORE_ASSETS}")
     write_atomically(folder / f"{options.name}.json", serialised.encode())
     if options.speed is None:
@@ -111,7 +111,7 @@ def markdown(
     absent: Sequence[Absent] = (),
     plots: Mapping[str, Path] | None = None,
 ) -> str:
-    """The report as Markdown: tables per test set, held-out metrics first, then differences and protocol."""
+    """Return the report as Markdown: tables per test set, held-out metrics first, differences and protocol."""
     lines = [f"# Benchmark {options.name}", ""]
     lines += [line for title, file in (plots or {}).items() for line in (f"![{title}]({file.name})", "")]
     if options.speed is not None:
@@ -155,7 +155,7 @@ def _table(rows: Sequence[Result], metrics: Sequence[str], with_time: bool) -> l
 
 
 def _is_defined(rows: Sequence[Result], metric: str) -> bool:
-    """Whether any row has a value; without ground truth most metrics have none."""
+    """Return whether any row has a value; without ground truth most metrics have none."""
     return any(not math.isnan(summarise(row.values[metric]).mean) for row in rows)
 
 
@@ -207,7 +207,7 @@ def _protocol_lines(options: BenchmarkOptions, protocol: dict[str, Any], results
 
 
 def origin_lines(protocol: dict[str, Any], metrics: Sequence[str], threads: str) -> list[str]:
-    """Lines about the metrics, the machine, the versions and the weights behind a table."""
+    """Return lines about the metrics, machine, versions and weights of a table."""
     return [
         *(f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in metrics),
         f"- {protocol['date']}, commit {protocol['commit']}, {protocol['machine']}, {threads}.",
@@ -236,7 +236,7 @@ def _csv(options: BenchmarkOptions, results: Sequence[Result], absent: Sequence[
 
 
 def finite(value: Any) -> Any:
-    """``value`` with null for every NaN inside: JSON has none."""
+    """Replace NaN inside ``value`` by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

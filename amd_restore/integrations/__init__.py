@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from amd_restore import compat
 
-compat.patch()  # both import torchvision where it is installed
+compat.patch()  # Both packages import torchvision if it is installed.

@@ -1,4 +1,4 @@
-"""What people hand to diffusers pipelines -> one batch: PIL pictures, numpy arrays, tensors, and lists of them."""
+"""Conversion of a diffusers pipeline's inputs to a batch: PIL images, arrays, tensors, and lists of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _HINT = "RestorationPipeline.restore_image keeps alpha and 16 bits"
 
 
 def to_batch(image: ImageInput | Sequence[ImageInput]) -> Tensor:
-    """One batch from one image or several of one size.
+    """Make a batch from one image or several of one size.
 
     Args:
-        image: a PIL picture (gray or RGB; palettes without transparency); an array (H, W, 3), (H, W, 1), (H, W) or
+        image: a PIL image (gray or RGB; palettes without transparency); an array (H, W, 3), (H, W, 1), (H, W) or
             (B, H, W, 3), uint8 or floating in [0, 1]; a tensor (3, H, W) or (B, 3, H, W), floating in [0, 1]; or a
             list of those.
 

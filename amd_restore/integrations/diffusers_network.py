@@ -1,4 +1,4 @@
-"""Our networks as diffusers models: ``config.json`` is the header of the weights file."""
+"""Networks as diffusers models; ``config.json`` is the header of the weights file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class AMDRestoreNetworkOutput(BaseOutput):
 
 
 class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their config_name clash
-    """Any network of ours with what its header says about it.
+    """Any network of this package with its header.
 
     Args:
-        header: the JSON table of :meth:`Header.to_json <amd_restore.weights.Header.to_json>`.
+        header: JSON table of :meth:`Header.to_json <amd_restore.weights.Header.to_json>`.
 
     Raises:
         AMDRestoreError: the header is not valid, or names an unknown network.
@@ -42,14 +42,13 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
 
     @property
     def header(self) -> Header:
-        """What the weights say about themselves."""
+        """Return the header of the weights."""
         return Header.from_json(json.dumps(self.config["header"]))
 
     def enable_tiling(self, tile: int = 512) -> None:
-        """Evaluate large states in windows: less memory, the same result but for rounding.
+        """Evaluate large states in windows, with less memory and the same result up to rounding.
 
-        Every window includes a margin of the network's receptive field, so this is exact, and slower the smaller the
-        tiles are.
+        Every window includes a margin of the network's receptive field, so smaller tiles are slower.
 
         Args:
             tile: side of a window in latent cells.
@@ -64,22 +63,22 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
         self._tile = tile
 
     def disable_tiling(self) -> None:
-        """Evaluate every state in one go again."""
+        """Evaluate whole states again."""
         self._tile = None
 
     def forward(
         self, sample: Tensor, timestep: Tensor | float, condition: Tensor | None, return_dict: bool = True
     ) -> AMDRestoreNetworkOutput | tuple[Tensor]:
-        """Raw prediction.
+        """Return the raw prediction.
 
         Args:
             sample: scaled state (B, C, h, w), see ``AMDRestoreScheduler.scale_model_input``.
             timestep: times in [0, 1], () or (B,).
-            condition: (B, K, h, w); None is the unconditional prediction.
-            return_dict: False returns a tuple.
+            condition: (B, K, h, w); None for the unconditional prediction.
+            return_dict: False to return a tuple.
         """
         t = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(sample.shape[0])
-        # The time embedding and the state stay in float32 whatever the weights are.
+        # The time embedding and the state stay in float32 for weights of any dtype.
         with torch.autocast(sample.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = self._whole(sample, t, condition) if self._tile is None else self._tiled(sample, t, condition)
         return AMDRestoreNetworkOutput(sample=output) if return_dict else (output,)
@@ -92,7 +91,7 @@ class AMDRestoreNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]  # their
     def _tiled(self, sample: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         tile, radius, multiple = self._tile, self.net.radius, self.net.multiple
         assert tile is not None and radius is not None
-        # Windows begin where a cell of the coarsest grid does.
+        # Windows begin at cells of the coarsest grid.
         tile, halo = -(-tile // multiple) * multiple, -(-radius // multiple) * multiple
         height, width = sample.shape[2:]
         out = torch.empty_like(sample, dtype=torch.float32)

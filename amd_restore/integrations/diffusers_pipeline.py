@@ -40,13 +40,13 @@ StepCallback = Callable[["AMDRestorePipeline", int, Tensor, dict[str, Tensor]], 
 
 
 class AMDRestorePipeline(DiffusionPipeline):
-    """Small images in, large images out, in the ways of diffusers.
+    """Restoration of images with diffusers' interface.
 
-    For gray, alpha, 16 bits, files and gigapixels there is :class:`~amd_restore.pipeline.RestorationPipeline`.
+    For gray, alpha, 16 bits, files and very large images use :class:`~amd_restore.pipeline.RestorationPipeline`.
 
     Args:
-        network: with its header, which also describes the codec.
-        scheduler: the steps.
+        network: network with its header, which also describes the codec.
+        scheduler: scheduler of the steps.
     """
 
     network: AMDRestoreNetwork
@@ -64,7 +64,7 @@ class AMDRestorePipeline(DiffusionPipeline):
 
     @classmethod
     def from_amd_restore(cls, name_or_path: str | Path = DEFAULT_MODEL) -> AMDRestorePipeline:
-        """Load weights of this project: a released name, a ``.safetensors`` file, or a folder with exactly one.
+        """Load weights of this package: a released name, a ``.safetensors`` file, or a folder with exactly one.
 
         Raises:
             AMDRestoreError: no such weights, or a damaged file.
@@ -75,9 +75,9 @@ class AMDRestorePipeline(DiffusionPipeline):
         return cls(network.eval(), AMDRestoreScheduler.from_header(header))
 
     def to_amd_restore(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Inverse of :meth:`from_amd_restore`: one ``.safetensors`` file for ``amd-restore`` and everything else.
+        """Inverse of :meth:`from_amd_restore`: write a ``.safetensors`` file.
 
-        The process, sampler and time shift are those of the scheduler now.
+        Process, sampler and time shift are those of the current scheduler.
 
         Raises:
             AMDRestoreError: as :func:`~amd_restore.weights.save_checkpoint`.
@@ -94,7 +94,7 @@ class AMDRestorePipeline(DiffusionPipeline):
 
     @property
     def scale(self) -> int:
-        """Output pixels per input pixel, along each axis."""
+        """Return the output pixels per input pixel along each axis."""
         return self.codec.scale
 
     def enable_tiling(self, tile_size: int = 512) -> None:
@@ -120,29 +120,28 @@ class AMDRestorePipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple[Any]:
         """Restore one image or a batch of one size.
 
-        Noise comes from ``generator`` as in every diffusers pipeline: one generator for the batch or a list with
-        one for each image, its state moves on, and without any torch's global one is used. ``seed`` is this
-        project's own: image i gets the pixels that ``RestorationPipeline(lq, seed=seed + i)`` gives it untiled. A
-        generator seeded with the same number draws other noise.
+        Noise comes from ``generator`` as in every diffusers pipeline: one for the batch, one for each image, or torch's
+        global one. ``seed`` is specific to this package: image i equals the result of
+        ``RestorationPipeline(lq, seed=seed + i)`` without tiles; a generator with the same seed draws other noise.
 
         Args:
             image: see :func:`~amd_restore.integrations.diffusers_images.to_batch`.
-            num_inference_steps: None takes the model's default.
+            num_inference_steps: None for the model's default.
             generator: source of the noise.
             latents: noise of the first step, standard normal, (B, C, h, w) of the padded image.
-            seed: names the noise; excludes the two above.
+            seed: seed of the noise; excludes the two above.
             output_type: ``pil``; ``np``, (B, H, W, 3) float32; ``pt``, (B, 3, H, W) float32; ``latent``, the clean
                 latent of the padded image.
-            return_dict: False returns a tuple.
-            callback_on_step_end: called as ``(pipe, step, timestep, tensors)``; ``latents`` in the
-                table that it returns replace ours.
-            callback_on_step_end_tensor_inputs: names of the tensors that it takes.
+            return_dict: False to return a tuple.
+            callback_on_step_end: called as ``(pipe, step, timestep, tensors)``; ``latents`` in the returned table
+                replace the current ones.
+            callback_on_step_end_tensor_inputs: names of the callback's tensors.
 
         Returns:
-            An output whose ``images`` are a list of PIL pictures, an array or a tensor, in [0, 1].
+            An output whose ``images`` are a list of PIL images, an array or a tensor, in [0, 1].
 
         Raises:
-            AMDRestoreError: an argument out of its range, or a result that is black or not finite.
+            AMDRestoreError: an argument out of range, or a result that is black or not finite.
         """
         lq = to_batch(image)
         self._check(lq, output_type, generator, latents, seed, callback_on_step_end_tensor_inputs)
@@ -160,7 +159,7 @@ class AMDRestorePipeline(DiffusionPipeline):
             return field_noise(range(seed, seed + shape[0]), shape[1], 0, 0, *shape[2:], step).to(device)
 
         def sample(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor:
-            # In place of the recipe's sampler, so that hooks of the network, other schedulers and callbacks take part.
+            # This loop replaces the recipe's sampler, to support hooks of the network, other schedulers and callbacks.
             self.scheduler.set_timesteps(len(times) - 1, device)
             for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
                 scaled = self.scheduler.scale_model_input(x_t, t)

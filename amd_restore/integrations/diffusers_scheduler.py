@@ -1,4 +1,4 @@
-"""Our samplers as a diffusers scheduler."""
+"""Samplers of this package as a diffusers scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from amd_restore.diffusion import PREDICTION_TYPES, build_process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.weights import Header
 
-_SAMPLERS = ("ode", "renoise")  # One call of the network in each step is all that a scheduler can have.
+_SAMPLERS = ("ode", "renoise")  # A scheduler can use only one call of the network per step.
 
 
 @dataclass
@@ -26,7 +26,7 @@ class AMDRestoreSchedulerOutput(BaseOutput):
 
     Args:
         prev_sample: state at the next, less noisy time; (B, C, h, w), float32.
-        pred_original_sample: the estimate of the clean latent that led there, same shape.
+        pred_original_sample: estimate of the clean latent in this step, same shape.
     """
 
     prev_sample: Tensor
@@ -34,15 +34,15 @@ class AMDRestoreSchedulerOutput(BaseOutput):
 
 
 class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # their config_name clash
-    """The steps of :func:`amd_restore.diffusion.sample`, one at a time.
+    """Single steps of :func:`amd_restore.diffusion.sample`.
 
     Timesteps are times in [0, 1], 1 at pure noise; they are not multiplied by 1000.
 
     Args:
-        process: options of :func:`~amd_restore.diffusion.build_process`; None is the rectified flow.
+        process: options of :func:`~amd_restore.diffusion.build_process`; None for the rectified flow.
         prediction_type: what the network predicts, see :meth:`~amd_restore.diffusion.Process.to_x0`.
         sampler: ``ode`` steps are deterministic; ``renoise`` draws fresh noise for every step after the first.
-        time_shift: 1 spaces the steps evenly; less moves those after the first towards the image.
+        time_shift: 1 for even steps; below 1, later steps have smaller times.
 
     Raises:
         AMDRestoreError: an unknown process, prediction type or sampler.
@@ -73,8 +73,8 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
 
     @classmethod
     def from_header(cls, header: Header) -> AMDRestoreScheduler:
-        """The scheduler of a weights file."""
-        # By keywords: diffusers takes positional values for defaults, and from_config would drop them.
+        """Build the scheduler of a weights file."""
+        # Use keywords, because diffusers treats positional values as defaults, which from_config would drop.
         return cls(
             process=dict(header.process),
             prediction_type=header.prediction_type,
@@ -84,11 +84,11 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
 
     @property
     def init_noise_sigma(self) -> float:
-        """Standard deviation of the state at the first timestep."""
+        """Return the standard deviation of the state at the first timestep."""
         return float(self.process.sigma(torch.ones((), dtype=torch.float32)))
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Choose ``timesteps``, (num_inference_steps,), falling from 1.
+        """Set ``timesteps``, (num_inference_steps,), decreasing from 1.
 
         Raises:
             AMDRestoreError: fewer than one step.
@@ -98,11 +98,11 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         self.num_inference_steps = num_inference_steps
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float) -> Tensor:
-        """The state (B, C, h, w) scaled as the input of the network."""
+        """Return the state (B, C, h, w) scaled as the input of the network."""
         return sample * self.process.input_scale(self._batch(timestep, sample)).reshape(-1, 1, 1, 1)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor | float) -> Tensor:
-        """Noised states of clean latents (B, C, h, w) at times of shape () or (B,)."""
+        """Return noised states of clean latents (B, C, h, w) at times of shape () or (B,)."""
         return self.process.add_noise(original_samples, noise, self._batch(timesteps, original_samples))
 
     def step(
@@ -117,12 +117,12 @@ class AMDRestoreScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  #
         """Go from ``timestep`` to the one after it.
 
         Args:
-            model_output: what the network predicted, (B, C, h, w).
+            model_output: prediction of the network, (B, C, h, w).
             timestep: one of ``timesteps``.
-            sample: the state that it was predicted from, before :meth:`scale_model_input`.
+            sample: current state, before :meth:`scale_model_input`.
             generator: source of the fresh noise of ``renoise``.
             variance_noise: that noise itself, standard normal, (B, C, h, w).
-            return_dict: False returns a tuple.
+            return_dict: False to return a tuple.
 
         Raises:
             AMDRestoreError: ``timestep`` is not one of ``timesteps``.

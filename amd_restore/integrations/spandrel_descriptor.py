@@ -1,4 +1,4 @@
-"""Our weights as a spandrel model, for the programs that load their models with it.
+"""Weights of this package as a spandrel model, for programs that load models with it.
 
 install()                                          # once: spandrel's ModelLoader then loads the released weights
 model = load("x4-classical")                       # any weights of ours -> ImageModelDescriptor
@@ -45,16 +45,16 @@ except ModuleNotFoundError as error:
     raise AMDRestoreError('spandrel is not installed; pip install "amd-restore[spandrel]"') from error
 
 ARCH_ID = "AMDRestore"
-HEADER_KEY = "amd_restore.header"  # of the header, as the bytes of its JSON, among the tensors
+HEADER_KEY = "amd_restore.header"  # key of the header, as bytes of its JSON, among the tensors
 SEED = 0  # A descriptor's call has no options; the same image always gives the same result.
 
 
 class FewStepRestorer(nn.Module):
-    """A network behind spandrel's contract: a picture in [0, 1] in, a larger one out.
+    """Module with spandrel's interface: an image in [0, 1] in, a larger one out.
 
     Args:
-        header: of the weights.
-        net: the network; its parameters are this module's, under ``net.``.
+        header: header of the weights.
+        net: network; its parameters are under ``net.``.
     """
 
     def __init__(self, header: Header, net: nn.Module) -> None:
@@ -66,11 +66,11 @@ class FewStepRestorer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Restore (B, 3, H, W) in the default number of steps, with the noise of seed 0.
 
-        Large pictures are tiled inside, for the noise depends on the position in the whole picture. Only the
-        network runs in the dtype of its weights.
+        Large images are tiled here, because the noise depends on the position in the whole image. Only the network runs
+        in the dtype of its weights.
 
         Raises:
-            AMDRestoreError: the call is traced, for ONNX or TorchScript: the noise of one size would be kept for all.
+            AMDRestoreError: the call is traced, which would fix the noise of one size.
         """
         if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
             raise AMDRestoreError(
@@ -78,26 +78,26 @@ class FewStepRestorer(nn.Module):
                 "'amd-restore export' writes the network as ONNX, and the noise stays outside"
             )
         weight = next(self.net.parameters())
-        if self._pipeline is None or self._pipeline.device != weight.device:  # kept, for it measures memory once
+        if self._pipeline is None or self._pipeline.device != weight.device:  # kept, because it measures memory once
             self._pipeline = RestorationPipeline(self.header, self.net, weight.device, torch.float32)
-        self._pipeline.denoiser.dtype = weight.dtype  # half precision included, which the constructor does not offer
+        self._pipeline.denoiser.dtype = weight.dtype  # includes half precision, which the constructor does not offer
         return self._pipeline(image.float().clamp(0, 1), seed=SEED).to(image.dtype)
 
 
 class AMDRestoreArch(Architecture[FewStepRestorer]):
-    """Detects and builds our networks."""
+    """Detection and construction of this package's networks."""
 
     def __init__(self) -> None:
         super().__init__(id=ARCH_ID, name="AMD-Restore", detect=is_ours)
 
     def load(self, state_dict: dict[str, Any]) -> ImageModelDescriptor[FewStepRestorer]:
-        """Descriptor of a state dict.
+        """Return the descriptor of a state dict.
 
         Args:
-            state_dict: of a released model, or with the header under ``HEADER_KEY``.
+            state_dict: tensors of a released model, or with the header under ``HEADER_KEY``.
 
         Raises:
-            AMDRestoreError: no header and not the weights of a released model, or tensors that do not fit it.
+            AMDRestoreError: neither a header nor the weights of a released model, or tensors that do not fit.
         """
         tensors = dict(state_dict)
         stored = tensors.pop(HEADER_KEY, None)
@@ -120,10 +120,10 @@ class AMDRestoreArch(Architecture[FewStepRestorer]):
 
 
 class HeaderLoader(ModelLoader):
-    """spandrel's loader that keeps our header; other models load as ever."""
+    """spandrel's loader that keeps our header; other models load as before."""
 
     def load_state_dict_from_file(self, path: str | Path) -> dict[str, Any]:
-        """Tensors of ``path``, and the header under ``HEADER_KEY`` where the file is ours."""
+        """Return the tensors of ``path``, with the header under ``HEADER_KEY`` if the file is ours."""
         state_dict: dict[str, Any] = super().load_state_dict_from_file(path)
         if Path(path).suffix.lower() == ".safetensors" and is_ours(state_dict):
             state_dict[HEADER_KEY] = _to_bytes(read_header(path))
@@ -131,7 +131,7 @@ class HeaderLoader(ModelLoader):
 
 
 def is_ours(state_dict: Mapping[str, Any]) -> bool:
-    """Whether these may be weights of a network of ours, or carry our header."""
+    """Return whether these may be weights of this package, or have its header."""
     ends = ("conv_in.weight", "unet.conv_in.weight")
     return HEADER_KEY in state_dict or ("null_cond" in state_dict and any(key in state_dict for key in ends))
 
@@ -140,7 +140,7 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
     """Register our architecture with spandrel's loaders; safe to call again.
 
     Args:
-        registry: where to enter them; by default that of every ``ModelLoader``.
+        registry: registry of architectures; by default that of every ``ModelLoader``.
     """
     registry.add(ArchSupport.from_architecture(AMDRestoreArch()), ignore_duplicates=True)
 
@@ -148,7 +148,7 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
 def load(
     name_or_path: str | Path = DEFAULT_MODEL, device: str | torch.device = "cpu"
 ) -> ImageModelDescriptor[FewStepRestorer]:
-    """Descriptor of a released name, a ``.safetensors`` file, or a folder with exactly one; needs no :func:`install`.
+    """Load a released name, a ``.safetensors`` file, or a folder with exactly one; needs no :func:`install`.
 
     Raises:
         AMDRestoreError: no such weights, or a damaged file.
@@ -166,7 +166,7 @@ def _to_text(stored: Tensor) -> str:
 
 
 def _find_released(tensors: Mapping[str, Tensor]) -> Header:
-    """Header of the released model with exactly these tensors."""
+    """Return the header of the released model with exactly these tensors."""
     for path in released_models().values():
         header, known = load_checkpoint(path)
         if known.keys() == tensors.keys() and all(torch.equal(known[k], tensors[k].cpu().float()) for k in known):

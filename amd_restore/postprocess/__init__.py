@@ -1,7 +1,6 @@
-"""What can be done with a restored image: colours of the input, exact consistency, uncertainty, a comparison beside it.
+"""Optional post-processing: colour fix, consistency, uncertainty, comparison.
 
-Tensors in, tensors out, images (B, 3, H, W) in [0, 1]. What runs on tiles declares the halo it needs, in pixels of
-``lq``; what needs the whole image says so.
+Images are tensors (B, 3, H, W) in [0, 1]. Steps on tiles declare their halo in pixels of ``lq``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Colour fixes: the colours of the input with the detail of the output.
+"""Colour fixes: colours of the input with the detail of the output.
 
-The two ways are those that StableSR (2305.07015, section 3.3 and its code's ``wavelet`` and ``adain``) made common.
+Both methods follow StableSR (2305.07015, section 3.3 and its code's ``wavelet`` and ``adain``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ LEVELS = 5
 
 
 def low_band(image: Tensor, levels: int = LEVELS) -> Tensor:
-    """What an undecimated ("à trous") wavelet transform leaves after ``levels`` levels.
+    """Return the low band of an undecimated ("à trous") wavelet transform after ``levels`` levels.
 
-    Each level blurs by [1 2 1] / 4 along both axes, with taps twice as far apart as the one before. The edge is
-    repeated, so a constant picture stays what it is.
+    Each level blurs by [1 2 1] / 4 along both axes, with taps twice as far apart as before. Edges are repeated, so
+    constant images do not change.
 
     Args:
         image: (B, C, H, W).
@@ -38,11 +38,11 @@ def low_band(image: Tensor, levels: int = LEVELS) -> Tensor:
 
 
 class WaveletFix:
-    """The low band of the output replaced by that of the upscaled input: local, so that also stains go.
+    """Local colour fix: replace the low band of the output by that of the upscaled input.
 
     Args:
-        scale: of the network.
-        levels: see :func:`low_band`; detail finer than about ``2^levels`` pixels stays that of the output.
+        scale: scale of the network.
+        levels: see :func:`low_band`; detail finer than about ``2^levels`` pixels is that of the output.
     """
 
     def __init__(self, scale: int, levels: int = LEVELS) -> None:
@@ -50,7 +50,7 @@ class WaveletFix:
 
     @property
     def halo(self) -> int:
-        """The blur's reach and that of the upscaling below it."""
+        """Return the halo: the reach of blur and upscaling."""
         return halo_of(2**self.levels - 1, self.scale) + UP_REACH
 
     def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
@@ -60,7 +60,7 @@ class WaveletFix:
 
 @dataclass
 class ChannelStatistics:
-    """Mean and deviation of every channel of a picture that comes in pieces; sums in float64.
+    """Running mean and standard deviation of every channel of an image in pieces; sums in float64.
 
     The pieces must not overlap: of a tile, only what it is responsible for.
     """
@@ -89,15 +89,14 @@ class ChannelStatistics:
 
 
 class AdainFix:
-    """Mean and deviation of every channel made those of the input: one gain and one offset for the whole picture.
+    """Global colour fix: match mean and standard deviation of every channel to those of the input.
 
-    The two are compared on the grid of the input: the output is scaled down first. So a faultless output has the
-    statistics of the input and stays as it is, where comparing it with the upscaled (blurred) input would take
-    contrast away. The statistics are those of the whole picture; they are gathered before anything is changed,
-    by :meth:`gather` for every tile (without halo) or by :meth:`of` at once. Then tiles need no halo.
+    Statistics are those of the downscaled output, because a comparison with the upscaled (blurred) input would reduce
+    contrast. They are gathered from the whole image first, by :meth:`gather` for every tile (without halo) or by
+    :meth:`of` at once.
 
     Args:
-        scale: of the network.
+        scale: scale of the network.
     """
 
     halo = 0
@@ -108,13 +107,13 @@ class AdainFix:
 
     @classmethod
     def of(cls, sr: Tensor, lq: Tensor, scale: int) -> AdainFix:
-        """For the whole picture ``sr`` (B, 3, scale H, scale W) of ``lq`` (B, 3, H, W)."""
+        """Gather the statistics of the whole image ``sr`` (B, 3, scale H, scale W) of ``lq`` (B, 3, H, W)."""
         fix = cls(scale)
         fix.gather(sr, lq)
         return fix
 
     def gather(self, sr: Tensor, lq: Tensor) -> None:
-        """Count a window and the part of the input below it; windows must not overlap."""
+        """Add a window and its part of the input to the statistics; windows must not overlap."""
         self.output.add(downscale(sr, self.scale))
         self.input.add(lq)
 
@@ -126,7 +125,7 @@ class AdainFix:
         """
         if self.output.count == 0:
             raise AMDRestoreError("adain: needs the statistics of the whole picture first; call gather or of")
-        # A plain area has no deviation to match; the bounds keep it from being blown up.
+        # The bounds limit the gain for plain areas, whose standard deviation is about 0.
         gain = ((self.input.std + 1e-4) / (self.output.std + 1e-4)).clamp(0.25, 4.0)
         offset = self.input.mean - gain * self.output.mean
         return sr * gain.to(sr)[:, :, None, None] + offset.to(sr)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""The input beside the output, in one picture."""
+"""Input and output side by side in one image."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ ENLARGEMENTS = ("nearest", "bicubic")
 def side_by_side(
     lq: NDArray[Any], sr: NDArray[Any], enlarge: str = "nearest", separator: int | None = None
 ) -> NDArray[Any]:
-    """The enlarged input on the left, the output on the right, a white line between them.
+    """Place the enlarged input on the left, the output on the right, and a white line between.
 
     Args:
         lq: (h, w) or (h, w, C), uint8, uint16, or floating in [0, 1].
         sr: (H, W) or (H, W, C) of the same channels and dtype, of any size.
-        enlarge: ``nearest`` shows the input's pixels as they are, ``bicubic`` what any viewer makes of them.
-        separator: width of the line in pixels; None takes 1/200 of a picture's width, at least 2.
+        enlarge: ``nearest`` to show the input's pixels, ``bicubic`` for smooth enlargement.
+        separator: width of the line in pixels; None for 1/200 of the image width, at least 2.
 
     Returns:
-        (H, 2 W + separator) or (.., C), dtype of ``sr``; the line is opaque where there is alpha.
+        (H, 2 W + separator) or (.., C), dtype of ``sr``; the line is opaque in images with alpha.
 
     Raises:
-        AMDRestoreError: another enlargement, or pictures of different channels or dtype.
+        AMDRestoreError: another enlargement, or images of different channels or dtype.
     """
     if enlarge not in ENLARGEMENTS:
         raise AMDRestoreError(f"compare: enlarge must be one of {', '.join(ENLARGEMENTS)}, not '{enlarge}'")
@@ -54,7 +54,7 @@ def _nearest(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 def _bicubic(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     planes = torch.from_numpy(np.atleast_3d(image).astype(np.float32) / highest).permute(2, 0, 1)[None]
-    if planes.shape[1] in (2, 4):  # colours weighted by alpha, or what hides below it would bleed into the edges
+    if planes.shape[1] in (2, 4):  # Weight colours by alpha, so that hidden colours do not bleed into edges.
         planes = torch.cat([planes[:, :-1] * planes[:, -1:], planes[:, -1:]], dim=1)
     planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
     if planes.shape[1] in (2, 4):

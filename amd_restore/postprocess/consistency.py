@@ -1,4 +1,4 @@
-"""Consistency: the output, scaled down as the training images were, is the input again."""
+"""Consistency: the downscaled output equals the input."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.postprocess.resample import DOWN_REACH, UP_REACH, downscale, upscale
 
 DEFAULT_ITERATIONS = 4
-SMOOTH_GAIN = 0.9  # above it the first round does the work
-LOWEST_GAIN = 0.22  # of scaling up and down again, at the finest checkerboard of lq; 0.226 to 0.241 for scales 2 to 4
+SMOOTH_GAIN = 0.9  # The first round handles larger gains.
+LOWEST_GAIN = 0.22  # of scaling up and down, at the finest checkerboard of lq, for scales 2 to 4
 
 
 def knows_downscaling(degradation: str) -> bool:
-    """Whether ``degradation`` of a weights header is the one that :class:`Consistency` inverts.
+    """Return whether :class:`Consistency` applies to ``degradation`` of a weights header.
 
-    Only ``bicubic`` is. Of a real picture nobody knows how it was made small, and consistency would put its noise
-    and its compression artefacts back.
+    Only to ``bicubic``: for others it would restore the noise and compression artefacts of the input.
     """
     return degradation.strip().lower() == "bicubic"
 
 
 def relaxations(rounds: int) -> list[float]:
-    """Step sizes of Richardson iterations for a spectrum in [``LOWEST_GAIN``, 1], smallest first.
+    """Return step sizes of Richardson iterations for a spectrum in [``LOWEST_GAIN``, 1], smallest first.
 
-    The first is 1, which settles all that is smooth, colour casts among it, at once. The others are the reciprocals
-    of Chebyshev nodes (Saad, Iterative Methods for Sparse Linear Systems, section 12.3.2), the best for the slowest
-    mode; small ones come first so that no intermediate result overshoots and is clamped.
+    The first is 1, which corrects smooth differences such as colour casts. The others are the reciprocals of Chebyshev
+    nodes (Saad, Iterative Methods for Sparse Linear Systems, section 12.3.2), optimal for the slowest mode; small ones
+    come first so that no intermediate result overshoots and is clamped.
     """
     middle, half = (SMOOTH_GAIN + LOWEST_GAIN) / 2, (SMOOTH_GAIN - LOWEST_GAIN) / 2
     rest = rounds - 1
@@ -37,22 +36,17 @@ def relaxations(rounds: int) -> list[float]:
 
 
 class Consistency:
-    """Iterated back-projection (Irani and Peleg 1991): what the downscaled output misses is enlarged and added.
+    """Iterated back-projection (Irani and Peleg 1991): ``sr <- clamp(sr + w up(lq - down(sr)))``.
 
-    ``sr <- clamp(sr + w up(lq - down(sr)))``. Fine detail that vanishes on downscaling is not touched: it can change
-    only what the input speaks about. Clamping in every round keeps the result displayable *and* consistent. Steps of
-    the sizes ``w`` of :func:`relaxations` need half the rounds of plain ones, hence half the halo.
-
-    Measured on Set5, mean PSNR between downscaled output and input: 49.6 dB as restored, 82 dB after four rounds
-    (71 with plain steps), 72 once the output is rounded to bytes: more than 99.9% of the input's bytes then come back.
-    The input itself is rounded, so the true picture agrees with it to 59 dB only; PSNR-Y gains 0.02 dB.
+    Detail that vanishes on downscaling does not change. Clamping in every round keeps the result in [0, 1] *and*
+    consistent. The step sizes ``w`` of :func:`relaxations` need fewer rounds than ``w = 1``, hence a smaller halo.
 
     Args:
-        scale: of the network.
-        iterations: rounds.
+        scale: scale of the network.
+        iterations: number of rounds.
 
     Raises:
-        AMDRestoreError: fewer than one round, or a network that does not enlarge.
+        AMDRestoreError: fewer than one round, or scale 1.
     """
 
     def __init__(self, scale: int, iterations: int = DEFAULT_ITERATIONS) -> None:
@@ -64,7 +58,7 @@ class Consistency:
 
     @property
     def halo(self) -> int:
-        """Every round looks as far as one downscaling and one upscaling."""
+        """Return the halo: every round reaches as far as one downscaling and one upscaling."""
         return self.iterations * (DOWN_REACH + UP_REACH)
 
     def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
@@ -76,6 +70,6 @@ class Consistency:
 
 
 def lq_psnr(sr: Tensor, lq: Tensor, scale: int) -> Tensor:
-    """Consistency of (B, 3, scale h, scale w) with (B, 3, h, w): PSNR over RGB in dB, shape (B,), at most 100."""
+    """Return the PSNR of downscaled (B, 3, scale h, scale w) to (B, 3, h, w): over RGB in dB, (B,), at most 100."""
     mse = (downscale(sr, scale).clamp(0, 1) - lq).square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(mse.clamp_min(1e-10))

@@ -1,6 +1,6 @@
-"""Antialiased bicubic scaling by whole numbers, as MATLAB's ``imresize`` (a = -0.5, edges repeated by reflection).
+"""Antialiased bicubic scaling by whole numbers, as MATLAB's ``imresize`` (a = -0.5, reflected edges).
 
-Each result depends on a bounded surrounding, so tiles with a halo agree with the whole.
+Each pixel depends on a bounded neighbourhood, so tiles with a halo agree with the whole image.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DOWN_REACH = 2  # pixels of lq beyond its own that a pixel of lq depends on, to each side
-UP_REACH = 2  # pixels of lq, beyond the one it lies in, on which an upscaled pixel depends
+DOWN_REACH = 2  # neighbouring pixels of lq to each side on which a pixel of lq depends
+UP_REACH = 2  # neighbouring pixels of lq on which an upscaled pixel depends
 
 
 def _cubic(x: Tensor) -> Tensor:
@@ -26,13 +26,13 @@ def _cubic(x: Tensor) -> Tensor:
 
 @functools.cache
 def _kernel(scale: int) -> Tensor:
-    taps = 4 * scale - scale % 2  # an odd scale has its outermost taps at zeros of the kernel
+    taps = 4 * scale - scale % 2  # At odd scales the outermost taps are at zeros of the kernel.
     weights = _cubic((torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2) / scale)
     return (weights / weights.sum()).float()
 
 
 def _reflected(length: int, pad: int, device: torch.device) -> Tensor:
-    """Indices -pad .. length + pad - 1, reflected at the edges with the edge pixel repeated, however short."""
+    """Return indices -pad .. length + pad - 1, reflected at the edges with the edge pixel repeated."""
     index = torch.arange(-pad, length + pad, device=device) % (2 * length)
     return torch.minimum(index, 2 * length - 1 - index)
 
@@ -59,5 +59,5 @@ def upscale(image: Tensor, scale: int) -> Tensor:
 
 
 def halo_of(pixels: int, scale: int) -> int:
-    """Pixels of the output in whole pixels of ``lq``."""
+    """Convert pixels of the output to whole pixels of ``lq``, rounded up."""
     return math.ceil(pixels / scale)

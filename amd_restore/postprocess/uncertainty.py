@@ -1,7 +1,6 @@
-"""Several samples of one picture: their mean, where they disagree, and how that looks.
+"""Uncertainty from several samples of one image: mean, standard deviation and a map.
 
-Where the input leaves open what was there, samples differ; where it does not, they agree. So their deviation says
-where not to trust a sample, which no network that gives one answer can say of itself.
+Samples differ where the input does not determine the image, so their standard deviation shows where not to trust one.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
 
-# Mean difference of two draws of a normal distribution of deviation 1: of samples that differ as they should.
+# Mean absolute difference of two draws of a standard normal distribution, the value for ideal samples.
 IDEAL_ERROR_PER_STD = 2 / math.pi**0.5
 FULL_SCALE = 0.15  # a mean error of 38 of 255
 SMOOTHING = 2.0
-_RAMP = (  # dark to light, lightness rising all the way; readable in gray and by the colour-blind
+_RAMP = (  # increasing lightness, readable in gray and by colour-blind people
     (0.00, (0.00, 0.00, 0.02)),
     (0.25, (0.28, 0.06, 0.45)),
     (0.50, (0.74, 0.21, 0.33)),
@@ -28,14 +27,14 @@ _RAMP = (  # dark to light, lightness rising all the way; readable in gray and b
 
 
 class SampleStatistics:
-    """Mean and deviation over samples that come one at a time (Welford 1962); memory of two pictures."""
+    """Running mean and standard deviation over samples (Welford 1962), with the memory of two images."""
 
     def __init__(self) -> None:
         self.count = 0
         self._mean = self._squares = torch.zeros((), dtype=torch.float32, device="cpu")
 
     def add(self, sr: Tensor) -> SampleStatistics:
-        """Take in one sample (B, 3, H, W); returns itself."""
+        """Add one sample (B, 3, H, W); return itself."""
         self.count += 1
         if self.count == 1:
             self._mean, self._squares = sr.clone(), torch.zeros_like(sr)
@@ -47,12 +46,12 @@ class SampleStatistics:
 
     @property
     def mean(self) -> Tensor:
-        """(B, 3, H, W)."""
+        """Return the mean (B, 3, H, W)."""
         return self._mean
 
     @property
     def std(self) -> Tensor:
-        """(B, 3, H, W), of the population that the samples are drawn from.
+        """Return the standard deviation (B, 3, H, W) of the population.
 
         Raises:
             AMDRestoreError: fewer than two samples.
@@ -74,19 +73,19 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def expected_error(std: Tensor, error_per_std: float = 0.0, smoothing: float = SMOOTHING) -> Tensor:
-    """How far from the truth one sample is to be expected, at every pixel.
+    """Return the expected error of one sample at every pixel.
 
-    ``error_per_std`` times the deviation, the variance averaged over channels and a neighbourhood: a few samples say
-    little about a single pixel. For samples at fidelity 0 (less noise would only feign agreement).
+    ``error_per_std`` times the standard deviation, with the variance averaged over channels and a neighbourhood,
+    because few samples are noisy at a single pixel. For samples at fidelity 0, since others differ less.
 
     Args:
         std: (B, 3, H, W) of :attr:`SampleStatistics.std`.
-        error_per_std: of the header of the weights, fitted by ``benchmarks/scripts/fit_uncertainty.py``; 0 is
-            :data:`IDEAL_ERROR_PER_STD`. Distilled students need more: their samples differ less than they should.
-        smoothing: deviation of the neighbourhood in pixels of the output; 0 for none.
+        error_per_std: value of the weights header, fitted by ``benchmarks/scripts/fit_uncertainty.py``; 0 for
+            :data:`IDEAL_ERROR_PER_STD`. Distilled students need more, because their samples differ too little.
+        smoothing: standard deviation of the neighbourhood in pixels of the output; 0 for none.
 
     Returns:
-        (B, 1, H, W): mean absolute error over the channels, in units of the picture's range [0, 1].
+        (B, 1, H, W): mean absolute error over the channels, for images in [0, 1].
     """
     variance = std.square().mean(dim=1, keepdim=True)
     if smoothing > 0:
@@ -95,11 +94,11 @@ def expected_error(std: Tensor, error_per_std: float = 0.0, smoothing: float = S
 
 
 def heat_map(values: Tensor, full_scale: float = FULL_SCALE, colour: bool = True) -> Tensor:
-    """A picture of a map, on a fixed scale, so that maps of different pictures compare.
+    """Render a map on a fixed scale, so that maps of different images are comparable.
 
     Args:
         values: (B, 1, H, W), at least 0.
-        full_scale: the value shown lightest; larger ones look the same.
+        full_scale: value of the lightest colour; larger ones are clamped.
         colour: black through violet, red and orange to light yellow; else gray.
 
     Returns:

@@ -1,3 +1,3 @@
-"""One page about training runs: ``python -m amd_restore.report RUN... --out FILE.html``."""
+"""Report page about training runs: ``python -m amd_restore.report RUN... --out FILE.html``."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 RUN is the experiment folder of a training, or ``experiments/NAME`` of an ablation for all of its runs. With
 ``--compute FILE.png`` the runs are the stages of one recipe in their order, and only the curve of validation LPIPS and
-PSNR against training compute is drawn, with its numbers beside it as .csv.
+PSNR against training compute is drawn, with its numbers as .csv.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from amd_restore.report.page import render
 from amd_restore.report.quantities import layout
 from amd_restore.report.runs import ReportRun, arms_of, find_runs
 
-# What the picture for documents shows, as far as runs have it.
+# Quantities of the figure for documents, if runs have them.
 MAIN = (
     "amd/forbidden_share",
     "amd/alpha_mean",
@@ -35,7 +35,7 @@ MAIN = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser."""
     parser = Parser(prog="python -m amd_restore.report", description=__doc__)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="experiment folder of a training or of an ablation")
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     args = build_parser().parse_args(arguments)
     return run_command(lambda: run(args), args.debug)
 

@@ -1,4 +1,4 @@
-"""What quality cost: validation metrics over the training compute of all stages of a recipe, one after the other."""
+"""Validation metrics over the training compute of all stages of a recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.report.curves import COLORS, pyplot
 from amd_restore.report.runs import ReportRun
 
-METRICS = ("lpips", "psnr")  # names that validations of the option files have
+METRICS = ("lpips", "psnr")  # names of metrics in option files
 TITLES = {"lpips": "LPIPS, lower is better", "psnr": "PSNR-Y, dB, higher is better"}
 AXES = {"hours": "thread-hours", "crops": "training crops, thousands"}
 MARKERS = ("o", "s", "^", "D")
@@ -22,17 +22,17 @@ LINES = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
 
 @dataclass(frozen=True)
 class Row:
-    """A validation.
+    """Validation result.
 
     Attributes:
         stage: name of the run.
-        iteration: in that run.
+        iteration: iteration in that run.
         hours: training hours times threads, of this and all earlier stages.
-        crops: training crops seen in these, thousands.
+        crops: training crops used in these, thousands.
         dataset: validation set.
         metric: of :data:`METRICS`.
         steps: number of steps.
-        value: of the metric.
+        value: value of the metric.
     """
 
     stage: str
@@ -46,10 +46,10 @@ class Row:
 
 
 def stages(runs: Sequence[ReportRun]) -> list[Row]:
-    """Validations of runs that follow each other, each starting where the one before ended.
+    """Return validations of consecutive runs, each starting from the one before.
 
     Compute is training time (without validation and saving) times ``num_threads`` of the option file, and iterations
-    times the batch of the training set; a student's group counts as one crop.
+    times the batch of the training set; a group of a student counts as one crop.
 
     Raises:
         AMDRestoreError: no run has a validation with one of the metrics.
@@ -76,7 +76,7 @@ def stages(runs: Sequence[ReportRun]) -> list[Row]:
 
 
 def compute_csv(rows: Sequence[Row]) -> str:
-    """One line per validation."""
+    """Return one line per validation."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["stage", "iteration", "thread_hours", "kilocrops", "dataset", "metric", "steps", "value"])
@@ -87,10 +87,10 @@ def compute_csv(rows: Sequence[Row]) -> str:
 
 
 def compute_figure(rows: Sequence[Row], axis: str = "hours") -> bytes:
-    """A picture (PNG): a panel per metric and validation set, a colour per stage, a dash per number of steps.
+    """Draw a PNG: a panel per metric and validation set, a colour per stage, a dash per number of steps.
 
     Args:
-        rows: of :func:`stages`.
+        rows: result of :func:`stages`.
         axis: ``hours`` or ``crops``.
     """
     plt = pyplot()

@@ -1,4 +1,4 @@
-"""Diagrams of training curves: SVG that follows the page's colours, and a static picture for documents."""
+"""Diagrams of training curves: SVG in the page's colours, and a static figure for documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DARK_COLORS = ("#5aa9e6", "#f0b429", "#2fc09a", "#e39cc4", "#f08347", "#9ad1f5", "#a8a8a8")
 DASHES = ("solid", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
-# Written by matplotlib, replaced by what the page's style says.
+# Colours in matplotlib's output that are replaced by those of the page.
 _INK, _GRID = "#010203", "#040506"
 _SIZE = (4.2, 2.6)  # inches
 
@@ -28,21 +28,21 @@ Arms = Mapping[str, Sequence[Mapping[str, Curve]]]  # arm -> curves of each of i
 
 
 def color_of(index: int) -> str:
-    """Colour of the arm at this place."""
+    """Return the colour of the arm at this place."""
     return COLORS[index % len(COLORS)]
 
 
 def draw_svg(quantity: Quantity, arms: Arms) -> str:
-    """One diagram as an ``<svg>`` element: thin lines are runs, the thick line is their mean.
+    """Draw a diagram as an ``<svg>`` element: thin lines are runs, the thick line is their mean.
 
     Args:
-        quantity: what to draw.
+        quantity: quantity to draw.
         arms: curves of all runs.
     """
     plt = pyplot()
     settings = {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": quantity.key,  # ids that other diagrams of the page do not have
+        "svg.fonttype": "none",  # keeps text as text
+        "svg.hashsalt": quantity.key,  # ids are unique in the page
         "font.family": "sans-serif",
         "text.color": _INK,
         "axes.edgecolor": _GRID,
@@ -91,7 +91,7 @@ def draw(axes: Axes, quantity: Quantity, arms: Arms) -> None:
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Mean over runs at the iterations they have, smoothed over a twentieth of a long curve.
+    """Return the mean over runs at their iterations, smoothed over a twentieth of a long curve.
 
     Returns:
         Iterations (n,) and values (n,).
@@ -110,13 +110,13 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[NDArray[np.int64], NDArray[np.f
 
 
 def last_values(curve: Curve, count: int = 5) -> float:
-    """Mean of the last entries that are defined; NaN if there are none."""
+    """Return the mean of the last defined entries; NaN without any."""
     defined = curve.values[~np.isnan(curve.values)][-count:]
     return float(defined.mean()) if len(defined) else float("nan")
 
 
 def main_figure(quantities: Sequence[Quantity], arms: Arms, columns: int = 3) -> bytes:
-    """A picture (PNG) of several diagrams with one legend, for documents."""
+    """Draw a PNG of several diagrams with one legend, for documents."""
     plt = pyplot()
     rows = -(-len(quantities) // columns)
     size = (4.0 * columns, 2.7 * rows + 0.5)
@@ -149,10 +149,10 @@ def _themed(svg: str, title: str) -> str:
     names = {_INK: "ink", _GRID: "grid"} | {color: f"c{index}" for index, color in enumerate(COLORS)}
     for color, name in names.items():
         svg = svg.replace(color, f"var(--{name})")
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # names of groups: the same in every diagram, and used by nobody
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # unused names of groups, the same in every diagram
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
 
 
 def _rounded(attribute: str) -> str:
-    """Coordinates to a hundredth of a point: a third of the size, no visible difference."""
+    """Round coordinates to a hundredth of a point, which makes the file smaller."""
     return re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", attribute)

@@ -1,4 +1,4 @@
-"""The Markdown that our own tables are written in -> HTML."""
+"""Conversion of our tables' Markdown to HTML."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 
 
 def to_html(markdown: str, top: int = 2) -> str:
-    """Headings, tables, lists and paragraphs with **bold** and `code`; nothing else.
+    """Convert headings, tables, lists and paragraphs with **bold** and `code`.
 
     Args:
-        markdown: the text.
-        top: level of its highest heading in the page.
+        markdown: text.
+        top: level of the highest heading.
     """
     return "\n".join(_blocks(markdown.splitlines(), top))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells may hold **bold**; columns of words are set left, columns of numbers right."""
+    """Convert a table with **bold** cells; words are aligned left, numbers right."""
     words = [any(_is_words(row[index]) for row in rows) for index in range(len(heads))]
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -35,7 +35,7 @@ def _is_words(cell: str) -> bool:
 
 
 def _cell(text: str) -> str:
-    """A number on its own line, the interval behind it on the next: tables stay half as wide."""
+    """Convert a cell; an interval goes on a second line, to keep tables narrow."""
     first, bracket, rest = text.partition(" (")
     return f"{_inline(first)}<br>{_inline('(' + rest)}" if bracket and re.match(r"[-+−\d]", rest) else _inline(text)
 

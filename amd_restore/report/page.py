@@ -1,4 +1,4 @@
-"""The page: one HTML file without anything from elsewhere."""
+"""Report page: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ details > summary { cursor: pointer; color: var(--soft); }
 
 
 def render(title: str, runs: Sequence[ReportRun], tables: Sequence[str] = ()) -> str:
-    """The page about ``runs``.
+    """Render the page about ``runs``.
 
     Args:
         title: heading.
         runs: at least one.
-        tables: Markdown of tables to take in, from the benchmark or the ablation.
+        tables: Markdown of tables to include, from the benchmark or the ablation.
 
     Raises:
         AMDRestoreError: an image of a run cannot be read, or matplotlib is missing.

@@ -16,7 +16,7 @@ from amd_restore.benchmark.images import Image, read_rgb
 from amd_restore.errors import AMDRestoreError
 from amd_restore.report.runs import ReportRun
 
-CELL = 256  # side of a cell of the panels that validation writes
+CELL = 256  # side of a cell in validation panels
 # Ends of the colour scale: worse and better than the group. Blue and orange differ for colour-blind people, too.
 FORBIDDEN, GOOD = (230, 85, 0), (0, 105, 200)
 _OPACITY = 0.55
@@ -24,21 +24,21 @@ _OPACITY = 0.55
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image with what it shows."""
+    """Image with a caption."""
 
     uri: str
     caption: str
 
 
 def jpeg_uri(image: Image, quality: int = 88) -> str:
-    """``data:`` URI of an image (H, W, 3)."""
+    """Return a ``data:`` URI of an image (H, W, 3)."""
     out = io.BytesIO()
     PILImage.fromarray(image).save(out, "JPEG", quality=quality, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def compare_panels(runs: Sequence[ReportRun]) -> dict[str, list[list[CaptionedImage]]]:
-    """Newest validation panels of several runs, cut up and put side by side.
+    """Place the newest validation panels of several runs side by side.
 
     Args:
         runs: one per arm.
@@ -53,7 +53,7 @@ def compare_panels(runs: Sequence[ReportRun]) -> dict[str, list[list[CaptionedIm
     for run in runs:
         for name, path in run.panels().items():
             cells = _cells(path)
-            # A panel of another option file's numbers of steps cannot be labelled.
+            # A panel with other numbers of steps than the option file cannot be labelled.
             if cells.shape[1] == len(run.validation_steps) + 2:
                 found.setdefault(name, []).append((run, cells))
     result = {}
@@ -73,11 +73,11 @@ def compare_panels(runs: Sequence[ReportRun]) -> dict[str, list[list[CaptionedIm
 
 
 def zone_pictures(run: ReportRun, limit: int = 4) -> list[list[CaptionedImage]]:
-    """Newest zone maps of a run drawn over its samples.
+    """Draw the newest zone maps of a run over its samples.
 
     Args:
-        run: the run.
-        limit: at most so many images; of whole-image advantages one is shown, for there is nothing to see in a map.
+        run: training run.
+        limit: largest number of images; one for whole-image advantages, whose maps are constant.
 
     Returns:
         Per image: input, each sample with its map, ground truth. Empty without maps.
@@ -108,7 +108,7 @@ def zone_pictures(run: ReportRun, limit: int = 4) -> list[list[CaptionedImage]]:
 
 
 def overlay(image: Image, advantage: NDArray[np.floating]) -> Image:
-    """``image`` (H, W, 3) in gray under a map (h, w) in [-1, 1]; the stronger the colour, the further from 0."""
+    """Draw a map (h, w) in [-1, 1] over ``image`` (H, W, 3) in gray; stronger colours are further from 0."""
     height, width = image.shape[:2]
     rows = np.arange(height) * advantage.shape[0] // height
     columns = np.arange(width) * advantage.shape[1] // width
@@ -120,7 +120,7 @@ def overlay(image: Image, advantage: NDArray[np.floating]) -> Image:
 
 
 def _cells(path: Path) -> NDArray[np.uint8]:
-    """Panel -> (rows, columns, CELL, CELL, 3)."""
+    """Split a panel into (rows, columns, CELL, CELL, 3)."""
     image = read_rgb(path)
     rows, columns = (side // CELL for side in image.shape[:2])
     image = image[: rows * CELL, : columns * CELL]

@@ -1,4 +1,4 @@
-"""What is drawn: groups of curves, and for each what to look for."""
+"""Groups of curves, with a hint for each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Quantity:
-    """One diagram.
+    """Diagram of a quantity.
 
     Attributes:
         key: name in the diagnostics file.
         title: heading.
-        hint: what to look for, in one sentence.
+        hint: interpretation in one sentence.
         band: keys of a lower and an upper limit, drawn as dotted lines.
-        reference: a value that is marked by a line.
+        reference: value marked by a line.
     """
 
     key: str
@@ -28,7 +28,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Group:
-    """A section: diagrams of known quantities, then of whatever else matches."""
+    """Section with diagrams of known quantities, then of other matching ones."""
 
     title: str
     hint: str
@@ -73,7 +73,7 @@ GROUPS = (
     ),
     Group(
         "Direction of the student's step",
-        "Whether what the operator adds leads to the image, or only away from the fake teacher.",
+        "Whether what the operator adds leads to the image, or only away from the fake score.",
         (
             Quantity(
                 "amd/cosine_gt",
@@ -96,7 +96,7 @@ GROUPS = (
             Quantity(
                 "amd/norm_matching",
                 "Size of the matching part of H",
-                "Falls as the student approaches the teacher; a rise says the fake teacher lags.",
+                "Falls as the student approaches the teacher; a rise means that the fake score lags.",
             ),
             Quantity(
                 "amd/norm_guidance",
@@ -112,17 +112,17 @@ GROUPS = (
         (
             Quantity(
                 "loss/l_fake",
-                "Loss of the fake teacher",
+                "Loss of the fake score",
                 "Steady after the first iterations; a rise says the student runs away.",
             ),
             Quantity(
                 "amd/fake_loss_inside",
-                "Loss of the fake teacher, inside the zone",
+                "Loss of the fake score, inside the zone",
                 "With sharpening it should end below that of arms without: that is what sharpening is for.",
             ),
             Quantity(
                 "amd/fake_loss_outside",
-                "Loss of the fake teacher, outside the zone",
+                "Loss of the fake score, outside the zone",
                 "The price of sharpening shows here.",
             ),
         ),
@@ -171,7 +171,7 @@ _LOWER = ("lpips", "niqe", "dists", "brisque", "effnet", "l1")
 
 
 def layout(keys: Iterable[str]) -> list[tuple[Group, list[Quantity]]]:
-    """Sections for the keys that runs have: every key is drawn once; sections without any are left out."""
+    """Return sections for the runs' keys: every key is drawn once; empty sections are left out."""
     left = dict.fromkeys(sorted(keys))
     sections = []
     for group in GROUPS:

@@ -1,4 +1,4 @@
-"""What a training left behind: diagnostics, options, panels and zone maps."""
+"""Results of trainings: diagnostics, options, panels and zone maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amd_restore.options import read_yaml
 
 @dataclass(frozen=True)
 class Curve:
-    """Values (n,) of a quantity at iterations (n,); NaN where a window had none."""
+    """Values (n,) of a quantity at iterations (n,); NaN for windows without values."""
 
     iterations: NDArray[np.int64]
     values: NDArray[np.float64]
@@ -27,14 +27,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class ReportRun:
-    """A training run.
+    """Training run.
 
     Attributes:
-        folder: its experiment folder.
-        arm: runs of one arm differ in their seed only and share a colour.
-        seed: training seed; None where nobody says.
-        rows: lines of its diagnostics file.
-        options: its option file; empty if there is none.
+        folder: experiment folder.
+        arm: name of the arm, whose runs differ only in the seed and share a colour.
+        seed: training seed; None if unknown.
+        rows: lines of the diagnostics file.
+        options: option file; empty without one.
     """
 
     folder: Path
@@ -45,11 +45,11 @@ class ReportRun:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
+        """Return the name of the folder."""
         return self.folder.resolve().name
 
     def curves(self) -> dict[str, Curve]:
-        """Quantity -> curve; of validations ``val/SET/METRIC@STEPS``."""
+        """Return curves by quantity; validations are ``val/SET/METRIC@STEPS``."""
         found: dict[str, list[tuple[int, float]]] = {}
         for row in self.rows:
             values = dict(row.get("values") or {})
@@ -64,38 +64,38 @@ class ReportRun:
 
     @property
     def iterations(self) -> int:
-        """Last iteration that is in the diagnostics."""
+        """Return the last iteration in the diagnostics."""
         return max((int(row["iter"]) for row in self.rows), default=0)
 
     @property
     def seconds(self) -> float:
-        """Training time."""
+        """Return the training time in seconds."""
         return max((float(row.get("seconds") or 0.0) for row in self.rows), default=0.0)
 
     @property
     def validation_steps(self) -> list[int]:
-        """Numbers of steps of the panels' columns, between the base and the ground truth."""
+        """Return the numbers of steps of the panels' columns, between base and ground truth."""
         steps = (self.options.get("val") or {}).get("num_steps") or [1]
         return [int(number) for number in steps]
 
     def panels(self) -> dict[str, Path]:
-        """Validation set -> its newest panel."""
+        """Return the newest panel by validation set."""
         found: dict[str, Path] = {}
         for path in sorted((self.folder / "visualization").glob("*/panel_*.png")):
-            found[path.parent.name] = path  # file names end in the iteration, filled with zeros
+            found[path.parent.name] = path  # File names end in the zero-padded iteration.
         return found
 
     def zone_maps(self) -> Path | None:
-        """The newest file of zone maps."""
+        """Return the newest file of zone maps."""
         files = sorted((self.folder / "visualization" / "zones").glob("zones_*.npz"))
         return files[-1] if files else None
 
 
 def find_runs(folders: Sequence[Path]) -> list[ReportRun]:
-    """Runs in folders, each the experiment folder of a run or that of an ablation.
+    """Find runs in experiment folders of runs or ablations.
 
     Raises:
-        AMDRestoreError: a folder is neither, or two runs of one arm cannot be told apart.
+        AMDRestoreError: a folder is neither, or two runs of one arm have the same name.
     """
     runs = [run for folder in folders for run in _runs_in(folder)]
     names = [run.folder.resolve() for run in runs]
@@ -105,7 +105,7 @@ def find_runs(folders: Sequence[Path]) -> list[ReportRun]:
 
 
 def arms_of(runs: Iterable[ReportRun]) -> dict[str, list[ReportRun]]:
-    """Arm -> its runs, in the order of first appearance."""
+    """Return runs by arm, in the order of first appearance."""
     arms: dict[str, list[ReportRun]] = {}
     for run in runs:
         arms.setdefault(run.arm, []).append(run)

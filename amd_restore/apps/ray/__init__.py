@@ -1,5 +1,5 @@
-"""Restoring with many machines: a Ray cluster does the work, folders or object stores hold the pictures.
+"""Restoring on a Ray cluster, from and to folders or object stores.
 
-Actors of Ray, and not Ray Data: what is lost with a worker, what is tried again and what became of each picture must be
-known picture by picture, and Ray Data retries whole blocks and reports none of it.
+Uses Ray's actors instead of Ray Data, which retries whole blocks and does not report losses, retries and results of
+single images.
 """

@@ -1,4 +1,4 @@
-"""Starting or joining a Ray cluster, quietly, and how many workers fit into it."""
+"""Starting or joining a Ray cluster, and the number of workers that fit into it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from typing import Any
 
 from amd_restore.errors import AMDRestoreError
 
-_THREADS = 4  # of a worker without a GPU, where the user names neither threads nor workers
-_STORE = 80 * 2**20  # bytes; nothing large passes through Ray's store, and 75 MiB is its least
+_THREADS = 4  # threads of a worker without a GPU, by default
+_STORE = 80 * 2**20  # bytes, Ray's minimum, because nothing large passes through its store
 _PATIENCE = 10.0  # seconds
 _QUIET = {
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # a lost worker is reported by us, in one line
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Lost workers are reported by this package.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Which cluster, and how much of it.
+    """Choice of a cluster and of workers.
 
     Args:
-        address: ``local`` starts one on this machine for this run, ``auto`` joins the one that runs here, ``HOST:PORT``
-            the one with its head there.
-        workers: processes that restore; None is one for each GPU, or one for every few processor cores.
-        retries: how often a picture is tried again after its worker was lost, or a store failed.
+        address: ``local`` to start one here, ``auto`` to join one running here, ``HOST:PORT`` to join another.
+        workers: number of processes; None for one per GPU, or one per few processor cores.
+        retries: further attempts for an image after a lost worker or a failure of a store.
     """
 
     address: str = "local"
@@ -42,13 +41,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the workers packet the cluster.
+    """Division of the cluster among workers.
 
     Args:
-        workers: how many there are.
+        workers: number of workers.
         threads: processor threads of each.
-        gpus: packet of a GPU that each has.
-        neighbours: how many may find themselves on one machine, or on one GPU.
+        gpus: share of a GPU of each.
+        neighbours: largest number on one machine, or on one GPU.
     """
 
     workers: int
@@ -58,7 +57,7 @@ class Layout:
 
 
 def import_ray() -> Any:
-    """The package.
+    """Import the package.
 
     Raises:
         AMDRestoreError: it is not installed.
@@ -72,13 +71,13 @@ def import_ray() -> Any:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster, threads: int | None) -> Iterator[Any]:
-    """Ray with a cluster behind it; one that was started here ends with the block.
+    """Context with Ray connected to a cluster; a cluster started here ends with it.
 
-    A program that has called ``ray.init`` itself keeps its connection.
+    An existing connection of the calling program is kept.
 
     Args:
-        cluster: which one.
-        threads: of each worker, see :func:`lay_out`.
+        cluster: cluster to use.
+        threads: threads of each worker, see :func:`lay_out`.
 
     Raises:
         AMDRestoreError: Ray is not installed, or there is no such cluster.
@@ -89,10 +88,10 @@ def connected(cluster: Cluster, threads: int | None) -> Iterator[Any]:
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address == "local":
-        # Ray counts processors only to packet them out: more workers than fit are asked for knowingly.
+        # Ray only counts processors to distribute them, and the user may want more workers than fit.
         cores = max(os.cpu_count() or 1, (cluster.workers or 1) * (threads or 1))
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
-    elif "://" in cluster.address:  # Ray's client knows no streams of answers
+    elif "://" in cluster.address:  # Ray's client does not support streams of results.
         raise AMDRestoreError(
             f"--address {cluster.address}: run the command on a machine of the cluster, with HOST:PORT"
         )
@@ -105,7 +104,7 @@ def connected(cluster: Cluster, threads: int | None) -> Iterator[Any]:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # ConnectionError is an OSError
         raise _no_cluster(cluster.address, error) from error
     finally:
-        if main and terminated is not None:  # Ray has put its own in place
+        if main and terminated is not None:  # Ray has replaced the signal handler.
             signal.signal(signal.SIGTERM, terminated)
     try:
         yield ray
@@ -117,14 +116,14 @@ def lay_out(ray: Any, cluster: Cluster, device: str, threads: int | None, most: 
     """Divide the cluster among workers.
 
     Args:
-        ray: connected.
-        cluster: how many workers are wanted.
-        device: ``auto`` takes GPUs where there are any.
-        threads: processor threads of each worker; None chooses.
-        most: more workers would have nothing to do.
+        ray: connected package.
+        cluster: wanted number of workers.
+        device: ``auto`` for GPUs if there are any.
+        threads: processor threads of each worker; None for the default.
+        most: largest useful number of workers.
 
     Raises:
-        AMDRestoreError: ``device`` is a numbered one: Ray gives each worker its own.
+        AMDRestoreError: ``device`` has a number, but Ray assigns a device to each worker.
     """
     if ":" in device:
         kind = device.split(":")[0]
@@ -143,7 +142,7 @@ def lay_out(ray: Any, cluster: Cluster, device: str, threads: int | None, most: 
 
 
 def _check_listening(address: str) -> None:
-    """Ray itself tries for minutes, and says so on standard error."""
+    """Check that the address accepts connections, because Ray itself retries for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()

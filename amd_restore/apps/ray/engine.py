@@ -1,4 +1,4 @@
-"""The loop over many pictures, as :class:`amd_restore.apps.files.engine.Engine`, with the workers of a Ray cluster."""
+"""Loop over many images, as :class:`amd_restore.apps.files.engine.Engine`, with the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from amd_restore.atomic import is_running
 from amd_restore.errors import AMDRestoreError
 from amd_restore.weights import released_models, resolve_weights
 
-_DEPTH = 2  # packets that a worker has: it need not wait for the next one
-_LONG = 30.0  # seconds without any worker after which this is said
-_END = 5.0  # seconds that killed workers get to end
+_DEPTH = 2  # packets per worker, so that none waits for the next one
+_LONG = 30.0  # seconds without any worker before a message
+_END = 5.0  # seconds to wait for killed workers
 
 
 @dataclass
 class _Member:
-    """A worker as the driver sees it."""
+    """Worker, from the driver's side."""
 
     actor: Any
-    loading: Any = None  # reference to the answer of load(); None once it is ready
+    loading: Any = None  # reference to the result of load(); None when ready
     loaded: Loaded | None = None
-    packets: deque[tuple[Packet, Any]] = field(default_factory=deque)  # with the stream of answers
+    packets: deque[tuple[Packet, Any]] = field(default_factory=deque)  # with the stream of results
 
 
 class RayEngine:
-    """Restores pictures in a cluster; a picture that fails costs only itself, a worker that is lost no picture.
+    """Engine on a cluster; one failed image does not stop the run, and images of a lost worker are retried.
 
     Args:
-        settings: for every picture.
-        cluster: where.
-        workers, batch: of each worker, see :class:`~amd_restore.apps.files.engine.Engine`.
-        notify: takes lines about the cluster, meant for people.
+        settings: settings for every image.
+        cluster: cluster to use.
+        workers, batch: see :class:`~amd_restore.apps.files.engine.Engine`.
+        notify: called with messages about the cluster.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class RayEngine:
 
     @property
     def busy(self) -> list[tuple[str, int]]:
-        """Host and process of the workers that have pictures."""
+        """Return host and process of the busy workers."""
         return [(m.loaded.host, m.loaded.process) for m in self._members if m.loaded and m.packets]
 
     def run(self, items: Sequence[ClusterJob], skipped: Sequence[ClusterJob] = ()) -> Generator[Outcome, None, None]:
-        """Yield an outcome for every item as it is known, once for each.
+        """Yield one outcome for every item, when ready.
 
         Args:
-            items: all of them, done or not: batches are cut from the list.
-            skipped: those whose outputs are there.
+            items: all items, including finished ones, because batches are cut from the list.
+            skipped: items whose outputs exist.
 
         Raises:
             AMDRestoreError: no cluster, no worker that can load the network, or Ray itself failed.
@@ -105,7 +105,7 @@ class RayEngine:
                 self._end(ray)
 
     def _serve(self, ray: Any, layout: Layout, packets: Packets, items: Sequence[ClusterJob]) -> Iterator[Answer]:
-        """Give out packets and collect answers until there is one for each picture."""
+        """Distribute packets and collect results until every image has one."""
         self._failed_starts, self._advised = 0, False
         for _ in range(layout.workers):
             self._start(ray, layout)
@@ -138,7 +138,7 @@ class RayEngine:
                     yield from self._collect(ray, layout, packets, items, member, reference)
 
     def _start(self, ray: Any, layout: Layout) -> None:
-        # Never started again by Ray: what a lost worker had is given to others by us, picture by picture.
+        # Ray must not restart workers, because this engine gives the images of a lost worker to others.
         remote = ray.remote(Worker).options(
             num_cpus=0 if layout.gpus else layout.threads, num_gpus=layout.gpus, max_restarts=0, max_task_retries=0
         )
@@ -153,7 +153,7 @@ class RayEngine:
         )
 
     def _started(self, ray: Any, layout: Layout, member: _Member) -> None:
-        """A worker has loaded the network, or could not."""
+        """Handle a worker that has loaded the network, or failed to."""
         reference, member.loading = member.loading, None
         try:
             member.loaded = ray.get(reference)
@@ -174,7 +174,7 @@ class RayEngine:
                 ) from error
             self._start(ray, layout)
             return
-        if member.loaded is None:  # the weights are not on that machine
+        if member.loaded is None:  # The weights are not on that machine, so send them.
             if self._weights is None:
                 path = Path(str(self._loaded.model))
                 self._weights = ray.put((path.name, path.read_bytes()))
@@ -186,7 +186,7 @@ class RayEngine:
             self.notify(f"note: {member.loaded.advice}")
 
     def _give(self, packets: Packets, items: Sequence[ClusterJob]) -> None:
-        """Give every worker what it has room for; whoever has least comes first."""
+        """Give packets to workers with room, starting with the least busy."""
         now = time.monotonic()
         ready = [member for member in self._members if member.loaded]
         for depth in range(_DEPTH):
@@ -203,17 +203,17 @@ class RayEngine:
     def _collect(
         self, ray: Any, layout: Layout, packets: Packets, items: Sequence[ClusterJob], member: _Member, stream: Any
     ) -> Iterator[Answer]:
-        """The next answer of a stream, if it is a final one; or its end, or that of the worker."""
+        """Handle the next result of a stream, its end, or the loss of its worker."""
         packet = next(packet for packet, other in member.packets if other is stream)
         now = time.monotonic()
         try:
             answer = ray.get(next(stream))
         except StopIteration:
             member.packets = deque(pair for pair in member.packets if pair[1] is not stream)
-            # Nothing is open here, unless the worker forgot a picture.
+            # Nothing is open here, unless the worker left out an image.
             yield from self._given_up(packets, packets.lost([packet], now), items, "its worker gave no answer")
             return
-        except ray.exceptions.RayTaskError as error:  # a bug of ours, or no room for copies; the worker lives on
+        except ray.exceptions.RayTaskError as error:  # This is a bug, or no room for copies; the worker continues.
             member.packets = deque(pair for pair in member.packets if pair[1] is not stream)
             yield from self._given_up(packets, packets.lost([packet], now), items, _last_line(error))
             return
@@ -228,11 +228,11 @@ class RayEngine:
     def _lose(
         self, ray: Any, layout: Layout, packets: Packets, items: Sequence[ClusterJob], member: _Member, error: Exception
     ) -> Iterator[Answer]:
-        """A worker is gone: its pictures go to the others, and another one takes its place."""
+        """Requeue the images of a lost worker, and start another one."""
         self._members.remove(member)
         with contextlib.suppress(ray.exceptions.RayError):
-            ray.kill(member.actor)  # one that only seems to be gone must not go on
-        for packet, stream in member.packets:  # what it had answered before counts
+            ray.kill(member.actor)  # A worker that only seems lost must not continue.
+        for packet, stream in member.packets:  # Earlier results still count.
             with contextlib.suppress(StopIteration, ray.exceptions.RayError):
                 while True:
                     answer = ray.get(next(stream))
@@ -257,7 +257,7 @@ class RayEngine:
             yield Answer(number, "failed", f"{items[number].source}: tried {packets.tries(number)} times; {why}")
 
     def _end(self, ray: Any) -> None:
-        """End the workers, and wait for those of this machine: they may still be writing."""
+        """Stop the workers, and wait for those of this machine, which may still be writing."""
         processes = [m.loaded.process for m in self._members if m.loaded and m.loaded.host == platform.node()]
         for member in self._members:
             with contextlib.suppress(ray.exceptions.RayError):
@@ -270,7 +270,7 @@ class RayEngine:
 
 
 def _model_everywhere(model: str | None) -> str | None:
-    """The name of the weights on other machines: released ones come with the package, files by their whole path."""
+    """Return the name of the weights on other machines: a released name, or the absolute path of a file."""
     if model is None or model in released_models():
         return model
     return str(Path(resolve_weights(model)).absolute())

@@ -1,4 +1,4 @@
-"""Which picture becomes which, in folders and in stores, by the rules of ``apps.files.plan.plan_jobs``."""
+"""Inputs and outputs in folders and stores, by the rules of ``apps.files.plan.plan_jobs``."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from amd_restore.errors import AMDRestoreError
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """One picture to read and one to write.
+    """One image to read and one to write.
 
     Args:
-        source, target: path, or URL.
+        source, target: path or URL.
     """
 
     source: str
     target: str
 
     def everywhere(self) -> ClusterJob:
-        """The same, named so that it does not depend on the working directory."""
+        """Return the job with paths that do not depend on the working directory."""
         source, target = (name if is_url(name) else os.path.abspath(name) for name in (self.source, self.target))
         return ClusterJob(source, target)
 
@@ -51,7 +51,7 @@ def plan_cluster_jobs(
     frames: bool = False,
     left_out: Counter[str] | None = None,
 ) -> list[ClusterJob]:
-    """Inputs with their outputs; arguments and errors as ``apps.files.plan.plan_jobs``, and URLs besides.
+    """Plan inputs and outputs as ``apps.files.plan.plan_jobs``, also for URLs.
 
     Raises:
         AMDRestoreError: a store cannot be listed.
@@ -88,7 +88,7 @@ def plan_cluster_jobs(
 
 
 def present(items: Sequence[ClusterJob], output: str | Path) -> set[ClusterJob]:
-    """Those whose target exists; a store is listed once."""
+    """Return jobs whose target exists; a store is listed once."""
     if not is_url(output):
         return {item for item in items if is_done(item.target)}
     base = _join(*_split(output)).rstrip("/")  # as in the targets
@@ -98,7 +98,7 @@ def present(items: Sequence[ClusterJob], output: str | Path) -> set[ClusterJob]:
 
 
 def _names(source: str | Path, output: str | Path, recursive: bool, left_out: Counter[str]) -> list[str] | None:
-    """Pictures in the folder ``source``, relative to it; None if it is a file."""
+    """Return images in the folder ``source``, relative to it; None if it is a file."""
     if is_url(source):
         listed = list_folder(str(source), recursive)
     elif os.path.isfile(source):
@@ -108,12 +108,12 @@ def _names(source: str | Path, output: str | Path, recursive: bool, left_out: Co
         return [path.relative_to(root).as_posix() for path in found]
     if listed is None:
         return None
-    # Results of an earlier run inside the input folder are no inputs.
+    # Results of an earlier run inside the input folder are not inputs.
     base, inside = str(source).rstrip("/") + "/", str(output).rstrip("/") + "/"
     skipped = inside[len(base) :] if inside.startswith(base) and inside != base else None
     outside = [name for name in listed if not (skipped and name.startswith(skipped))]
     left_out[IN_OUTPUT] += len(listed) - len(outside)
-    # A hidden part of a name might also be a way out of the output folder.
+    # A hidden part of a name could also lead out of the output folder.
     names = [name for name in outside if is_input(name, left_out)]
     if not names:
         advice = "name another one" if recursive else "name another one, or look deeper with --recursive"
@@ -133,5 +133,5 @@ def _join(prefix: str, path: PurePath) -> str:
 
 
 def _key(prefix: str, path: PurePath) -> str:
-    # Stores tell letter case apart, but the same command should give the same names everywhere.
+    # Stores distinguish letter case, but the same command should give the same names everywhere.
     return (prefix + str(path if prefix else Path(path).resolve())).casefold()

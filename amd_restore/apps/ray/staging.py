@@ -1,4 +1,4 @@
-"""A restorer whose files may lie in a store: they are copied to this machine first, and back at the end."""
+"""Restorer for files in a store, which are copied to this machine and back."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PREFIX, _LOCK = "amd-restore-stage-", "lock"
 
 @dataclass(frozen=True)
 class Staged:
-    """Where the files of one picture are while it is restored.
+    """Local files of one image during its restoration.
 
     Args:
-        item: as the user knows it.
-        job: the files on this machine.
-        folder: with them, to be removed at the end; None if nothing is copied.
+        item: source and target as given by the user.
+        job: files on this machine.
+        folder: temporary folder of copies; None if nothing is copied.
     """
 
     item: ClusterJob
@@ -39,7 +39,7 @@ class Staged:
     folder: Path | None
 
     def named(self, message: str) -> str:
-        """``message`` with the names that the user knows."""
+        """Return ``message`` with the names given by the user."""
         for local, name in ((self.job.source, self.item.source), (self.job.target, self.item.target)):
             message = message.replace(str(local), name)
         return message
@@ -51,7 +51,7 @@ class Staged:
 
 
 class StagedRestorer(Restorer):
-    """Restores pictures wherever they are, as :class:`Restorer` does those on this machine.
+    """Restorer of images on this machine or in stores.
 
     Raises:
         AMDRestoreError: see :class:`Restorer`.
@@ -80,12 +80,12 @@ class StagedRestorer(Restorer):
         return staged
 
     def release(self, staged: Staged) -> None:
-        """Forget a picture and remove its copies."""
+        """Remove the copies of an image."""
         self._staged.pop(staged.job, None)
         staged.remove()
 
     def read(self, job: Job) -> Source:
-        """Fetch the picture, then read it; never raises."""
+        """Fetch and read the image; never raises."""
         item = self._staged[job].item
         if not is_url(item.source):
             return super().read(job)
@@ -100,7 +100,7 @@ class StagedRestorer(Restorer):
         return dataclasses.replace(source, seconds=source.seconds + seconds)
 
     def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
-        """As in the base class; what comes back also sends what was written."""
+        """Restore as in the base class; the results also copy written files to their targets."""
         finished = super().restore(group, progress)
         return [self._sending(source.job, write) for source, write in zip(group, finished, strict=True)]
 
@@ -112,7 +112,7 @@ class StagedRestorer(Restorer):
         def write_and_send() -> tuple[int, int]:
             size = write()
             place = staged.item.target.rpartition("/")[0]
-            # The picture itself goes last: where it is there, all is there.
+            # Send the main image last: its presence marks the job as complete.
             for path in sorted(job.target.parent.iterdir(), key=lambda path: (path == job.target, path.name)):
                 put(path, f"{place}/{path.name}")
             return size
@@ -125,7 +125,7 @@ def _last(url: str) -> str:
 
 
 def _make_folder() -> tuple[Path, IO[bytes]]:
-    """A folder for copies, and the lock on it, which ends with this process."""
+    """Make a folder for copies, and a lock on it that ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     lock = open(folder / _LOCK, "wb")
     try_lock(lock)
@@ -135,6 +135,6 @@ def _make_folder() -> tuple[Path, IO[bytes]]:
 def _remove_leftovers() -> None:
     """Remove copies that killed workers left on this machine."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), open(folder / _LOCK, "rb") as lock:  # else another user's
+        with contextlib.suppress(OSError), open(folder / _LOCK, "rb") as lock:  # otherwise it belongs to another user
             if try_lock(lock):
                 shutil.rmtree(folder, ignore_errors=True)

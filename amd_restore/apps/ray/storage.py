@@ -1,4 +1,4 @@
-"""Pictures in object stores and on other machines, by URL, through fsspec."""
+"""Files in object stores and on other machines, by URL, through fsspec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from amd_restore.errors import AMDRestoreError
 
-# What appears in these appears whole, once it was sent; elsewhere a file is written beside and renamed.
+# In these stores files appear complete after sending; elsewhere a file is written under another name and renamed.
 _WHOLE = {
     "abfs", "abfss", "adl", "az", "cos", "gcs", "gs", "hf", "memory", "oci", "oss", "r2", "s3", "s3a", "swift", "tos",
 }  # fmt: skip
@@ -30,18 +30,18 @@ _PASSING = {
 
 
 class StorageError(AMDRestoreError):
-    """A store failed in a way that may pass."""
+    """Temporary failure of a store."""
 
 
 def is_url(name: object) -> bool:
-    """Whether ``name`` is a URL and no path."""
+    """Return whether ``name`` is a URL instead of a path."""
     return "://" in str(name)
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Whether trying again may help: a store or a disk failed, and not the picture."""
+    """Return whether a retry may help, because a store or a disk failed and not the image."""
     while error is not None:
-        # What Pillow raises is an OSError, too, but without a number.
+        # Pillow also raises OSError, but without a number.
         if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in _PASSING):
             return True
         error = error.__cause__
@@ -49,23 +49,23 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """``s3://bucket/a/b`` -> ``s3://bucket`` and ``/a/b``."""
+    """Split ``s3://bucket/a/b`` into ``s3://bucket`` and ``/a/b``."""
     scheme, rest = url.split("://", 1)
     host, _, path = rest.partition("/")
     return f"{scheme}://{host}", f"/{path}"
 
 
 def list_folder(url: str, recursive: bool) -> list[str] | None:
-    """Names below the folder ``url``, relative to it and in order; None if ``url`` is a file.
+    """Return names below the folder ``url``, relative to it and sorted; None if ``url`` is a file.
 
-    A folder that is not there is empty, as in object stores.
+    A missing folder is empty, as in object stores.
 
     Raises:
         AMDRestoreError: it cannot be listed.
     """
     with _errors(url, "cannot be listed"):
         system, root = _open(url)
-        system.invalidate_cache()  # others write there
+        system.invalidate_cache()  # Do not use cached listings, because others write there.
         try:
             if root.strip("/") and system.isfile(root) and not url.endswith("/"):
                 return None
@@ -80,8 +80,8 @@ def fetch(url: str, path: Path) -> None:
     """Copy the file ``url`` to ``path``.
 
     Raises:
-        StorageError: it failed in a way that may pass.
-        AMDRestoreError: it is not there, may not be read, or ``url`` means nothing.
+        StorageError: temporary failure.
+        AMDRestoreError: missing file, no permission, or an invalid ``url``.
     """
     with _errors(url, "cannot be read"):
         system, name = _open(url)
@@ -89,11 +89,11 @@ def fetch(url: str, path: Path) -> None:
 
 
 def put(path: Path, url: str) -> None:
-    """Copy ``path`` to ``url``, where it appears whole or not at all.
+    """Copy ``path`` to ``url``, where it is complete or absent.
 
     Raises:
-        StorageError: it failed in a way that may pass.
-        AMDRestoreError: ``url`` means nothing, or may not be written.
+        StorageError: temporary failure.
+        AMDRestoreError: an invalid ``url``, or no permission.
     """
     with _errors(url, "cannot be written"):
         system, name = _open(url)
@@ -114,11 +114,11 @@ def put(path: Path, url: str) -> None:
 
 
 def check_url_writable(url: str, folder: Path) -> None:
-    """Try to write below ``url``, so that a long run does not end in nothing.
+    """Check that files can be written below ``url``, before a long run.
 
     Args:
-        url: a folder.
-        folder: an empty one on this machine, to write in.
+        url: folder.
+        folder: empty folder on this machine, for a test file.
 
     Raises:
         AMDRestoreError: nothing can be written there.
@@ -131,14 +131,14 @@ def check_url_writable(url: str, folder: Path) -> None:
     except AMDRestoreError as error:
         reason = str(error).removeprefix(f"{probe}: ")
         raise AMDRestoreError(f"{url}: {reason}; name another place with -o") from error
-    # Who may write need not be allowed to delete: then the probe stays.
+    # Permission to write need not include deletion; the test file then remains.
     with contextlib.suppress(AMDRestoreError), _errors(probe, "cannot be removed"):
         system, name = _open(probe)
         system.rm_file(name)
 
 
 def _open(url: str) -> tuple[Any, str]:
-    """File system and name in it."""
+    """Return the file system and the name in it."""
     try:
         import fsspec
     except ImportError as error:
@@ -156,14 +156,14 @@ def _open(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _errors(url: str, what: str) -> Iterator[None]:
-    """Turn whatever a store raises into one line."""
+    """Context that turns any error of a store into one line."""
     try:
         yield
     except AMDRestoreError:
         raise
     except _FINAL as error:
         raise AMDRestoreError(f"{url}: {what} ({_reason(error)}); check the URL and its permissions") from error
-    except Exception as error:  # each store has its own kinds of errors, most of them about the connection
+    except Exception as error:  # Each store raises different errors, mostly about the connection.
         raise StorageError(f"{url}: {what} ({_reason(error)}); check the connection and the credentials") from error
 
 

@@ -1,6 +1,6 @@
-"""What runs on the other machines: one process with the network in memory, to which pictures are given.
+"""Worker on another machine: one process with the network in memory that restores packets of images.
 
-Knows nothing of Ray, so that it can be tried without.
+It does not import Ray, so that it can be tested without.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from amd_restore.errors import AMDRestoreError
 
 @dataclass(frozen=True)
 class Order:
-    """One picture of a packet.
+    """One image of a packet.
 
     Args:
-        number: names the picture between driver and worker.
-        item: what to read and write.
+        number: number of the image.
+        item: source and target.
         wanted: False if it only fills its batch.
     """
 
@@ -40,13 +40,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an order, in values that travel; see :class:`~amd_restore.apps.files.outcome.Outcome`.
+    """Result of an order in serialisable values; see :class:`~amd_restore.apps.files.outcome.Outcome`.
 
     Args:
-        number: of the order.
+        number: number of the order.
         status, message, seconds, size, restored_size, lost: see there.
-        passing: whether trying again may help.
-        trace: of the exception behind a failure.
+        passing: whether a retry may help.
+        trace: traceback of a failure.
     """
 
     number: int
@@ -60,7 +60,7 @@ class Answer:
     lost: tuple[str, ...] = ()
 
     def outcome(self, item: ClusterJob) -> Outcome:
-        """As an outcome of ``item``."""
+        """Convert to an outcome of ``item``."""
         error = None
         if self.status == "failed":
             error = AMDRestoreError(self.message)
@@ -70,11 +70,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A worker that is ready.
+    """Description of a worker that is ready.
 
     Args:
-        process, host: where it runs.
-        advice: what the user should know about the settings, if anything.
+        process, host: process number and host name.
+        advice: message for the user about the settings, if any.
     """
 
     process: int
@@ -83,7 +83,7 @@ class Loaded:
 
 
 class Worker:
-    """Restores packets of the pictures."""
+    """Restorer of packets of images."""
 
     def load(
         self,
@@ -97,17 +97,17 @@ class Worker:
         """Load the network.
 
         Args:
-            settings: for every picture.
+            settings: settings for every image.
             workers, batch: see :class:`~amd_restore.apps.files.engine.Engine`.
-            neighbours: workers that packet the memory of this machine or device, this one included.
-            version: of the program that asks.
-            weights: name and content of the weights file, for machines that do not have it.
+            neighbours: number of workers that share the memory of this machine or device, including this one.
+            version: version of the driver.
+            weights: name and content of the weights file, for machines without it.
 
         Returns:
             None if the weights file named in ``settings`` is not on this machine.
 
         Raises:
-            AMDRestoreError: see :class:`~amd_restore.apps.files.restorer.Restorer`; or the version here is another.
+            AMDRestoreError: see :class:`~amd_restore.apps.files.restorer.Restorer`; or another version here.
         """
         if version != __version__:
             raise AMDRestoreError(
@@ -131,12 +131,12 @@ class Worker:
         return Loaded(os.getpid(), platform.node(), self._restorer.advice)
 
     def restore(self, orders: Sequence[Order]) -> Iterator[Answer]:
-        """Restore a packet, whole batches; answers with each picture that is wanted as it is known."""
+        """Restore a packet in whole batches; yield the result of each wanted image when ready."""
         staged = {order.number: self._restorer.stage(order.item) for order in orders}
         wanted = {staged[order.number].job: order.number for order in orders if order.wanted}
         kept = [staged[order.number].job for order in orders if not order.wanted]
         try:
-            # The driver knows what was there; a picture that a lost worker wrote is written again, the same.
+            # The driver has checked existing outputs; an image of a lost worker is written again with equal bytes.
             for outcome in self._engine.run([picture.job for picture in staged.values()], overwrite=True, kept=kept):
                 assert isinstance(outcome.job, Job)
                 number = wanted.get(outcome.job)

@@ -1,4 +1,4 @@
-"""The before/after slider."""
+"""Before/after slider."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Compare(Element, component="compare.js"):
     """Input and restoration on top of each other, with a divider to drag or to move with the arrow keys."""
 
     def show(self, before: str | None, after: str | None, size: tuple[int, int]) -> None:
-        """Show two pictures, or the first alone.
+        """Show two images, or only the first.
 
         Args:
             before, after: addresses.
@@ -20,6 +20,6 @@ class Compare(Element, component="compare.js"):
         self.update()
 
     def set_actual(self, actual: bool) -> None:
-        """One pixel of the picture per pixel of the page, instead of as large as the page."""
+        """Show one image pixel per page pixel, instead of fitting the image to the page."""
         self._props["actual"] = actual
         self.update()

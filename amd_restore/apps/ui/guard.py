@@ -1,8 +1,8 @@
-"""What is let through to the page: requests of its own, of limited size.
+"""Check of requests: only those of the page itself, of limited size.
 
-A server on the loopback interface is within reach of every web site that the user's browser visits. Such a site can
-send requests (they carry its name in ``Origin``) and, by pointing its own name at 127.0.0.1, read the answers (they
-carry its name in ``Host``). Both are refused.
+Every web site that the user's browser visits can reach a server on the loopback interface. Such a site can send
+requests (with its name in ``Origin``) and, by pointing its name at 127.0.0.1, read responses (with its name in
+``Host``). Both are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Vue compiles templates in the browser, hence unsafe-eval; nothing is fetched from elsewhere, and nobody may frame us.
+# Vue compiles templates in the browser, hence unsafe-eval; nothing comes from elsewhere; framing is not allowed.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
@@ -32,9 +32,9 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        app: what is guarded.
-        max_body: bytes that a request may carry.
-        names: host names under which the page may be asked for, besides ``localhost`` and addresses in digits.
+        app: the application.
+        max_body: limit on the bytes of a request.
+        names: allowed host names, besides ``localhost`` and numeric addresses.
     """
 
     def __init__(self, app: ASGIApp, max_body: int, names: Collection[str] = ()) -> None:

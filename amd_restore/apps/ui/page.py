@@ -1,4 +1,4 @@
-"""What people see: controls on the left, the picture on the right."""
+"""Page layout: controls on the left, the image on the right."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from amd_restore.image_io import READABLE_SUFFIXES
 _LOG = logging.getLogger(__name__)
 _STYLE = Path(__file__).with_name("page.css")
 _REFRESH = 0.2  # seconds
-_KINDS = ",".join(("image/*", *READABLE_SUFFIXES))  # browsers have no type for some of them
+_KINDS = ",".join(("image/*", *READABLE_SUFFIXES))  # Browsers have no type for some suffixes.
 
 
 class Page:
-    """One open page: one picture at a time.
+    """Open page, for one image at a time.
 
     Args:
-        restorer: restores.
-        served: holds what the page shows.
-        max_upload: bytes of a file.
+        restorer: restorer of uploads.
+        served: files of the page.
+        max_upload: limit on the bytes of a file.
     """
 
     def __init__(self, restorer: UploadRestorer, served: ServedFiles, max_upload: int) -> None:
@@ -102,7 +102,7 @@ class Page:
         with ui.row().classes("w-full items-center no-wrap"):
             self._seed = ui.number("Seed", value=0, min=0, max=HIGHEST_SEED, precision=0).classes("grow")
             button = ui.button(icon="casino", on_click=lambda: self._seed.set_value(random.randint(0, HIGHEST_SEED)))
-            button.props('flat round aria-label="Another seed"').tooltip("Another seed, other fine detail")
+            button.props('flat round aria-label="Another seed"').tooltip("Random seed; changes fine detail")
         ui.label("Fidelity: from detailed to faithful").classes("text-sm")
         self._fidelity = ui.slider(min=0, max=1, step=0.05, value=0).props("label")
         self._fidelity.props('aria-label="Fidelity"')
@@ -118,12 +118,13 @@ class Page:
         self._bar.set_visibility(False)
 
     def _controls(self) -> Controls:
-        seed = min(max(int(self._seed.value or 0), 0), HIGHEST_SEED)  # the browser's limits bind only the browser
+        # The browser's limits do not apply to other clients.
+        seed = min(max(int(self._seed.value or 0), 0), HIGHEST_SEED)
         fidelity = min(max(float(self._fidelity.value), 0.0), 1.0)
         return Controls(self._steps.value, seed, fidelity)
 
     async def _receive(self, event: UploadEventArguments) -> None:
-        """A file has arrived: show it and start."""
+        """Show an uploaded file and start its restoration."""
         if self._busy:
             self._complain(f"{event.file.name}: still at work on the image before; stop it first.")
             return
@@ -161,7 +162,7 @@ class Page:
             message = "Stopped."
         except AMDRestoreError as error:
             message = f"{upload.stem}: {for_page(error)}"
-        except Exception:  # the page stays usable; the terminal says what it was
+        except Exception:  # The page stays usable; the error is printed on the terminal.
             _LOG.exception("a restoration failed")
             message = "It failed for a reason that the terminal tells."
         finally:
@@ -194,7 +195,7 @@ class Page:
         self._compare.show(self._addresses["before"], None, size)
 
     def _place(self, role: str, data: bytes, name: str | None = None) -> None:
-        """Serve data in place of what had the same role."""
+        """Serve data and remove the file of the same role."""
         self._served.remove(self._addresses.get(role))
         self._addresses[role] = self._served.add(data, name)
 
@@ -232,7 +233,7 @@ class Page:
         ui.notify(message, type="warning")
 
     def _leave(self) -> None:
-        """The browser is gone: so is its work and what it was shown."""
+        """Stop the work and remove the files of a closed page."""
         self._gone = True
         if self._state:
             self._state.stop()

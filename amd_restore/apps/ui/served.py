@@ -1,4 +1,4 @@
-"""Files that a page shows or offers, in memory, under addresses that nobody can guess."""
+"""Files of a page, in memory, under addresses that cannot be guessed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class ServedFile:
-    """A file: its content and, for those to download, its name."""
+    """Content of a file and, for downloads, its name."""
 
     data: bytes
     name: str | None = None
 
 
 class ServedFiles:
-    """Holds files until they are removed."""
+    """Store of files until they are removed."""
 
     def __init__(self) -> None:
         self._items: dict[str, ServedFile] = {}
@@ -40,18 +40,18 @@ class ServedFiles:
         return len(self._items)
 
     def add(self, data: bytes, name: str | None = None) -> str:
-        """Address of ``data``: a PNG to show, or with ``name`` a file to download."""
+        """Return an address for ``data``: a PNG to show, or with ``name`` a file to download."""
         token = secrets.token_urlsafe(24)
         self._items[token] = ServedFile(data, name)
         return PATH + token
 
     def remove(self, address: str | None) -> None:
-        """Forget what ``address`` leads to, if anything."""
+        """Remove the file at ``address``, if any."""
         if address:
             self._items.pop(address.removeprefix(PATH), None)
 
     async def answer(self, request: Request) -> Response:
-        """The file that ``request`` asks for."""
+        """Return the file for ``request``."""
         item = self._items.get(request.path_params["token"])
         if item is None:
             return PlainTextResponse("this picture is gone; restore it again", 404)

@@ -1,4 +1,4 @@
-"""The web server behind the page."""
+"""Web server of the page."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from amd_restore.apps.ui.served import PATH, ServedFiles
 from amd_restore.apps.ui.uploads import UploadRestorer
 from amd_restore.errors import AMDRestoreError
 
-_FORM_OVERHEAD = 64 * 1024  # what a form adds to its file
-_RECONNECT = 60.0  # seconds in which a page that lost its connection keeps its picture
+_FORM_OVERHEAD = 64 * 1024  # bytes of a form besides its file
+_RECONNECT = 60.0  # seconds that a page without connection keeps its image
 _LONGEST_MESSAGE = 1_000_000  # bytes through the WebSocket, which carries clicks and typed numbers
 
 
 def create_app(restorer: UploadRestorer, max_upload: int, names: Collection[str] = ()) -> FastAPI:
-    """The page as an ASGI application; once per process, for NiceGUI keeps its pages in one place.
+    """Create the ASGI application; only once per process, because NiceGUI's pages are global.
 
     Args:
-        restorer: restores, and is closed with the application.
-        max_upload: bytes of an image file.
+        restorer: restorer of uploads; closed with the application.
+        max_upload: limit on the bytes of an image file.
         names: see :class:`Guard`.
     """
     served = ServedFiles()
@@ -57,14 +57,14 @@ def create_app(restorer: UploadRestorer, max_upload: int, names: Collection[str]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that pages can be asked for from now on.
+    """Return a listening socket.
 
     Args:
         host: address or name of an interface of this machine.
-        port: 0 takes a free one.
+        port: 0 for a free one.
 
     Raises:
-        AMDRestoreError: no such interface, or a port that is taken or not allowed.
+        AMDRestoreError: no such interface, or a port that is in use or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -79,7 +79,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run(app: FastAPI, listener: socket.socket, debug: bool = False) -> None:
     """Serve until Ctrl-C or a signal to end."""
-    # NiceGUI looks at every object there is to find its server, and PyTorch has one that does not like that.
+    # NiceGUI inspects every object to find its server, which fails for one of PyTorch's.
     warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op", FutureWarning)
     config = uvicorn.Config(
         app,

@@ -20,24 +20,24 @@ from amd_restore.pipeline import RestorationPipeline
 
 PREVIEW_SIDE = 4096  # what the page shows is no larger; the download is
 HIGHEST_SEED = 2**31 - 1
-_TURN = 0.1  # seconds between two looks at whether a waiting restoration was stopped
-_LONGEST_STEM = 100  # characters of a file's name that are kept
+_TURN = 0.1  # seconds between checks whether a waiting restoration was stopped
+_LONGEST_STEM = 100  # length limit of a file name
 # Formats of the input, by the suffix that their content asks for, which are written as another.
 _FALLBACK = ".png"
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """The restoration was stopped before it was done."""
+    """Raised when a restoration is stopped early."""
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What the controls of the page say.
+    """Values of the page's controls.
 
     Args:
-        steps: network evaluations; None is the model's default.
-        seed: names the noise.
-        fidelity: 0 is most detail, 1 is most faithful.
+        steps: network evaluations; None for the model's default.
+        seed: random seed of the noise.
+        fidelity: from 0, most detail, to 1, most faithful.
     """
 
     steps: int | None = None
@@ -47,12 +47,12 @@ class Controls:
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload that was understood.
+    """Decoded upload.
 
     Args:
-        picture: its content.
-        stem: its name without folder and suffix.
-        suffix: of its format; PNG for those that cannot be written.
+        picture: content.
+        stem: file name without folder and suffix.
+        suffix: suffix of the format; PNG for formats that cannot be written.
         preview: PNG for the browser.
     """
 
@@ -64,15 +64,15 @@ class Upload:
 
 @dataclass(frozen=True)
 class Download:
-    """A restoration.
+    """Restored image.
 
     Args:
-        data: the file to download, in the input's format and with its profile, EXIF and resolution.
-        name: its name.
+        data: file to download, in the input's format and with its profile, EXIF and resolution.
+        name: name of that file.
         size: (height, width) in pixels.
         preview: PNG for the browser.
-        preview_size: (height, width) of it.
-        seconds: that the restoration took, waiting not counted.
+        preview_size: (height, width) of the preview.
+        seconds: duration of the restoration, without waiting.
     """
 
     data: bytes
@@ -84,7 +84,7 @@ class Download:
 
 
 class RestorationState:
-    """How far a restoration is: written by the thread that works, read by the page.
+    """Progress of a restoration, written by the working thread and read by the page.
 
     Args:
         is_watched: whether the page is open.
@@ -98,35 +98,35 @@ class RestorationState:
 
     @property
     def fraction(self) -> float | None:
-        """Share of the tiles that are done; None while that says nothing."""
+        """Return the share of finished tiles; None while unknown."""
         return self.done / self.total if self.total > 1 else None
 
     @property
     def stopped(self) -> bool:
-        """Whether :meth:`stop` was called."""
+        """Return whether :meth:`stop` was called."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Ask for the end; it comes after the tile that is being restored."""
+        """Request a stop, which takes effect after the current tile."""
         self._stop.set()
 
     def check(self) -> None:
-        """Raise :class:`Stopped` once that was asked for."""
+        """Raise :class:`Stopped` after a request to stop."""
         if self.stopped:
             raise Stopped
 
     def advance(self, done: int, total: int) -> None:
-        """Note finished tiles, and end where that was asked for."""
+        """Record finished tiles, and stop if requested."""
         self.done, self.total = done, total
         self.check()
 
 
 class UploadRestorer:
-    """Restores one picture at a time, for any number of pages.
+    """Restorer of one image at a time, for any number of pages.
 
     Args:
-        pipeline: with its network.
-        max_pixels: of an input; larger ones are refused on reading the header.
+        pipeline: restoration pipeline.
+        max_pixels: limit on the pixels of an input, checked in its header.
     """
 
     def __init__(self, pipeline: RestorationPipeline, max_pixels: int) -> None:
@@ -138,8 +138,8 @@ class UploadRestorer:
         """Read an upload.
 
         Args:
-            data: content of the file; it decides on the format.
-            name: as the browser gave it.
+            data: content of the file, which determines the format.
+            name: file name from the browser.
 
         Raises:
             AMDRestoreError: no image, a broken one, an animation, or one with too many pixels.
@@ -163,7 +163,7 @@ class UploadRestorer:
             while not self._turn.acquire(timeout=_TURN):
                 state.check()
                 for other in tuple(self._states):
-                    if not other.is_watched():  # nobody waits for the result of a page that was left or loaded again
+                    if not other.is_watched():  # The page was closed or reloaded, so no result is needed.
                         other.stop()
             try:
                 start = time.perf_counter()
@@ -200,12 +200,12 @@ class UploadRestorer:
 
 
 def for_page(error: AMDRestoreError) -> str:
-    """The message without the advice that is for the command line or for Python."""
+    """Return the message without advice for the command line or Python."""
     return "; ".join(part for part in str(error).split("; ") if not re.search(r"--\w|tile=|max_memory", part))
 
 
 def preview(picture: Picture) -> tuple[bytes, tuple[int, int]]:
-    """PNG of 8 bits with the picture's profile, shrunk to ``PREVIEW_SIDE`` where larger; and its (height, width)."""
+    """Return an 8-bit PNG with the image's profile, at most ``PREVIEW_SIDE`` large, and its (height, width)."""
     height, width = picture.pixels.shape[:2]
     size = output_size(height, width, scale=1, max_side=PREVIEW_SIDE)
     pixels = to_depth(resize(picture.pixels, size), np.uint8)
@@ -213,7 +213,7 @@ def preview(picture: Picture) -> tuple[bytes, tuple[int, int]]:
 
 
 def _encode(picture: Picture, suffix: str) -> tuple[str, bytes]:
-    """File in the format of ``suffix``, or as PNG where it holds no picture of that size."""
+    """Encode in the format of ``suffix``, or as PNG if that format cannot contain the size."""
     try:
         return suffix, encode(picture, suffix)
     except AMDRestoreError:

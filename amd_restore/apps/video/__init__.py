@@ -1,7 +1,7 @@
-"""Videos, frame by frame, through the pipes of ffmpeg: timing, sound, subtitles and colours stay as they were.
+"""Restoring videos frame by frame with ffmpeg; timing, sound, subtitles and colours are kept.
 
-Every frame gets the same noise (it is a function of seed and position), which keeps flicker down. Finished segments are
-kept beside the output until all are there, so that a killed run goes on where it was.
+Every frame gets the same noise (a function of seed and position), which reduces flicker. Finished segments are kept
+beside the output until all exist, so that a killed run can resume.
 """
 
 from amd_restore.apps.video.ffmpeg import FFmpeg

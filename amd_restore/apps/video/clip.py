@@ -1,4 +1,4 @@
-"""What a video is: sizes, colours, and when each frame is shown."""
+"""Properties of a video: sizes, colours, and the time of each frame."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _MATRICES = {
     "bt2020nc": "bt2020",
     "bt2020ncl": "bt2020",
 }
-# Subsampling -> what names of formats have it; most are written out, as in yuvj422p and yuyv422.
+# Subsampling -> parts of format names with it; most contain the number, as in yuvj422p and yuyv422.
 _CHROMA = {"422": r"422|nv16|nv20|^[py]21\d", "444": r"444|nv24|nv42|^p41\d|vuy|ayuv|uyva|xv3|xv48|v30x"}
-_FINEST = 1_000_000  # ticks a second; the list of segments counts in microseconds
+_FINEST = 1_000_000  # ticks per second; the list of segments uses microseconds
 _FIELDS = ("color_range", "color_space", "color_primaries", "color_trc")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The first video stream of a file, cover pictures aside, as it is shown, that is, rotated.
+    """First video stream of a file, except cover images, with its rotation applied.
 
     Args:
-        path: of the file.
-        width, height: of the first frame, in pixels; later ones are brought to it.
+        path: file.
+        width, height: size of the first frame in pixels; later frames are scaled to it.
         pixel_format: ffmpeg's name.
         pixel_aspect: width / height of a pixel.
-        colours: range, matrix, primaries, transfer in ffmpeg's names; where the file names no range or matrix, those
-            that players assume, None for the others.
+        colours: range, matrix, primaries, transfer in ffmpeg's names; a missing range or matrix has the players'
+            default, other missing values are None.
         rate: ticks per second.
-        times: tick at which each frame is shown, from the start of the file; they rise.
-        interlaced: whether the first frame is.
-        complaints: what ffmpeg says is wrong with the file; frames may then be missing or damaged.
+        times: tick at which each frame is shown, from the start of the file, increasing.
+        interlaced: whether the first frame is interlaced.
+        complaints: ffmpeg's errors about the file, which may have missing or damaged frames.
     """
 
     path: Path
@@ -62,50 +62,50 @@ class Clip:
 
     @property
     def deep(self) -> bool:
-        """More than 8 bits a channel; frames then have 16."""
+        """Return whether the video has more than 8 bits per channel; its frames then have 16."""
         return _bits(self.pixel_format) > 8
 
     @property
     def chroma(self) -> str:
-        """Subsampling, as in the names of formats: 420, 422 or 444; 420 for all others, and for RGB."""
+        """Return the subsampling of the format: 420, 422 or 444; 420 for all others and RGB."""
         if is_rgb(self.pixel_format):
             return "420"
         return next((name for name, formats in _CHROMA.items() if re.search(formats, self.pixel_format)), "420")
 
     @property
     def matrix(self) -> str:
-        """The matrix for the filter ``scale``."""
+        """Return the matrix for the filter ``scale``."""
         return _MATRICES[self.colours[1]]
 
     @property
     def frame_rate(self) -> Fraction:
-        """Frames per second, on average."""
+        """Return the average number of frames per second."""
         if len(self.times) < 2:
             return Fraction(25)
         mean = Fraction(self.rate * (len(self.times) - 1), self.times[-1] - self.times[0])
         return max(mean.limit_denominator(1001), Fraction(1, 1001))
 
     def seconds(self, first: int, end: int) -> Fraction:
-        """How long the frames from ``first`` to before ``end`` are shown."""
+        """Return the duration of the frames from ``first`` to before ``end``, in seconds."""
         return Fraction(self._time(end) - self._time(first), self.rate)
 
     def _time(self, index: int) -> int:
-        """Tick of a frame; after the last one comes what would be the next."""
+        """Return the tick of a frame, or of the one that would follow the last."""
         if index < len(self.times):
             return self.times[index]
         step = self.times[-1] - self.times[-2] if len(self.times) > 1 else round(self.rate / self.frame_rate)
         return self.times[-1] + step
 
     def frames(self, ffmpeg: FFmpeg, first: int = 0) -> Generator[Frame, None, None]:
-        """Frames from number ``first`` on, (height, width, 3), RGB, uint8 or uint16.
+        """Yield frames from number ``first`` on, (height, width, 3), RGB, uint8 or uint16.
 
         Raises:
-            AMDRestoreError: ffmpeg fails, or gives fewer frames than it counted before.
+            AMDRestoreError: ffmpeg fails, or gives fewer frames than before.
         """
         dtype, layout = (np.dtype("<u2"), "rgb48le") if self.deep else (np.dtype("u1"), "rgb24")
         source = "" if is_rgb(self.pixel_format) else f":in_color_matrix={self.matrix}"
         filters = (
-            # All frames before are decoded, but not converted: seeking would be faster and less exact.
+            # All earlier frames are decoded but not converted, because seeking is not exact.
             f"select='gte(n,{first})',"
             f"scale={self.width}:{self.height}:in_range={self.colours[0]}{source}:out_range=pc"
             f":flags=bicubic+accurate_rnd+full_chroma_int,format={layout}"
@@ -125,7 +125,7 @@ class Clip:
 
 
 def read_clip(path: Path, ffmpeg: FFmpeg) -> Clip:
-    """Decode the video once, to learn when its frames are shown: files often tell the truth about nothing else.
+    """Decode the video once to find the times of its frames, because file headers are often wrong.
 
     Raises:
         AMDRestoreError: no such file, or no video that ffmpeg can read.
@@ -138,7 +138,7 @@ def read_clip(path: Path, ffmpeg: FFmpeg) -> Clip:
         try:
             said = ffmpeg.run([*arguments, "-vf", "showinfo=checksum=0", "-f", "null", "-"], "level+info")
         except FFmpegError:
-            ffmpeg.run([*arguments, "-f", "null", "-"])  # the reason alone, without all the information
+            ffmpeg.run([*arguments, "-f", "null", "-"])  # Log errors only, without information.
             raise
     except FFmpegError as error:
         reason = "it holds no video" if "matches no streams" in str(error) else str(error)
@@ -167,7 +167,7 @@ def read_clip(path: Path, ffmpeg: FFmpeg) -> Clip:
 
 
 def _ticks(frames: Sequence[str], base: Fraction) -> tuple[int, list[int]]:
-    """Ticks per second, and the tick of each frame; equal or falling times are moved up, missing ones invented."""
+    """Return ticks per second and the tick of each frame; corrects times that do not increase or are missing."""
     rate = base.denominator if base.denominator <= _FINEST else _FINEST
     times: list[int] = []
     for line in frames:
@@ -181,7 +181,7 @@ def _ticks(frames: Sequence[str], base: Fraction) -> tuple[int, list[int]]:
 def _colours(
     tags: Sequence[str], pixel_format: str, width: int, height: int
 ) -> tuple[str, str, str | None, str | None]:
-    """Range, matrix, primaries and transfer, see :class:`Clip`."""
+    """Return range, matrix, primaries and transfer, see :class:`Clip`."""
     span, matrix, primaries, transfer = (None if tag in _UNKNOWN else tag for tag in tags)
     if matrix not in _MATRICES:
         matrix = "bt709" if width >= 1280 or height > 576 else "smpte170m"
@@ -198,5 +198,5 @@ def _bits(pixel_format: str) -> int:
 
 
 def is_rgb(pixel_format: str) -> bool:
-    """Whether frames of this format have no matrix."""
+    """Return whether this format is RGB, which has no matrix."""
     return pixel_format.startswith("pal") or any(name in pixel_format for name in ("rgb", "bgr", "gbr"))

@@ -1,4 +1,4 @@
-"""Codecs: what each needs, and frames into a file with the times they had."""
+"""Codecs, and encoding of frames with their original times."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from amd_restore.errors import AMDRestoreError
 
 @dataclass(frozen=True)
 class VideoCodec:
-    """How a codec is asked for.
+    """Arguments of a codec.
 
     Args:
         encoder: ffmpeg's name.
-        crf: quality when none is named, lower is better; None for lossless codecs.
-        options: further arguments. No frame may refer to a later one: segments are joined without encoding anew, and
-            times that vary could then not be put in order.
-        suffixes: files that can hold it.
-        chroma: subsamplings that it knows.
+        crf: default quality, lower is better; None for lossless codecs.
+        options: further arguments. They must exclude references to later frames, because segments with varying times
+            are joined without re-encoding.
+        suffixes: file formats that can contain it.
+        chroma: supported subsamplings.
         segment: container of a segment.
     """
 
@@ -43,17 +43,17 @@ CODECS = {
     ),
     "av1": VideoCodec("libsvtav1", 24, ("-preset", "6"), (".mp4", ".mkv", ".webm"), ("420",)),
     "vp9": VideoCodec("libvpx-vp9", 20, ("-b:v", "0", "-row-mt", "1"), (".mp4", ".mkv", ".webm")),
-    # FFV1 itself has neither range nor matrix, and .mov keeps them only beside named primaries.
+    # FFV1 has neither range nor matrix, and .mov keeps them only together with primaries.
     "ffv1": VideoCodec("ffv1", None, ("-level", "3"), (".mkv",), segment="matroska"),
 }
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
 
 def choose_codec(target: Path, name: str | None = None) -> str:
-    """The codec for a file: the one named, else VP9 for .webm and H.264 for all others.
+    """Return the codec for a file: the given one, else VP9 for .webm and H.264 for others.
 
     Raises:
-        AMDRestoreError: the file cannot hold it, or is none for videos.
+        AMDRestoreError: the file format cannot contain it, or is not a video format.
     """
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
@@ -69,11 +69,11 @@ class Segment:
     """Frames that are encoded together.
 
     Args:
-        clip: where they come from: times and colours.
+        clip: source of times and colours.
         first: number of the first frame.
-        end: number after the last one.
+        end: number after the last frame.
         codec: key of ``CODECS``.
-        crf: quality; None is the codec's usual one.
+        crf: quality; None for the codec's default.
     """
 
     clip: Clip
@@ -84,12 +84,12 @@ class Segment:
 
 
 class SegmentWriter:
-    """Encodes the frames of a segment into a file that begins at time 0.
+    """Encoder of a segment into a file that begins at time 0.
 
     Args:
         ffmpeg: the program.
-        path: of the file; any name.
-        segment: what is written.
+        path: file of any name.
+        segment: segment to write.
         size: (height, width) of the frames.
     """
 
@@ -144,7 +144,7 @@ class SegmentWriter:
 
 
 def pixel_format(clip: Clip, size: tuple[int, int], codec: VideoCodec) -> str:
-    """The clip's subsampling and depth (8 or 10 bits) as far as the codec has it; odd sides allow no 4:2:0."""
+    """Return a format near the clip's subsampling and depth (8 or 10 bits); odd sides exclude 4:2:0."""
     chroma = clip.chroma if clip.chroma in codec.chroma else "420"
     if (chroma == "420" and size[0] % 2) or (chroma != "444" and size[1] % 2):
         chroma = "444"
@@ -152,7 +152,7 @@ def pixel_format(clip: Clip, size: tuple[int, int], codec: VideoCodec) -> str:
 
 
 def _filters(segment: Segment, layout: str) -> str:
-    """Times, and colours back to those of the clip."""
+    """Return filters for times, and for the conversion to the clip's colours."""
     clip = segment.clip
     span, matrix, primaries, transfer = clip.colours
     named = ("range", span), ("colorspace", matrix), ("color_primaries", primaries), ("color_trc", transfer)
@@ -170,7 +170,7 @@ def _filters(segment: Segment, layout: str) -> str:
 
 
 def _times_expression(times: Sequence[int]) -> str:
-    """Tick of frame N in ffmpeg's language of expressions, counted from the first one."""
+    """Return an ffmpeg expression of the tick of frame N, from the first frame."""
     ticks = [time - times[0] for time in times]
     step = ticks[1] if len(ticks) > 1 else 0
     if ticks == [i * step for i in range(len(ticks))]:
@@ -179,13 +179,13 @@ def _times_expression(times: Sequence[int]) -> str:
     def choose(first: int, end: int) -> str:
         if end - first == 1:
             return str(ticks[first])
-        middle = (first + end) // 2  # halves: ffmpeg limits the depth
+        middle = (first + end) // 2  # Split in halves, because ffmpeg limits the depth of expressions.
         return f"if(lt(N,{middle}),{choose(first, middle)},{choose(middle, end)})"
 
     return choose(0, len(ticks))
 
 
 def _tags(clip: Clip) -> list[str]:
-    """Colours for encoders that do not learn them from the frames."""
+    """Return colour arguments for encoders that do not take them from the frames."""
     names = ("-color_range", "-colorspace", "-color_primaries", "-color_trc")
     return [part for name, value in zip(names, clip.colours, strict=True) if value for part in (name, value)]

@@ -1,4 +1,4 @@
-"""The program ffmpeg: where it is and how it is run."""
+"""Finding and running the program ffmpeg."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import IO
 
 from amd_restore.errors import AMDRestoreError
 
-# ffmpeg must not read the terminal, nor see its Ctrl-C before we have closed the pipes.
+# ffmpeg must not read the terminal, nor receive its Ctrl-C before the pipes are closed.
 _QUIET = ("-nostdin", "-hide_banner", "-nostats", "-loglevel")
 _WHO_SAYS_IT = re.compile(r"^(\[[^\]]*@ 0x[0-9a-f]+\] *)+")
 
 
 class FFmpegError(AMDRestoreError):
-    """ffmpeg refused; the message is what it said first."""
+    """Failure of ffmpeg; the message is its first line of output."""
 
 
 class FFmpeg:
     """ffmpeg 5.1 or later.
 
     Args:
-        program: path or name; None takes the one on the PATH, else the one of the package imageio-ffmpeg.
+        program: path or name; None for that on the PATH, else that of the package imageio-ffmpeg.
 
     Raises:
-        AMDRestoreError: there is none.
+        AMDRestoreError: not found.
     """
 
     def __init__(self, program: str | Path | None = None) -> None:
@@ -44,16 +44,16 @@ class FFmpeg:
 
     @cached_property
     def version(self) -> str:
-        """First line of its introduction."""
+        """Return the first line of ``ffmpeg -version``."""
         answer = subprocess.run([self.program, "-version"], capture_output=True, text=True, errors="replace")
         return answer.stdout.partition("\n")[0]
 
     def run(self, arguments: Sequence[str], level: str = "error") -> str:
-        """Run to the end; returns what was said on standard error.
+        """Run to the end and return the text on standard error.
 
         Args:
             arguments: files as from :func:`url`.
-            level: how much ffmpeg says, one of its own names.
+            level: ffmpeg's log level.
 
         Raises:
             FFmpegError: it failed.
@@ -77,7 +77,7 @@ class FFmpeg:
 
 
 class FFmpegProcess:
-    """A running ffmpeg with one pipe; as a context, it has ended when the block has.
+    """Running ffmpeg with one pipe; a context that ends the process.
 
     Args:
         command: program and arguments.
@@ -85,7 +85,7 @@ class FFmpegProcess:
     """
 
     def __init__(self, command: Sequence[str], reads: bool) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe that nobody reads would fill up and block
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # an unread pipe would fill up and block
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
@@ -119,14 +119,14 @@ class FFmpegProcess:
         try:
             self.pipe.close()
         except BrokenPipeError:
-            pass  # the exit status tells
+            pass  # The exit status reports the failure.
         if status := self._process.wait():
             self._said.seek(0)
             raise FFmpegError(_reason(self._said.read().decode(errors="replace"), status))
 
 
 def url(path: Path) -> str:
-    """``path`` for ffmpeg, whatever the name looks like: an option, a protocol."""
+    """Return ``path`` for ffmpeg, safe for names that look like options or protocols."""
     return f"file:{path}"
 
 
@@ -137,12 +137,12 @@ def _packaged() -> str | None:
         return None
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError:  # a platform for which there is no binary
+    except RuntimeError:  # There is no binary for this platform.
         return None
 
 
 def _reason(said: str, status: int) -> str:
-    """The first line that says something."""
+    """Return the first meaningful line."""
     lines = [_WHO_SAYS_IT.sub("", line).strip() for line in said.splitlines()]
     first = next((line.rstrip(".") for line in lines if line), f"ffmpeg ended with status {status}")
     return first if len(first) <= 200 else f"{first[:200]}..."

@@ -1,4 +1,4 @@
-"""Segments, and all that was not restored, into one file; nothing is encoded anew that need not be."""
+"""Joining of segments and the other streams into one file, re-encoding only if necessary."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from amd_restore.apps.video.ffmpeg import FFmpeg, FFmpegError, url
 from amd_restore.errors import AMDRestoreError
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-_TEXT = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "srt", ".webm": "webvtt"}  # subtitles that each holds
+_TEXT = {".mp4": "mov_text", ".mov": "mov_text", ".mkv": "srt", ".webm": "webvtt"}  # subtitle codecs of each format
 _SOUND = {".mp4": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
 
 
 def list_segments(clip: Clip, names: Sequence[str], length: int) -> str:
-    """What ffmpeg's ``concat`` reads: segments of ``length`` frames each, and how long each is shown.
+    """Return the list for ffmpeg's ``concat``: segments of ``length`` frames each, and their durations.
 
-    Durations have six decimals; each is rounded with all before it, so that the errors do not add up.
+    Durations have six decimals; cumulative rounding prevents a drift.
     """
     lines = ["ffconcat version 1.0"]
     shown = Fraction(0)
@@ -33,18 +33,18 @@ def list_segments(clip: Clip, names: Sequence[str], length: int) -> str:
 def join(ffmpeg: FFmpeg, clip: Clip, segments: Path, path: Path, suffix: str) -> str | None:
     """Write ``path``: the segments' frames with the sound, subtitles, chapters and metadata of the clip's file.
 
-    Streams are copied where the format takes them; else text subtitles are converted, other subtitles left out, and
-    sound is encoded anew, in this order.
+    Streams are copied if the format allows; else text subtitles are converted, other subtitles left out, and sound is
+    re-encoded, in this order.
 
     Args:
         ffmpeg: the program.
-        clip: the source.
+        clip: source.
         segments: file with the text of :func:`list_segments`.
-        path: of any name.
-        suffix: of the output; names the format.
+        path: output file, of any name.
+        suffix: suffix that determines the format.
 
     Returns:
-        What could not be copied, for a note; None if all was.
+        A note about streams that were not copied; None if all were.
 
     Raises:
         AMDRestoreError: ffmpeg cannot write it.

@@ -1,4 +1,4 @@
-"""From one video to another: decode, restore, encode in segments, join."""
+"""Restoring a video: decode, restore, encode in segments, join."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from amd_restore.apps.video.work_folder import WorkFolder
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
 
-SEGMENT = 48  # frames; what a killed run loses at most, and how often a player can enter the video
+SEGMENT = 48  # frames; the most that a killed run loses, and the interval of seek points
 Restore = Callable[[Frame], Frame]
 
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """What was done.
+    """Summary of a run.
 
     Args:
-        frames: of the video.
-        restored: of these, in this run.
+        frames: frames of the video.
+        restored: frames restored in this run.
         size: (height, width) of the input.
-        seconds: of this run.
-        complaints: of ffmpeg about the input.
+        seconds: duration of this run.
+        complaints: number of ffmpeg's errors about the input.
     """
 
     frames: int
@@ -42,12 +42,12 @@ class VideoSummary:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the output is encoded.
+    """Encoding of the output.
 
     Args:
         codec: key of :data:`~amd_restore.apps.video.encoding.CODECS`; None chooses by the output's suffix.
-        crf: quality, lower is better; None is the codec's usual one.
-        segment: frames that are encoded and kept together.
+        crf: quality, lower is better; None for the codec's default.
+        segment: frames per segment.
     """
 
     codec: str | None = None
@@ -65,21 +65,21 @@ def restore_video(
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] | None = None,
 ) -> VideoSummary:
-    """Restore every frame of a video; what else the file holds is kept.
+    """Restore every frame of a video and keep its other streams.
 
-    The output appears whole or not at all. After a kill the same call goes on with the first segment that is missing
-    and gives the same video; a call with another recipe begins again.
+    The output is complete or absent. After a kill the same call continues with the first missing segment and gives the
+    same video; a call with another recipe starts again.
 
     Args:
         source: any video that ffmpeg reads.
         target: .mp4, .mov, .mkv or .webm; replaced if it exists.
-        restore: from a frame, (H, W, 3) RGB, uint8, or uint16 where the video has more than 8 bits, to one of
-            the same dtype and of any size, the same for all. For little flicker, with the same seed for each.
-        recipe: all that decides what ``restore`` does, as plain values for JSON.
-        encoding: None is H.264, or VP9 for .webm.
-        ffmpeg: None looks for it.
+        restore: function of a frame, (H, W, 3) RGB, uint8, or uint16 for more than 8 bits; returns a frame of the same
+            dtype and any size, the same for all. Use the same seed for all frames to reduce flicker.
+        recipe: everything that determines ``restore``, as plain values for JSON.
+        encoding: None for H.264, or VP9 for .webm.
+        ffmpeg: None to search for it.
         progress: called as ``progress(done, total)`` at the start and after every frame.
-        note: told in one line what the user should know.
+        note: called with one-line messages for the user.
 
     Raises:
         AMDRestoreError: no ffmpeg, an input that cannot be read, an output that cannot be written.
@@ -141,7 +141,7 @@ def _reported(frames: Iterator[Frame], report: Callable[[int, int], None], done:
 
 
 def _encode(frames: Iterator[Frame], path: Path, segment: Segment, ffmpeg: FFmpeg) -> None:
-    """Take as many frames as the segment has and write them; the first one tells the size."""
+    """Restore and write the frames of a segment; the first one determines the size."""
     frame = next(frames)
     height, width = frame.shape[:2]
     with SegmentWriter(ffmpeg, path, segment, (height, width)) as writer:

@@ -1,4 +1,4 @@
-"""The folder beside an output in which finished segments wait for the others."""
+"""Folder beside an output for its finished segments."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _OURS = re.compile(r"segment-\d{6}|job\.json|list\.txt|[0-9a-f]{16}\.part|\.amd-
 
 
 class WorkFolder:
-    """``.NAME.amd-restore`` beside the output ``NAME``; held by one process at a time.
+    """Folder ``.NAME.amd-restore`` beside the output ``NAME``, locked by one process at a time.
 
-    As a context it is locked on the way in, and cleared if it belongs to another job (other source, model or options).
-    It stays after the block, for the next run, unless :meth:`remove` was called.
+    The context locks it, and clears it if it belongs to another job (other source, model or options). It remains
+    afterwards for the next run, unless :meth:`remove` was called.
 
     Args:
-        target: the output; where it is a link, the file behind it.
-        job: everything that decides what the segments look like; plain values.
+        target: output, or the file behind a link.
+        job: everything that determines the segments, as plain values.
 
     Raises:
-        AMDRestoreError: another process makes the same output, the folder cannot be written, or the output is no
-            ordinary file.
+        AMDRestoreError: another process makes the same output, the folder cannot be written, or the output is not
+            a regular file.
     """
 
     def __init__(self, target: Path, job: dict[str, Any]) -> None:
@@ -39,10 +39,10 @@ class WorkFolder:
             if old is not None and not stat.S_ISREG(old.st_mode):
                 raise OSError(0, "it is no ordinary file")
         name = f".{self.target.name}.amd-restore"
-        if len(os.fsencode(name)) > 255:  # the longest that file systems take
+        if len(os.fsencode(name)) > 255:  # limit of file systems
             name = f".{hashlib.sha256(os.fsencode(self.target.name)).hexdigest()[:32]}.amd-restore"
         self.path = self.target.with_name(name)
-        self.cleared = False  # whether segments of another job were thrown away
+        self.cleared = False  # whether segments of another job were deleted
         self._job = json.dumps(job, sort_keys=True, indent=1)
         self._lock: IO[bytes] | None = None
 
@@ -61,22 +61,22 @@ class WorkFolder:
         self._lock.close()
 
     def segment(self, index: int) -> Path:
-        """File of a segment; it is there only when complete."""
+        """Return the file of a segment, which exists only if complete."""
         return self.path / f"segment-{index:06d}"
 
     def finished(self) -> int:
-        """How many segments from the first on are complete."""
+        """Return the number of complete segments, from the first on."""
         count = 0
         while self.segment(count).exists():
             count += 1
         return count
 
     def part(self) -> Path:
-        """A new name to write to: what a killed run's encoder still writes must not be touched."""
+        """Return a new file name to write to, because a killed run's encoder may still write its file."""
         return self.path / f"{secrets.token_hex(8)}.part"
 
     def publish(self, part: Path, path: Path) -> None:
-        """Make a complete file of a part, safe against a loss of power."""
+        """Turn a part into a complete file, safe against a power failure."""
         with user_error(f"cannot write {path}", "choose another output folder or free some space"):
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())
@@ -84,14 +84,14 @@ class WorkFolder:
             os.replace(part, path)
 
     def remove(self) -> None:
-        """Remove the folder and what we put there; foreign files keep it alive."""
+        """Remove our files and, without other files in it, the folder."""
         self._clear(everything=True)
         with contextlib.suppress(OSError):
             (self.path / "lock").unlink()
             self.path.rmdir()
 
     def _adopt(self) -> None:
-        """Keep the segments of this job, throw away all else."""
+        """Keep the segments of this job and delete all others."""
         job = self.path / "job.json"
         try:
             same = job.read_text(encoding="utf-8") == self._job
@@ -109,9 +109,9 @@ class WorkFolder:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove the work folder that a run left which was killed right after its output was complete."""
+    """Remove the work folder of a run that was killed right after completing its output."""
     work = WorkFolder(target, {})
     with contextlib.suppress(FileNotFoundError):
-        # An older output means that the run was about to replace it: its work is still wanted.
+        # An older output means that the run was about to replace it, so its segments are needed.
         if work.target.stat().st_mtime_ns >= (work.path / "list.txt").stat().st_mtime_ns:
             work.remove()

@@ -3,7 +3,7 @@
 Finished runs are skipped, interrupted ones resumed. Runs go to ``experiments/NAME_ARM_sSEED``, their option files,
 logs and costs to ``experiments/NAME``, tables to ``benchmarks/NAME``.
 
-Exit codes: 0 done, 1 some run failed (the others went on), 2 nothing could be done, 130 interrupted.
+Exit codes: 0 success, 1 some run failed (the others continued), 2 nothing was started, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from amd_restore.registry import did_you_mean
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser."""
     parser = Parser(prog="python -m amd_restore.benchmark.ablation", description=__doc__)
     add = parser.add_argument
     add("-opt", required=True, type=Path, help="option file (.yml)")
-    add("--out", type=Path, help="folder for tables and kept measurements (default: benchmarks/NAME)")
+    add("--out", type=Path, help="folder of tables and cached measurements (default: benchmarks/NAME)")
     add("--only", nargs="+", default=[], metavar="ARM", help="only these arms")
     add("--seeds", nargs="+", default=[], type=int, metavar="SEED", help="only these training seeds")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--evaluate_only", action="store_true", help="train nothing, measure what is finished")
-    what.add_argument("--train_only", action="store_true", help="measure nothing")
-    what.add_argument("--measure_one", action="store_true", help=argparse.SUPPRESS)  # how this command calls itself
+    what.add_argument("--evaluate_only", action="store_true", help="measure finished runs without training")
+    what.add_argument("--train_only", action="store_true", help="train without measuring")
+    what.add_argument("--measure_one", action="store_true", help=argparse.SUPPRESS)  # used by this command itself
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; return the exit code."""
     args = build_parser().parse_args(arguments)
     interrupted = "interrupted; the same command goes on from there"
     return run_command(lambda: run(args), args.debug, interrupted=interrupted)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says.
+    """Run the ablation.
 
     Returns:
         ``OK``, or ``SOME_FAILED`` if some run failed.
 
     Raises:
-        AMDRestoreError: before anything starts, when anything in the option file is wrong.
+        AMDRestoreError: a wrong option, before anything starts.
     """
     options = load_ablation_options(args.opt)
     for arm in args.only:

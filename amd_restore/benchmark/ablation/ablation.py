@@ -1,4 +1,4 @@
-"""Trainings and measurements of an ablation, as jobs."""
+"""Trainings and measurements of an ablation as jobs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ TRAIN_SCRIPT = Path(amd_restore.__file__).parent / "train.py"
 
 
 class Ablation:
-    """An ablation, or some arms and seeds of it.
+    """Ablation, or some of its arms and seeds.
 
     Args:
-        options: the ablation.
-        file: its option file.
-        out: folder of tables and kept measurements.
-        only: arms; none: all.
-        seeds: training seeds; none: all.
+        options: ablation.
+        file: option file.
+        out: folder of tables and cached measurements.
+        only: arms; empty for all.
+        seeds: training seeds; empty for all.
 
     Raises:
-        AMDRestoreError: an option of a run is wrong, or a run of that name has other options.
+        AMDRestoreError: a wrong option of a run, or a run of that name with other options.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Ablation:
             run.check_unchanged()
 
     def run(self, train: bool = True, evaluate: bool = True) -> list[str]:
-        """Train what is not finished, measure what is not measured, write the tables.
+        """Train and measure unfinished runs, and write the tables.
 
         Returns:
             One line for each run that failed.
 
         Raises:
-            AMDRestoreError: nothing is finished that could be measured.
+            AMDRestoreError: no run is finished.
         """
         finished = [run for run in self.runs if run.finished]
         _say(f"{self.options.name}: {len(self.runs)} runs, {len(finished)} of them finished")
@@ -70,12 +70,12 @@ class Ablation:
         return self.failures
 
     def write(self) -> None:
-        """Write the tables of all finished runs that could be measured.
+        """Write the tables of all measured runs.
 
         Raises:
             AMDRestoreError: there are none.
         """
-        # Measurements of another state of the code, edited while this process ran, are not kept for this one.
+        # The code may have been edited while this process ran; its measurements do not count for the new code.
         measured = [run for run in self.runs if run.finished and run.name not in self.unmeasurable]
         if not measured:
             reason = f" ({self.failures[0]})" if self.failures else ""
@@ -87,7 +87,7 @@ class Ablation:
         _say(f"written to {self.out}/{self.options.name}.md, .csv and .json")
 
     def measure_here(self) -> None:
-        """Measure finished runs in this process and keep the measurements; writes no table."""
+        """Measure finished runs in this process and cache the results; writes no table."""
         self.evaluation.measure([run for run in self.runs if run.finished], lambda name: None)
 
     def _training(self, run: TrainingRun, locks: contextlib.ExitStack, evaluate: bool) -> ChildProcess:
@@ -108,7 +108,7 @@ class Ablation:
         return ChildProcess(f"training {run.name}", command, run.log, self.options.num_threads, after, (lock,))
 
     def _measuring(self, run: TrainingRun) -> list[ChildProcess]:
-        """At most one job: none if the run was measured already."""
+        """Return one job, or none if the run is measured."""
         if self.evaluation.is_kept(run):
             return []
 
@@ -121,7 +121,7 @@ class Ablation:
             return iter(())
 
         command = [sys.executable, "-m", "amd_restore.benchmark.ablation", "-opt", str(self.file), "--measure_one"]
-        # One argument each: an arm's name may begin with a sign.
+        # Use one argument each, because an arm's name may begin with a sign.
         command += [f"--only={run.arm}", f"--seeds={run.seed}", f"--out={self.out}"]
         return [ChildProcess(f"measuring {run.name}", command, run.log, self.options.num_threads, after)]
 

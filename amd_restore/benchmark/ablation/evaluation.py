@@ -1,4 +1,4 @@
-"""Finished runs of an ablation -> measurements per arm, number of steps and training seed."""
+"""Measurements of finished runs per arm, number of steps and training seed."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class ArmResult:
 
 
 class Evaluation:
-    """Measures runs with the benchmark's evaluator, which keeps what it measured under the weights' hashes.
+    """Measurement of runs with the benchmark's evaluator, cached by the weights' hashes.
 
     Args:
-        options: the ablation.
-        folder: where measurements are kept.
+        options: ablation.
+        folder: folder of cached measurements.
 
     Raises:
         AMDRestoreError: a test set is missing.
@@ -57,7 +57,7 @@ class Evaluation:
         self.test_sets = [TestSet(name, block, scale) for name, block in options.evaluation.datasets.items()]
 
     def is_kept(self, run: TrainingRun) -> bool:
-        """Whether this run was measured already."""
+        """Return whether this run is measured."""
         evaluator, methods = self._prepare([run])
         return all(
             evaluator.is_kept(one, test_set)
@@ -67,7 +67,7 @@ class Evaluation:
         )
 
     def measure(self, runs: Sequence[TrainingRun], progress: Callable[[str], None]) -> list[ArmResult]:
-        """Measurements of finished runs; ``progress`` is told the name of each image that is done."""
+        """Measure finished runs; calls ``progress`` with the name of each finished image."""
         torch.set_num_threads(self.options.num_threads)
         evaluator, methods = self._prepare(runs)
         seeds: dict[str, tuple[int, ...]] = {}
@@ -95,7 +95,7 @@ class Evaluation:
         return results
 
     def fingerprints(self) -> dict[str, str]:
-        """Test set -> its fingerprint."""
+        """Return the fingerprints of the test sets."""
         return {test_set.name: test_set.fingerprint() for test_set in self.test_sets}
 
     def _prepare(self, runs: Sequence[TrainingRun]) -> tuple[Evaluator, list[Method]]:

@@ -1,4 +1,4 @@
-"""Option file of an ablation -> checked dataclasses; an unknown key is an error that names the nearest known one."""
+"""Options of an ablation file as checked dataclasses."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from amd_restore.registry import did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """``evaluation``: how finished runs are measured. The same keys as in a benchmark file.
+    """``evaluation``: measurement of finished runs, with keys of a benchmark file.
 
     Raises:
-        ValueError: for an unknown metric, or an empty list.
+        ValueError: an unknown metric, or an empty list.
     """
 
     datasets: dict[str, DatasetOptions] = option(doc="test sets by name")
     metrics: list[str] = option(DEFAULT_METRICS, "columns")
-    steps: list[int] = option([1], "numbers of steps, each a table", low=1, high=1000)
-    noise_seeds: list[int] = option([0], "noises of the restoration; averaged before anything else", low=0)
-    crop_border: int = option(4, "pixels cut from each side for PSNR, SSIM and NIQE", low=0)
-    dtype: Literal["float32", "bfloat16"] = option("float32", "arithmetic of the networks")
-    device: str = option("cpu", "where the networks run")
+    steps: list[int] = option([1], "numbers of steps, with a table for each", low=1, high=1000)
+    noise_seeds: list[int] = option([0], "noise seeds of the restoration, averaged first", low=0)
+    crop_border: int = option(4, "pixels excluded at each side for PSNR, SSIM and NIQE", low=0)
+    dtype: Literal["float32", "bfloat16"] = option("float32", "dtype of the networks")
+    device: str = option("cpu", "device of the networks")
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
@@ -41,7 +41,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointOptions:
-    """``endpoint``: the one number by which the question of the ablation is decided, named before its runs."""
+    """``endpoint``: the number that decides the question of the ablation, chosen before its runs."""
 
     dataset: str = option(doc="test set")
     steps: int = option(1, "number of steps", low=1, high=1000)
@@ -50,23 +50,23 @@ class EndpointOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationOptions:
-    """An ablation file. Blocks of ``overrides`` and ``arms`` are merged into the base file key by key, lists replaced.
+    """Ablation file; ``overrides`` and ``arms`` are merged into the base file key by key, lists replaced.
 
     Raises:
-        ValueError: names that collide or do not exist.
+        ValueError: names collide or do not exist.
     """
 
-    name: str = option(doc="names the runs and the output files")
+    name: str = option(doc="name of the runs and the output files")
     base: PathText = option(doc="option file of the training, relative to this file")
-    overrides: dict[str, Any] = option({}, "changes of the base file that all arms share")
+    overrides: dict[str, Any] = option({}, "changes of the base file for all arms")
     arms: dict[str, dict[str, Any]] = option(doc="name -> changes of the base file")
     seeds: list[int] = option([0, 1, 2], "training seeds of each arm", low=0)
-    total_iter: int = option(doc="iterations of each run; the schedule's only period, too", low=1)
+    total_iter: int = option(doc="iterations of each run and of its schedule", low=1)
     processes: int = option(1, "trainings (or evaluations) at the same time", low=1)
-    num_threads: int = option(1, "threads of each", low=1)
+    num_threads: int = option(1, "threads of each training", low=1)
     compare_to: list[str] = option([], "arms that all others are compared with; empty: the first")
     evaluation: EvaluationOptions = option(doc="how finished runs are measured")
-    endpoint: EndpointOptions | None = option(None, "what decides; null: everything is exploratory")
+    endpoint: EndpointOptions | None = option(None, "number that decides; null: all results are exploratory")
 
     def __post_init__(self) -> None:
         if not (self.arms and self.seeds):
@@ -93,12 +93,12 @@ class AblationOptions:
 
     @property
     def references(self) -> list[str]:
-        """Arms that the others are compared with."""
+        """Return the arms with which the others are compared."""
         return self.compare_to or [next(iter(self.arms))]
 
 
 def slug(arm: str) -> str:
-    """``+ score adaptation`` -> ``score_adaptation``: an arm's name as part of a folder's."""
+    """Convert an arm's name to a part of a folder's: ``+ score adaptation`` -> ``score_adaptation``."""
     return re.sub(r"[^a-z0-9.]+", "_", arm.lower()).strip("_") or "arm"
 
 
@@ -116,10 +116,10 @@ def load_ablation_options(file: str | Path) -> AblationOptions:
 
 
 def as_benchmark(options: AblationOptions, scale: int, weights: dict[str, list[str]]) -> BenchmarkOptions:
-    """The evaluation as a benchmark.
+    """Return the evaluation as a benchmark.
 
     Args:
-        options: the ablation.
+        options: ablation.
         scale: upscaling factor of the trainings.
         weights: arm -> weights files, one per training seed.
 

@@ -1,4 +1,4 @@
-"""Several commands at a time, each with its log; all of them stop when this process does."""
+"""Parallel commands, each with its log, which stop together with this process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 10.0  # between asking a command to stop and making it
+GRACE_SECONDS = 10.0  # seconds between stopping and killing a command
 
 
 @dataclass
 class ChildProcess:
-    """A command.
+    """Command.
 
     Attributes:
-        label: for messages.
+        label: name in messages.
         command: program and arguments.
-        log: its output is added to this file.
-        threads: for numeric libraries, as environment variables.
-        inherit: file descriptors that the command keeps open (locks).
-        after: called with its exit code and wall seconds; returns the jobs that follow from it.
+        log: file to which output is appended.
+        threads: threads of numeric libraries, set by environment variables.
+        inherit: inherited file descriptors (locks).
+        after: called with exit code and wall seconds; returns follow-up jobs.
     """
 
     label: str
@@ -38,7 +38,7 @@ class ChildProcess:
 
 
 def run_processes(jobs: Iterable[ChildProcess], processes: int) -> None:
-    """Run all jobs, ``processes`` at a time; follow-ups go first, so that what is begun gets done.
+    """Run all jobs, ``processes`` at a time; follow-up jobs go first.
 
     An exception (Ctrl-C too) stops the running commands, waits for them, and is raised again.
     """
@@ -61,7 +61,7 @@ def run_processes(jobs: Iterable[ChildProcess], processes: int) -> None:
 
 
 def last_line(log: Path) -> str:
-    """Last line of a log that says something: the reason of a failure."""
+    """Return the last meaningful line of a log, the reason of a failure."""
     if not log.is_file():
         return "it wrote nothing"
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -82,7 +82,7 @@ def _start(job: ChildProcess) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={**os.environ, **threads, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
             pass_fds=job.inherit if sys.platform != "win32" else (),
-            # A Ctrl-C of the terminal reaches this process only, which then stops its commands in order.
+            # A Ctrl-C of the terminal reaches this process only, which then stops its commands.
             start_new_session=True,
         )
 

@@ -1,4 +1,4 @@
-"""The trainings of an ablation: their options, where they are, and whether they are done."""
+"""Trainings of an ablation: options, folders and state."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from amd_restore.options import OptionFile, merge
 from amd_restore.options.run import RunOptions
 
 EXPERIMENTS = Path("experiments")
-# What decides how fast a run is or what it shows, but not its weights.
+# These options change speed and logs of a run, but not its weights.
 _IRRELEVANT = ("num_threads", "logger", "val")
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training.
+    """Training of an arm with a seed.
 
     Attributes:
         ablation: name of the ablation.
@@ -41,41 +41,41 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
-        """Name of the run and of its experiment folder."""
+        """Return the name of the run and of its experiment folder."""
         return str(self.options["name"])
 
     @property
     def folder(self) -> Path:
-        """Where training writes."""
+        """Return the experiment folder."""
         return EXPERIMENTS / self.name
 
     @property
     def weights(self) -> Path:
-        """Weights of the finished run."""
+        """Return the weights file of the finished run."""
         return self.folder / "models" / "net_g_latest.safetensors"
 
     @property
     def option_file(self) -> Path:
-        """The generated option file."""
+        """Return the generated option file."""
         return EXPERIMENTS / self.ablation / f"{self.name}.yml"
 
     @property
     def record_file(self) -> Path:
-        """What is known about the run: its options when it began, its cost when it is done."""
+        """Return the file with the run's options at its start and its cost at its end."""
         return EXPERIMENTS / self.ablation / f"{self.name}.json"
 
     @property
     def log(self) -> Path:
-        """Output of training and evaluation."""
+        """Return the log file of training and evaluation."""
         return EXPERIMENTS / self.ablation / f"{self.name}.log"
 
     @property
     def total_iter(self) -> int:
-        """Iterations."""
+        """Return the number of iterations."""
         return int(self.options["train"]["total_iter"])
 
     def record(self) -> dict[str, Any]:
-        """The record, empty before the run began.
+        """Read the record, empty before the run begins.
 
         Raises:
             AMDRestoreError: the file is damaged.
@@ -95,7 +95,7 @@ class TrainingRun:
         write_atomically(self.record_file, json.dumps(record, indent=1).encode())
 
     def relevant(self) -> dict[str, Any]:
-        """What the weights depend on: options as ``a.b`` keys, and the weights that training starts from."""
+        """Return what determines the weights: options as ``a.b`` keys, and the initial weights."""
         kept = {key: value for key, value in self.options.items() if key not in _IRRELEVANT}
         flat = _flatten(kept)
         for key, file in (self.options.get("path") or {}).items():
@@ -104,10 +104,10 @@ class TrainingRun:
         return flat
 
     def check_unchanged(self) -> None:
-        """Make sure that what is on disk under this run's name is this run.
+        """Check that the folder of this run's name belongs to this run.
 
         Raises:
-            AMDRestoreError: it was begun with other options, or by something else.
+            AMDRestoreError: it has other options, or no record.
         """
         advice = f"give the ablation another name, or delete {self.folder} and {self.record_file} to train anew"
         record = self.record()
@@ -124,7 +124,7 @@ class TrainingRun:
 
     def begin(self) -> None:
         """Write the option file and, the first time, the record."""
-        # JSON is YAML, and this way no value can be read as another type.
+        # JSON is valid YAML in which no value can be read as another type.
         text = f"# Generated for arm '{self.arm}' of the ablation {self.ablation}\n"
         write_atomically(self.option_file, (text + json.dumps(self.options, indent=1) + "\n").encode())
         if not self.record():
@@ -132,7 +132,7 @@ class TrainingRun:
             self.write_record({**names, "relevant": self.relevant()})
 
     def note_session(self, seconds: float, iterations: int) -> None:
-        """Add a training process's wall time to the record; ``iterations`` is where the run stands now."""
+        """Add a training process's wall time to the record; ``iterations`` is the current iteration."""
         record = self.record()
         sessions = record.setdefault("sessions", [])
         sessions.append({"seconds": round(seconds, 1), "machine": processor()})
@@ -143,13 +143,13 @@ class TrainingRun:
         self.write_record(record)
 
     def saved_iteration(self) -> int:
-        """Iteration of the newest training state; 0 if there is none."""
+        """Return the iteration of the newest training state; 0 without one."""
         states = (self.folder / "training_states").glob("*.state")
         return max((int(path.stem) for path in states if path.stem.isdigit()), default=0)
 
     @property
     def finished(self) -> bool:
-        """Whether the weights are there and are those of the last iteration."""
+        """Return whether the weights of the last iteration exist."""
         record = self.record()
         return (
             record.get("iterations", 0) >= self.total_iter
@@ -158,7 +158,7 @@ class TrainingRun:
         )
 
     def cost(self) -> dict[str, Any]:
-        """Iterations, seconds of training (from its diagnostics) and of its processes, threads, machine."""
+        """Return iterations, seconds of training (from its diagnostics) and of its processes, threads, machine."""
         record = self.record()
         sessions = record.get("sessions", [])
         training = last_seconds(self.folder / FILE_NAME)
@@ -179,16 +179,16 @@ class TrainingRun:
 def plan(
     options: AblationOptions, file: Path, only: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> list[TrainingRun]:
-    """All runs, seed by seed, so that a run that is stopped early has every arm.
+    """Plan all runs seed by seed, so that an ablation stopped early has every arm.
 
     Args:
-        options: the ablation.
-        file: its file; ``base`` is relative to it.
-        only: arms to keep; none keeps all.
-        seeds: seeds to keep; none keeps all.
+        options: ablation.
+        file: option file; ``base`` is relative to it.
+        only: arms to keep; empty for all.
+        seeds: seeds to keep; empty for all.
 
     Raises:
-        AMDRestoreError: an option of some arm is wrong; every run is checked before the first begins.
+        AMDRestoreError: a wrong option of an arm; every run is checked before the first begins.
     """
     base = OptionFile.read(file.parent / options.base).content
     runs = []
@@ -209,7 +209,7 @@ def plan(
 
 
 def last_seconds(diagnostics: Path) -> float | None:
-    """Training time at the end of a diagnostics file; None where there is no file, or nothing in it."""
+    """Return the training time at the end of a diagnostics file; None for a missing or empty file."""
     rows = read_diagnostics(diagnostics) if diagnostics.is_file() else []
     return float(rows[-1]["seconds"]) if rows else None
 
@@ -221,7 +221,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _digest(file: Path) -> str:
-    """SHA-256, or "missing"."""
+    """Return the SHA-256, or "missing"."""
     return file_hash(file) if file.is_file() else "missing"
 
 

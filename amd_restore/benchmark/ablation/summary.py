@@ -1,4 +1,4 @@
-"""Measurements of arms -> means, intervals and differences."""
+"""Means, intervals and differences of arms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from amd_restore.benchmark.statistics import CONFIDENCE, Interval, holm, interva
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table.
+    """Number in a table.
 
     Attributes:
         spread: standard deviation between training seeds of the mean over images; None for one seed.
@@ -42,10 +42,10 @@ class ArmDifference:
 
     Attributes:
         difference: paired by image and training seed, with its interval over training seeds.
-        p: that of the difference, adjusted (Holm) for all arms at the endpoint, or else for all other held-out numbers
-            of the ablation; NaN for metrics that an arm was trained on, which decide nothing.
-        is_endpoint: whether this is the number that was named before the runs.
-        verdict: "better" or "worse" where the adjusted p is below 5%, else "undecided".
+        p: p of the difference, adjusted (Holm) for all arms at the endpoint, else for all other held-out numbers of the
+            ablation; NaN for metrics that an arm was trained on.
+        is_endpoint: whether this is the endpoint chosen before the runs.
+        verdict: "better" or "worse" if the adjusted p is below 5%, else "undecided".
     """
 
     arm: str
@@ -60,13 +60,13 @@ class ArmDifference:
 
 
 def split_metrics(metrics: Sequence[str], results: Sequence[ArmResult]) -> tuple[list[str], list[str]]:
-    """Metrics that no arm was trained on, and the others."""
+    """Return the metrics that no arm was trained on, and the others."""
     used = {metric for one in results for metric, mark in marks(one.rewards).items() if mark == USED}
     return [name for name in metrics if name not in used], [name for name in metrics if name in used]
 
 
 def summarise_arms(results: Sequence[ArmResult]) -> list[Cell]:
-    """Means and intervals of every arm, number of steps, test set and metric."""
+    """Return means and intervals of every arm, number of steps, test set and metric."""
     cells = []
     for dataset, steps in dict.fromkeys((one.dataset, one.steps) for one in results):
         arms = [one for one in results if (one.dataset, one.steps) == (dataset, steps)]
@@ -94,12 +94,12 @@ def summarise_arms(results: Sequence[ArmResult]) -> list[Cell]:
 def compare_arms(
     results: Sequence[ArmResult], references: Sequence[str], endpoint: EndpointOptions | None = None
 ) -> list[ArmDifference]:
-    """Every arm minus each reference, on the training seeds that both have.
+    """Return every arm minus each reference, on common training seeds.
 
     Args:
         results: measurements.
         references: names of arms.
-        endpoint: what was named before the runs.
+        endpoint: endpoint chosen before the runs.
     """
     held_out, _ = split_metrics(list(results[0].values) if results else [], results)
     found = []
@@ -137,5 +137,5 @@ def _compare(
 
 def _judged(one: ArmDifference, p: float) -> ArmDifference:
     better = (one.difference.mean > 0) == METRICS[one.metric].higher_is_better
-    decided = p < 1 - CONFIDENCE  # false for NaN
+    decided = p < 1 - CONFIDENCE  # False for NaN.
     return dataclasses.replace(one, p=p, verdict=("better" if better else "worse") if decided else "undecided")

@@ -34,10 +34,10 @@ def write_tables(
     """Write ``NAME.md``, ``.csv`` and ``.json`` into ``folder``; returns the Markdown.
 
     Args:
-        folder: where to.
-        options: the ablation.
-        results: measurements of what is finished.
-        runs: all planned runs, for costs and for what is missing.
+        folder: output folder.
+        options: ablation.
+        results: measurements of finished runs.
+        runs: all planned runs, for costs and missing runs.
         test_sets: name -> fingerprint.
     """
     weights = {run.name: run.record()["weights_sha256"] for run in runs if run.finished}
@@ -79,7 +79,7 @@ def write_tables(
 def _headline(
     options: AblationOptions, results: Sequence[ArmResult], differences: Sequence[ArmDifference]
 ) -> list[str]:
-    """Verdicts on held-out metrics only."""
+    """Return the verdicts on held-out metrics."""
     held_out, _ = split_metrics(options.evaluation.metrics, results)
     chosen = options.endpoint
     lines = ["## Headline", ""]
@@ -151,7 +151,7 @@ def _intervals(cell: Cell) -> str:
 
 
 def _difference_lines(differences: Sequence[ArmDifference], metrics: Sequence[str]) -> list[str]:
-    """One table per reference, test set and number of steps."""
+    """Return one table per reference, test set and number of steps."""
     lines = [
         "## Differences",
         "",
