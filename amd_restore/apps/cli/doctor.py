@@ -178,7 +178,7 @@ def _checks_of(device: torch.device, header: Header, state_dict: dict[str, Tenso
 def lines_of(record: dict[str, Any]) -> Iterator[str]:
     """The result of :func:`examine` for people."""
     yield ", ".join([f"amd-restore {record['version']}", record["system"], *map(" ".join, record["packages"].items())])
-    yield f"{record['threads']} threads on {record['processors']} processors"
+    yield f"threads: {record['threads']}, processors: {record['processors']}"
     for name, description in record["devices"].items():
         yield f"{name}: {description}"
     yield ""
