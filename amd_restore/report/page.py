@@ -166,7 +166,7 @@ def _last_values(groups: Sequence[tuple[Group, Sequence[Quantity]]], curves: Arm
                 for runs in curves.values()
             ]
             rows.append([f"{quantity.title} ({quantity.key})", *cells])
-    note = "Means over the last five entries of each curve; ± is the deviation between the runs of an arm."
+    note = "Means over the last five entries of each curve; ± is the standard deviation between the runs of an arm."
     return f'<p class="soft">{note}</p>{table(["quantity", *curves], rows)}'
 
 

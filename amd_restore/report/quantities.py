@@ -67,8 +67,10 @@ GROUPS = (
                 ("amd/beta_min", "amd/beta_max"),
                 1.0,
             ),
-            Quantity("amd/alpha_std", "Deviation of α", "Zero is DMD; a fall towards zero says the group agrees."),
-            Quantity("amd/beta_std", "Deviation of β", "Equal to that of α unless one of them is clipped."),
+            Quantity(
+                "amd/alpha_std", "Standard deviation of α", "Zero is DMD; a fall towards zero says the group agrees."
+            ),
+            Quantity("amd/beta_std", "Standard deviation of β", "Equal to that of α unless one of them is clipped."),
         ),
     ),
     Group(
@@ -136,7 +138,9 @@ GROUPS = (
                 "Difference between noises",
                 "Zero is collapse to one answer; compare arms at equal quality.",
             ),
-            Quantity("amd/x0_std", "Deviation of the samples", "A fall means blur, a steady rise means noise."),
+            Quantity(
+                "amd/x0_std", "Standard deviation of the samples", "A fall means blur, a steady rise means noise."
+            ),
             Quantity("amd/distance_real", "Distance to the teacher's estimate", "Falls while the student learns."),
         ),
     ),
@@ -147,11 +151,11 @@ GROUPS = (
             Quantity(
                 "reward/total",
                 "Reward, weighted sum",
-                "Rises; its unit is its own running deviation, so compare trends and not levels of arms.",
+                "Rises; its unit is its own running standard deviation, so compare trends and not levels of arms.",
             ),
             Quantity(
                 "reward/group_std",
-                "Reward, deviation inside groups",
+                "Reward, standard deviation inside groups",
                 "Near zero the advantage divides by nothing: std_floor takes over.",
             ),
         ),

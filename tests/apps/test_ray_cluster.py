@@ -152,7 +152,7 @@ def test_without_retries_what_was_at_work_is_listed(
 def test_an_object_store_with_faults(
     ray: object, bucket: Path, folder: Path, settings: Settings, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Two transfers fail and pass the third time; a picture that kills whoever reads it costs only itself."""
+    """Two transfers fail and pass the third time; a picture that kills its workers does not stop the run."""
     for path in sorted(folder.glob("[01]*.png")):
         kind = {"01.png": "flaky", "02.png": "poison"}.get(path.name, "plain")
         put = bucket / "in" / f"{kind}_{path.name}"

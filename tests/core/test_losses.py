@@ -153,7 +153,7 @@ def test_std_floor_stops_the_clip_from_becoming_a_sign() -> None:
 
 
 def test_a_group_of_two_is_not_clipped_whatever_its_rewards() -> None:
-    """The population's deviation of two values is half their distance: both advantages would be 1 in size."""
+    """The population's standard deviation of two values is half their distance: both advantages would be 1 in size."""
     torch.manual_seed(3)
     advantage = group_advantage(torch.randn(64), group_size=2)
     torch.testing.assert_close(advantage.abs(), torch.full((64,), greatest_advantage(2)), rtol=1e-3, atol=1e-3)

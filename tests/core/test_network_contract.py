@@ -99,9 +99,9 @@ def test_a_plain_network_is_rebuilt_from_its_option_file() -> None:
 
 
 def test_discriminators_keep_no_contract(tmp_path: Path) -> None:
-    critic = nn.Conv2d(3, 1, 3)
-    torch.save({"params": critic.state_dict()}, tmp_path / "net_d.pth")
+    discriminator = nn.Conv2d(3, 1, 3)
+    torch.save({"params": discriminator.state_dict()}, tmp_path / "net_d.pth")
     load_weights(nn.Conv2d(3, 1, 3), str(tmp_path / "net_d.pth"))
-    save_checkpoint(tmp_path / "net_d.safetensors", critic.state_dict(), tiny_header())
+    save_checkpoint(tmp_path / "net_d.safetensors", discriminator.state_dict(), tiny_header())
     with pytest.raises(AMDRestoreError, match="Conv2d is no RestorationNetwork"):
         load_weights(nn.Conv2d(3, 1, 3), str(tmp_path / "net_d.safetensors"))

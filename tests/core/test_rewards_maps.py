@@ -1,4 +1,4 @@
-"""Maps: resizing, smoothing, and the sum of rewards per location with its running deviations."""
+"""Maps: resizing, smoothing, and the sum of rewards per location with its running standard deviations."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_standardised_maps_use_the_whole_image_deviation() -> None:
         whole(batch, group_size=4)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(plain.std, whole.std)
-    # Pixels differ more than their means: 4 x 4 independent places, hence four times the deviation.
+    # Pixels differ more than their means: 4 x 4 independent places, hence four times the standard deviation.
     assert plain.std_total.item() == pytest.approx(4 * whole.std_total.item(), rel=0.25)
 
 

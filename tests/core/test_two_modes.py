@@ -44,7 +44,7 @@ def test_the_teacher_is_the_posterior_mean() -> None:
 
 
 def test_measures_of_the_data_themselves() -> None:
-    """A student that draws from the data has 0.27% beyond three deviations and no distance."""
+    """A student that draws from the data has 0.27% beyond three standard deviations and no distance."""
     quantiles = two_modes.quantiles(2048).float()
     student = lambda z: quantiles.expand(1, -1)  # noqa: E731
     measures, _ = two_modes.measure(student, (0.0, 0.0), 1)
@@ -70,7 +70,7 @@ def test_a_seed_does_not_depend_on_the_others(learnt: Any) -> None:
 
 
 def test_sharpening_brings_samples_out_of_the_zone_and_adaptation_alone_does_not(learnt: Any) -> None:
-    """A teacher that points to the gap between the modes: fewer samples stall there with a sharpened fake teacher, and
+    """A teacher that points to the gap between the modes: fewer samples stall there with a sharpened fake score, and
     more with amplified matching, in every seed.
     """
     setting = two_modes.SETTINGS["stall"]

@@ -143,7 +143,7 @@ class StartWeights:
 
     All layers are random, with outputs of about unit variance. Last layers of zeros, as networks have them at first,
     would let rewards compare equal images and most gradients vanish. ``params`` differ from ``params_ema``, hence the
-    fake teacher of a student from its teacher.
+    fake score of a student from its teacher.
 
     Args:
         folder: where they and :func:`make_data` go.

@@ -1,4 +1,4 @@
-"""Training in bfloat16, the precision of the shipped option files, also where the processor only emulates it."""
+"""Training in bfloat16, the precision of the option files, also where the processor only emulates it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build(folder: Path, name: str, amp: str, steps: int, **distill: Any) -> Any:
 
 
 def gradients(model: Any) -> dict[str, Tensor]:
-    """Of student and fake teacher, in one step."""
+    """Gradients of student and fake score in one step."""
     model.optimize_parameters(1)
     nets = {name: getattr(model, name) for name in ("net_g", "net_fake")}
     return {

@@ -171,7 +171,7 @@ def test_every_sample_of_a_group_starts_from_its_own_noise(workshop: Path) -> No
     assert len(spy.calls) == 2
 
 
-# ---- the fake teacher -------------------------------------------------------------------------------------------
+# ---- the fake score ---------------------------------------------------------------------------------------------
 
 
 def fake_calls(model: Any, x0: Tensor, count: int) -> list[dict[str, Any]]:

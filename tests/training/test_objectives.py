@@ -43,7 +43,7 @@ def test_a_supervised_model_has_a_student_and_its_losses_alone(workshop: Path) -
 
 
 def test_the_warm_start_is_regression_from_pure_noise(workshop: Path) -> None:
-    """L1 of pixels over the deviation of the codec is L1 of latents, at t = 1."""
+    """L1 of pixels over the standard deviation of the codec is L1 of latents, at t = 1."""
     model = build(workshop, "regression_x4_classical")
     assert not hasattr(model, "net_teacher") and set(model.run.distill.num_steps) == {1}
     model.seed_step(1)

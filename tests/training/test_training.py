@@ -30,7 +30,7 @@ from amd_restore.options import OptionFile
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.weights import read_header, resolve_weights
 
-WITH_NIQE = ("amd_x4_classical", "amd_x4_real")  # in miniature too, as shipped
+WITH_NIQE = ("amd_x4_classical", "amd_x4_real")  # also in the miniature runs, as in the option files
 TRAINING_FILES = sorted(path.stem for path in (REPOSITORY / "options" / "train").glob("*.yml"))
 
 

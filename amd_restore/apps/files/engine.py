@@ -13,7 +13,7 @@ from amd_restore.apps.files.restorer import Restorer, Source
 
 
 class Engine:
-    """Reads, restores and writes; a picture that fails costs only itself.
+    """Reader, restorer and writer of many images; one failed image does not stop the run.
 
     Args:
         restorer: what happens to one picture.

@@ -269,7 +269,7 @@ def _walk(folder: Path, output: Path | None, recursive: bool, left_out: Counter[
     skipped = output.resolve() if output is not None and above else None
 
     def fail(error: OSError) -> None:
-        if Path(error.filename) == folder:  # a locked folder further down costs only itself
+        if Path(error.filename) == folder:  # A locked subfolder does not stop the run.
             raise error
         left_out["locked folders"] += 1
 

@@ -224,7 +224,7 @@ class Restorer:
         uncertainty: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None,
     ) -> Finish:
         def write() -> tuple[int, int]:
-            # The picture itself comes last: where it is there, all is there.
+            # Write the main image last: its presence marks the job as complete.
             for number, other in enumerate(others, start=2):
                 write_image(job.beside(f"sample{number}", job.target.suffix), other, self.settings.quality)
             if uncertainty is not None:

@@ -22,11 +22,11 @@ PREVIEW_SIDE = 4096  # what the page shows is no larger; the download is
 HIGHEST_SEED = 2**31 - 1
 _TURN = 0.1  # seconds between checks whether a waiting restoration was stopped
 _LONGEST_STEM = 100  # length limit of a file name
-# Formats of the input, by the suffix that their content asks for, which are written as another.
+# Formats of the input, by the suffix of their content, that are written as another.
 _FALLBACK = ".png"
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
+class Stopped(Exception):  # noqa: N818 - not an error: the user requested it
     """Raised when a restoration is stopped early."""
 
 
