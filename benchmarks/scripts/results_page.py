@@ -185,11 +185,16 @@ CLEAN_COLUMNS: dict[str, Cell] = {
     "Set14 SSIM-Y": values("Set14", "ssim_y"),
     "Set14 NIQE": values("Set14", "niqe"),
 }
-BRIEF: dict[str, Cell] = {
-    "clean: PSNR-Y / LPIPS-Alex": values("Set14", "psnr_y", "lpips_alex"),
-    "degraded: PSNR-Y / LPIPS-Alex": values("real_world", "psnr_y", "lpips_alex"),
-    "seconds": seconds,
-}
+SEVERITY = [
+    Row("**x4-real** (default)", "x4_severity", "x4-real, 1 step"),
+    Row("x4-classical", "x4_severity", "x4-classical, 1 step"),
+    *peers("x4_severity", "Real-ESRGAN x4plus", "realesr-general-x4v3", "realesr-general-wdn-x4v3", "4xLSDIRCompactC3"),
+    *peers("x4_severity", "ClearReality4x"),
+    Row("bicubic", "x4_severity", "bicubic, MATLAB"),
+]
+SEVERITIES = ("clean", "web", "phone", "heavy")
+BRIEF = {f"{kind}: PSNR-Y / LPIPS": values(kind, "psnr_y", "lpips_alex") for kind in SEVERITIES}
+BY_SEVERITY = {f"{kind}: EffNet / NIQE": values(kind, "effnet", "niqe") for kind in SEVERITIES}
 DEGRADED: dict[str, Cell] = {
     "PSNR-Y / LPIPS-Alex": values("real_world", "psnr_y", "lpips_alex"),
     "EffNet": values("real_world", "effnet"),
@@ -223,6 +228,7 @@ HACKING = [
     Row("LPIPS and BRISQUE also as losses", "reward_hacking", "LPIPS and BRISQUE as losses", "LPIPS and NIQE"),
 ]
 SOURCES = [
+    Row("by severity of the input", "x4_severity", ""),
     Row("degraded inputs", "x4_real", ""),
     Row("clean inputs", "x4_classical", ""),
     Row("clean inputs, tiny model and other upscalers", "x4_peers", ""),
@@ -234,7 +240,8 @@ SOURCES = [
 JUDGES = ("brisque", "niqe", "psnr_y", "lpips_alex", "effnet", "consistency")
 COMPARED = {"PSNR-Y": "psnr_y", "LPIPS-Alex": "lpips_alex", "EffNet": "effnet", "LQ-PSNR": "consistency"}
 TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
-    "brief": (REAL, BRIEF),
+    "brief": (SEVERITY, BRIEF),
+    "severity": (SEVERITY, BY_SEVERITY),
     "degraded": (REAL_ALL, DEGRADED),
     "clean": (CLASSICAL + CLASSICAL_PEERS, CLEAN_COLUMNS),
     "clean_own": (CLASSICAL, CLEAN_COLUMNS),
