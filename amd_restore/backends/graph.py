@@ -28,7 +28,7 @@ NETWORKS = ("FlatDenoiser",)
 INPUTS, OUTPUT = ("x_t", "t", "cond"), "raw"
 _OPSET, _IR_VERSION = 17, 8  # supported by all recent runtimes
 _WEIGHT_LEVELS = 127  # symmetric int8
-_MAX_FREQUENCY = 200.0  # of time_features in archs/flat_arch.py
+_MAX_FREQUENCY = 200.0  # that of time_features in archs/flat_arch.py
 
 
 def build_graph(header: Header, state_dict: Mapping[str, Tensor], ranges: Ranges | None = None) -> onnx.ModelProto:

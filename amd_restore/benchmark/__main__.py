@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=[], metavar="NAME", help="only these methods of the file")
     add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="replace the weights of a method")
     add("--fresh", action="store_true", help="ignore cached results")
-    add("--save_images", action="store_true", help="write every restored image below the output folder")
+    add("--save_images", action="store_true", help="save every restored image in the output folder")
     return parser
 
 

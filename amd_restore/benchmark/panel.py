@@ -37,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--guidance_scale", type=float, default=1.0, help="guidance at inference")
     add("--folders", nargs="*", default=[], metavar="NAME=FOLDER", help="folders of result images")
     add("--out", required=True, type=Path, help="image to write")
-    add("--crop", type=int, default=160, help="side of a cut in ground-truth pixels; 0: whole images")
-    add("--zoom", type=int, default=1, help="enlarge the cuts by repeating pixels")
+    add("--crop", type=int, default=160, help="side of the crops in ground-truth pixels; 0: whole images")
+    add("--zoom", type=int, default=1, help="enlarge the crops by repeating pixels")
     add("--limit", type=int, default=6, help="number of images")
     add("--seed", type=int, default=0, help="random seed of the noise")
     return parser

@@ -103,7 +103,7 @@ class TimeLimit:
 class StopRequest:
     """Request to stop this process, by SIGTERM or Ctrl-C."""
 
-    number = 0  # of the signal; 0: no request
+    number = 0  # number of the signal; 0: no request
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:

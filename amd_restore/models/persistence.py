@@ -20,7 +20,7 @@ from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 from amd_restore.weights import check_network_base, load_checkpoint, split_encoder
 
-BASE_KEY = "base"  # in a .pth file of an adapter: fingerprint of the weights that it belongs to
+BASE_KEY = "base"  # key of the base weights' fingerprint in a .pth file of an adapter
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class TrainingStep:
     stop_request = StopRequest()
     saved_iter = 0  # iteration of the latest training state
     accumulate = 1  # parts of a batch, see train.accumulate
-    trained_nets: list[nn.Module]  # as replicated over processes
+    trained_nets: list[nn.Module]  # replicated if several processes train
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Write everything to disk."""

@@ -62,7 +62,7 @@ class WaveletFix:
 class ChannelStatistics:
     """Running mean and standard deviation of every channel of an image in pieces; sums in float64.
 
-    The pieces must not overlap: of a tile, only what it is responsible for.
+    The pieces must not overlap: tiles are added without their halo.
     """
 
     count: int = 0
@@ -79,12 +79,12 @@ class ChannelStatistics:
 
     @property
     def mean(self) -> Tensor:
-        """(B, C)."""
+        """Return the mean (B, C)."""
         return self.total / self.count
 
     @property
     def std(self) -> Tensor:
-        """(B, C)."""
+        """Return the standard deviation (B, C)."""
         return (self.squares / self.count - self.mean.square()).clamp_min(0).sqrt()
 
 

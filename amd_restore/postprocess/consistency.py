@@ -12,7 +12,7 @@ from amd_restore.postprocess.resample import DOWN_REACH, UP_REACH, downscale, up
 
 DEFAULT_ITERATIONS = 4
 SMOOTH_GAIN = 0.9  # The first round handles larger gains.
-LOWEST_GAIN = 0.22  # of scaling up and down, at the finest checkerboard of lq, for scales 2 to 4
+LOWEST_GAIN = 0.22  # gain of scaling up and down at the finest checkerboard of lq, for scales 2 to 4
 
 
 def knows_downscaling(degradation: str) -> bool:

@@ -40,11 +40,18 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="experiment folder of a training or of an ablation")
     add("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
-    add("--figure", type=Path, help="also write the main figure as a picture (.png)")
-    add("--compute", type=Path, help="draw quality against compute over the runs as stages, instead of a page (.png)")
+    add("--figure", type=Path, help="also write the main figure (.png)")
+    add("--compute", type=Path, help="instead of a page, draw quality against compute, with the runs as stages (.png)")
     add("--axis", choices=tuple(AXES), default="hours", help="unit of compute (default: hours)")
-    add("--quantities", nargs="+", metavar="KEY", help="what the main figure shows (default: what is usual)")
-    add("--tables", nargs="+", type=Path, default=[], metavar="FILE.md", help="tables to take in, from an ablation")
+    add("--quantities", nargs="+", metavar="KEY", help="quantities of the main figure (default: a standard set)")
+    add(
+        "--tables",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE.md",
+        help="tables of a benchmark or an ablation to include",
+    )
     add("--title", help="heading (default: names of the folders)")
     return parser
 

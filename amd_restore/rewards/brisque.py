@@ -31,7 +31,7 @@ class Machine(NamedTuple):
 
     vectors: Tensor  # (770, 36)
     coefficients: Tensor  # (770,)
-    gamma: float  # of the radial kernel
+    gamma: float  # width parameter of the radial kernel
     rho: float  # minus the score far from all vectors
     low: Tensor  # (36,), feature that becomes -1
     high: Tensor  # (36,), feature that becomes 1

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors file of a run")
     parser.add_argument("--name", required=True, help="released name")
-    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="folder")
+    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="output folder")
     parser.add_argument("--licence", help="licence of the weights")
     parser.add_argument("--training_data", help="description of the training data")
     parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: that of training)")
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--mean", help="released name of the weights used at --fidelity 1 (default: none)")
     parser.add_argument(
-        "--error_per_std", type=float, help="coefficients of --uncertainty; see benchmarks/scripts/fit_uncertainty.py"
+        "--error_per_std", type=float, help="error per standard deviation, see benchmarks/scripts/fit_uncertainty.py"
     )
     parser.add_argument("--rewards", nargs="*", default=[], help="metrics used in training earlier stages")
     parser.add_argument("--mix", type=Path, help="another file to average with: same network, same initial weights")

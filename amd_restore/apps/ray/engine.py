@@ -36,7 +36,7 @@ class _Member:
     actor: Any
     loading: Any = None  # reference to the result of load(); None when ready
     loaded: Loaded | None = None
-    packets: deque[tuple[Packet, Any]] = field(default_factory=deque)  # with the stream of results
+    packets: deque[tuple[Packet, Any]] = field(default_factory=deque)  # packets with their streams of results
 
 
 class RayEngine:

@@ -91,7 +91,7 @@ def present(items: Sequence[ClusterJob], output: str | Path) -> set[ClusterJob]:
     """Return jobs whose target exists; a store is listed once."""
     if not is_url(output):
         return {item for item in items if is_done(item.target)}
-    base = _join(*_split(output)).rstrip("/")  # as in the targets
+    base = _join(*_split(output)).rstrip("/")  # the form of the targets
     listed = list_folder(base, recursive=True)
     names = {base} if listed is None else {f"{base}/{name}" for name in listed}
     return {item for item in items if item.target in names}

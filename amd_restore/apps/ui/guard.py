@@ -83,7 +83,7 @@ class Guard:
 
 
 def is_own_host(host: str, names: Collection[str] = ()) -> bool:
-    """Whether a ``Host`` header names this machine by an address, as ``localhost``, or by one of ``names``."""
+    """Return whether a ``Host`` header is an address, ``localhost`` or one of ``names``."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -48,7 +48,7 @@ def create_app(restorer: UploadRestorer, max_upload: int, names: Collection[str]
     ui.run_with(
         app,
         title="AMD Restore",
-        dark=None,  # as the browser prefers
+        dark=None,  # the browser's preference
         language="en-US",
         reconnect_timeout=_RECONNECT,
         show_welcome_message=False,

@@ -1,4 +1,4 @@
-"""From the bytes that were uploaded to the bytes that are downloaded, without the browser."""
+"""Restoration of uploads, from uploaded to downloaded bytes."""
 
 from __future__ import annotations
 
