@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -146,6 +147,13 @@ def remove_stale(folder: str | Path) -> int:
 def expanded(path: str | Path) -> Path:
     """``path`` with ``~`` replaced by the home folder; as it is where there is none, as in many containers."""
     return Path(os.path.expanduser(path))
+
+
+def path_option(text: str) -> Path:
+    """Option type: a path, see :func:`expanded`; not empty, as that of an unset shell variable is."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return expanded(text)
 
 
 @contextlib.contextmanager

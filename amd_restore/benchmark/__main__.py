@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from amd_restore.atomic import path_option
 from amd_restore.benchmark.absent import Absent, find_absent
 from amd_restore.benchmark.evaluate import Evaluator, Result
 from amd_restore.benchmark.images import TestSet
@@ -32,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = Parser(prog="python -m amd_restore.benchmark", description=__doc__)
     add = parser.add_argument
-    add("-opt", required=True, type=Path, help="option file (.yml)")
-    add("--out", type=Path, help="folder of tables and cached results (default: benchmarks/NAME)")
+    add("-opt", required=True, type=path_option, help="option file (.yml)")
+    add("--out", type=path_option, help="folder of tables and cached results (default: benchmarks/NAME)")
     add("--methods", nargs="+", default=[], metavar="NAME", help="only these methods of the file")
     add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="replace the weights of a method")
     add("--fresh", action="store_true", help="ignore cached results")

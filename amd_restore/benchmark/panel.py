@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
+from amd_restore.atomic import path_option
 from amd_restore.benchmark.images import Image, Pair, TestSet
 from amd_restore.benchmark.methods import Bicubic, Folder, Method, build_methods
 from amd_restore.benchmark.options import BenchmarkOptions, DatasetOptions, MethodOptions
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--steps", nargs="*", type=int, default=[], help="numbers of steps (default: the weights')")
     add("--guidance_scale", type=float, default=1.0, help="guidance at inference")
     add("--folders", nargs="*", default=[], metavar="NAME=FOLDER", help="folders of result images")
-    add("--out", required=True, type=Path, help="image to write")
+    add("--out", required=True, type=path_option, help="image to write")
     add("--crop", type=int, default=160, help="side of the crops in ground-truth pixels; 0: whole images")
     add("--zoom", type=int, default=1, help="enlarge the crops by repeating pixels")
     add("--limit", type=int, default=6, help="number of images")

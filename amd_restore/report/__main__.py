@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amd_restore.atomic import user_error, write_atomically
+from amd_restore.atomic import path_option, user_error, write_atomically
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.report.compute import AXES, compute_csv, compute_figure, stages
 from amd_restore.report.curves import main_figure
@@ -38,16 +38,20 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = Parser(prog="python -m amd_restore.report", description=__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="experiment folder of a training or of an ablation")
-    add("--out", type=Path, default=Path("report.html"), help="page to write (default: report.html)")
-    add("--figure", type=Path, help="also write the main figure (.png)")
-    add("--compute", type=Path, help="instead of a page, draw quality against compute, with the runs as stages (.png)")
+    add("runs", nargs="+", type=path_option, metavar="RUN", help="experiment folder of a training or of an ablation")
+    add("--out", type=path_option, default=Path("report.html"), help="page to write (default: report.html)")
+    add("--figure", type=path_option, help="also write the main figure (.png)")
+    add(
+        "--compute",
+        type=path_option,
+        help="instead of a page, draw quality against compute, with the runs as stages (.png)",
+    )
     add("--axis", choices=tuple(AXES), default="hours", help="unit of compute (default: hours)")
     add("--quantities", nargs="+", metavar="KEY", help="quantities of the main figure (default: a standard set)")
     add(
         "--tables",
         nargs="+",
-        type=Path,
+        type=path_option,
         default=[],
         metavar="FILE.md",
         help="tables of a benchmark or an ablation to include",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import fcntl
 import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
@@ -185,3 +187,28 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_atomically(tmp_path / "out", b"whole")
     assert remove_stale(tmp_path) == 1
     assert names(tmp_path) == sorted([young.name, "out"])
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("amd_restore.apps.cli.video", "--input"),
+        ("amd_restore.apps.cli.video", "--output"),
+        ("amd_restore.apps.cli.export", "--output"),
+        ("amd_restore.apps.cli.prompts", "--output"),
+        ("amd_restore.apps.cli.parser", "--input"),
+        ("amd_restore.apps.cli.parser", "--json"),
+        ("amd_restore.apps.cli.doctor", "--json"),
+        ("amd_restore.report.__main__", "--out"),
+    ],
+)
+def test_paths_of_all_commands_are_expanded_and_not_empty(
+    command: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    parser = import_module(command).build_parser()
+    (action,) = (action for action in parser._actions if option in action.option_strings)
+    assert action.type("~/a") == tmp_path / "a"
+    with pytest.raises(argparse.ArgumentTypeError, match="must not be empty"):
+        action.type("")

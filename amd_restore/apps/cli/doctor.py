@@ -13,13 +13,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amd_restore import __version__
 from amd_restore.apps.cli.console import STANDARD, Console
 from amd_restore.apps.cli.parser import number
-from amd_restore.atomic import try_writing
+from amd_restore.atomic import path_option, try_writing
 from amd_restore.errors import OK, SOME_FAILED, Parser, run_command
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser of ``amd-restore doctor``."""
     parser = Parser(prog="amd-restore doctor", description=__doc__)
     parser.add_argument("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON; - for stdout")
+    parser.add_argument("--json", type=path_option, metavar="FILE", help="also write the result as JSON; - for stdout")
     return parser
 
 

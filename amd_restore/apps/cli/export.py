@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "-o",
         "--output",
-        type=Path,
+        type=path_option,
         metavar="FILE",
         help=".onnx file, or .xml file with a .bin file next to it (default: from model and dtype)",
     )
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--calibration",
-        type=Path,
+        type=path_option,
         metavar="FOLDER",
         help="folder of photographs that set the ranges of int8; released models include theirs",
     )

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from amd_restore import __version__
 from amd_restore.apps.files.plan import EXTENSIONS
 from amd_restore.apps.files.settings import Settings
-from amd_restore.atomic import expanded
+from amd_restore.atomic import path_option
 from amd_restore.errors import Parser
 
 _UNITS = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_folders(machine)
     _add_cluster(parser.add_argument_group("several machines").add_argument)
     add = parser.add_argument
-    add("--json", type=Path, metavar="FILE", help="write a report of all files: status, sizes, seconds")
+    add("--json", type=path_option, metavar="FILE", help="write a report of all files: status, sizes, seconds")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -218,12 +218,10 @@ def fraction(text: str) -> float:
 
 
 def _place(text: str) -> Path | str:
-    """Option type: a path, or text for a URL other than ``file:``; not empty, as an unset shell variable would be."""
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
+    """Option type: a path, or text for a URL other than ``file:``."""
     if text.startswith("file://"):
-        return expanded(unquote(text.removeprefix("file://")))
-    return text if "://" in text else expanded(text)
+        return path_option(unquote(text.removeprefix("file://")))
+    return text if "://" in text else path_option(text)
 
 
 def _suffix(text: str) -> str:

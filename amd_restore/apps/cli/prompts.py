@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
@@ -20,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--revision", metavar="NAME", help="branch, tag or commit on the hub")
     add("--prompt", default="", metavar="TEXT", help="positive prompt for all images (default: empty)")
     add("--negative", default="", metavar="TEXT", help="negative prompt for guidance (default: empty)")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help=".safetensors file to write")
+    add("-o", "--output", type=path_option, required=True, metavar="FILE", help=".safetensors file to write")
     add("--overwrite", action="store_true", help="replace an existing file")
     return parser
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.weights import WEIGHTS_FOLDER, Header, load_checkpoint, save_checkpoint
 
@@ -89,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="amd-restore release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, required=True, help="exported .safetensors file of a run")
+    parser.add_argument("--weights", type=path_option, required=True, help="exported .safetensors file of a run")
     parser.add_argument("--name", required=True, help="released name")
-    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="output folder")
+    parser.add_argument("--out", type=path_option, default=WEIGHTS_FOLDER, help="output folder")
     parser.add_argument("--licence", help="licence of the weights")
     parser.add_argument("--training_data", help="description of the training data")
     parser.add_argument("--time_shift", type=float, help="spacing of the steps (default: that of training)")
@@ -103,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--error_per_std", type=float, help="error per standard deviation, see benchmarks/scripts/fit_uncertainty.py"
     )
     parser.add_argument("--rewards", nargs="*", default=[], help="metrics used in training earlier stages")
-    parser.add_argument("--mix", type=Path, help="another file to average with: same network, same initial weights")
+    parser.add_argument(
+        "--mix", type=path_option, help="another file to average with: same network, same initial weights"
+    )
     parser.add_argument(
         "--share", type=float, default=0.5, help="weight of --mix in the average (default: %(default)s)"
     )

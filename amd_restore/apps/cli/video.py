@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amd_restore.apps.cli.parser import add_control, add_machine, add_model, add_size, number
@@ -15,6 +14,7 @@ from amd_restore.apps.video import FFmpeg, restore_video
 from amd_restore.apps.video.encoding import CODECS, choose_codec
 from amd_restore.apps.video.restore import SEGMENT, Encoding
 from amd_restore.apps.video.work_folder import remove_leftovers
+from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, note, run_command, say
 
 if TYPE_CHECKING:
@@ -25,8 +25,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of ``amd-restore video``."""
     parser = Parser(prog="amd-restore video", description=__doc__)
     add = parser.add_argument
-    add("-i", "--input", type=Path, required=True, metavar="FILE", help="input video, in any format that ffmpeg reads")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="output file: .mp4, .mkv, .mov or .webm")
+    add(
+        "-i",
+        "--input",
+        type=path_option,
+        required=True,
+        metavar="FILE",
+        help="input video, in any format that ffmpeg reads",
+    )
+    add(
+        "-o", "--output", type=path_option, required=True, metavar="FILE", help="output file: .mp4, .mkv, .mov or .webm"
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--resume", action="store_true", help="resume an interrupted run of the same command (default)")
     choice.add_argument("--overwrite", action="store_true", help="replace an existing output")

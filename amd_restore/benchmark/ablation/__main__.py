@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from amd_restore.atomic import path_option
 from amd_restore.benchmark.ablation.ablation import Ablation
 from amd_restore.benchmark.ablation.options import load_ablation_options
 from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, complain, run_command
@@ -23,8 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser."""
     parser = Parser(prog="python -m amd_restore.benchmark.ablation", description=__doc__)
     add = parser.add_argument
-    add("-opt", required=True, type=Path, help="option file (.yml)")
-    add("--out", type=Path, help="folder of tables and cached measurements (default: benchmarks/NAME)")
+    add("-opt", required=True, type=path_option, help="option file (.yml)")
+    add("--out", type=path_option, help="folder of tables and cached measurements (default: benchmarks/NAME)")
     add("--only", nargs="+", default=[], metavar="ARM", help="only these arms")
     add("--seeds", nargs="+", default=[], type=int, metavar="SEED", help="only these training seeds")
     what = parser.add_mutually_exclusive_group()
