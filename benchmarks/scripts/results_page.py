@@ -75,9 +75,9 @@ def value(row: Row, dataset: str, metric: str) -> str:
     return f"{mean:.{METRICS[metric].digits}f}{marks(result['rewards']).get(metric, '')}"
 
 
-def values(dataset: str, *metrics: str) -> Cell:
+def values(dataset: str, *metrics: str, between: str = " / ") -> Cell:
     """Metrics of a dataset, in one cell."""
-    return lambda row: " / ".join(value(row, dataset, metric) for metric in metrics)
+    return lambda row: between.join(value(row, dataset, metric) for metric in metrics)
 
 
 def seconds(row: Row) -> str:
@@ -193,7 +193,7 @@ SEVERITY = [
     Row("bicubic", "x4_severity", "bicubic, MATLAB"),
 ]
 SEVERITIES = ("clean", "web", "phone", "heavy")
-BRIEF = {f"{kind}: PSNR-Y / LPIPS": values(kind, "psnr_y", "lpips_alex") for kind in SEVERITIES}
+BRIEF = {kind: values(kind, "psnr_y", "lpips_alex", between="/") for kind in SEVERITIES}
 BY_SEVERITY = {f"{kind}: EffNet / NIQE": values(kind, "effnet", "niqe") for kind in SEVERITIES}
 DEGRADED: dict[str, Cell] = {
     "PSNR-Y / LPIPS-Alex": values("real_world", "psnr_y", "lpips_alex"),
