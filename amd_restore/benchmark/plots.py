@@ -161,7 +161,7 @@ def _draw_panel(axes: Axes, panel: Panel, colors: Mapping[str, str]) -> None:
     if panel.log_x:
         axes.set_xscale("log")
         xs = [point.x for point in panel.points]
-        few = max(xs) < 15 * min(xs)  # Add ticks, because few decades have too few.
+        few = max(xs) < 15 * min(xs)  # An axis of about one decade needs labels between powers of ten.
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if few and f"{x:e}"[0] in "235" else "")
     axes.invert_yaxis()  # All perceptual metrics here are lower for better quality.

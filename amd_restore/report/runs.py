@@ -95,7 +95,7 @@ def find_runs(folders: Sequence[Path]) -> list[ReportRun]:
     """Find runs in experiment folders of runs or ablations.
 
     Raises:
-        AMDRestoreError: a folder is neither, or two runs of one arm have the same name.
+        AMDRestoreError: a folder is neither, or a run is given twice.
     """
     runs = [run for folder in folders for run in _runs_in(folder)]
     names = [run.folder.resolve() for run in runs]

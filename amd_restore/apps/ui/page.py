@@ -86,8 +86,8 @@ class Page:
             on_upload=self._receive,
             on_rejected=lambda: self._complain(f"Refused: no image, or larger than {megabytes:g} MB."),
         )
-        # The browser clears its list itself: a reset from here may come before it has noted that the file is sent, and
-        # the list then keeps it for good.
+        # The browser clears its list itself: a reset from here could come before it registers the upload, and the list
+        # would then keep the file.
         for event in ("uploaded", "failed"):
             clear = "removeUploadedFiles" if event == "uploaded" else "reset"
             self._uploader.on(event, js_handler=f"() => getElement({self._uploader.id}).$refs.qRef.{clear}()")
