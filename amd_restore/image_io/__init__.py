@@ -13,7 +13,7 @@ from amd_restore.image_io.decoding import decode, read_bytes, read_image, read_s
 from amd_restore.image_io.encoding import encode, is_streamed, write_image
 from amd_restore.image_io.fitting import check_side, fitted
 from amd_restore.image_io.formats import FRAME_SUFFIXES, READABLE_SUFFIXES, SUFFIXES
-from amd_restore.image_io.frames import Frame, Frames, frames_of, read_frames, write_frames
+from amd_restore.image_io.frames import Frame, Frames, check_animated, frames_of, read_frames, write_frames
 from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture
 from amd_restore.image_io.transparency import fill_transparent
 
@@ -25,6 +25,7 @@ __all__ = [
     "Frame",
     "Frames",
     "Picture",
+    "check_animated",
     "check_side",
     "decode",
     "encode",

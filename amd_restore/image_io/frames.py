@@ -113,6 +113,16 @@ def frames_of(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Frame
     return Frames(file, count, _plays(image), image.size, max_pixels)
 
 
+def check_animated(suffix: str) -> None:
+    """Refuse a format in which animations are not written.
+
+    Raises:
+        AMDRestoreError: ``suffix`` is that of no such format.
+    """
+    if suffix.lower() not in FRAME_SUFFIXES:
+        raise AMDRestoreError(f"cannot write '{suffix}' animations; use one of {', '.join(FRAME_SUFFIXES)}")
+
+
 def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, quality: int | None = None) -> None:
     """Write an animation in the format of the suffix of ``path``, whole or not at all.
 
@@ -131,9 +141,10 @@ def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, qual
     """
     path = Path(path)
     kind = NAMES.get(path.suffix.lower(), "")
-    if path.suffix.lower() not in FRAME_SUFFIXES:
-        names = ", ".join(FRAME_SUFFIXES)
-        raise AMDRestoreError(f"{path}: cannot write '{path.suffix}' animations; use one of {names}")
+    try:
+        check_animated(path.suffix)
+    except AMDRestoreError as error:
+        raise AMDRestoreError(f"{path}: {error}") from error
     check_quality(quality)
     all_frames = list(frames)
     if not all_frames:

@@ -324,6 +324,10 @@ def test_what_a_format_cannot_hold_is_said_before_the_work(
     for arguments, message in (
         (("wide.webp",), wide),
         (("moving.webp", "--frames"), wide),
+        (
+            ("moving.webp", "--frames", "--ext", "jpg"),
+            "cannot write '.jpg' animations; use one of .png, .apng, .webp, .gif",
+        ),
         (("hdr.png", "--ext", "jpg"), hdr),
     ):
         assert main(["-i", *arguments, "--model", str(weights)]) == 1

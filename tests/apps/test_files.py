@@ -204,6 +204,13 @@ def test_an_empty_path_is_not_the_current_folder(
     assert "must not be empty" in capsys.readouterr().err
 
 
+def test_a_file_of_animations_is_no_folder(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Picture(np.zeros((5, 7, 3), np.uint8)))
+    with pytest.raises(AMDRestoreError, match=r"x.gif: .gif files are written with --frames only; add it, or name a"):
+        plan_jobs(tmp_path / "a.png", tmp_path / "x.gif")
+    assert plan_jobs(tmp_path / "a.png", tmp_path / "x.gif", frames=True)[0].target == tmp_path / "x.gif"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_a_pipe_as_input_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -57,6 +57,8 @@ def plan_jobs(
     """
     if source.is_file() and is_image_name(output, frames) and not output.is_dir():
         return [Job(source, name_target(source, _key(source), output, _key, suffix, ext, extras))]
+    if source.is_file() and is_image_name(output, frames=True) and not output.is_dir():
+        raise AMDRestoreError(f"{output}: {output.suffix} files are written with --frames only; add it, or name a .png")
     left_out = Counter() if left_out is None else left_out
     root, sources = find_sources(source, output, recursive, left_out)
     if source.is_dir():

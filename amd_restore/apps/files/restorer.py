@@ -22,6 +22,7 @@ from amd_restore.image_io import (
     Frame,
     Frames,
     Picture,
+    check_animated,
     check_side,
     decode,
     encode,
@@ -118,6 +119,7 @@ class Restorer:
             data = read_bytes(job.source)
             frames = self._frames(data)
             if frames is not None:
+                check_animated(job.target.suffix)
                 check_side(job.target.suffix, *self.work.output_size(frames.size[1], frames.size[0]))
                 return Source(job, None, time.perf_counter() - start, frames=frames)
             picture = self._fitted(decode(data, self._max_pixels), job.target.suffix)
