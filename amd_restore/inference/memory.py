@@ -131,7 +131,7 @@ def check_limit(limit: float, needed: float, size: tuple[int, int], whole: bool,
     """
     if needed <= limit:
         return
-    advice = "close other programs" if free else "raise max_memory"
+    advice = "close other programs" if free else "raise the memory limit"
     if whole:
         advice += ", ask for a smaller output, or write a PNG or TIFF file, which is streamed"
     raise AMDRestoreError(

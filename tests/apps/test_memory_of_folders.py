@@ -121,7 +121,9 @@ def test_outputs_that_cannot_fit_are_refused_with_the_number(
     limit = memory.process_memory() // MIB + memory.KEPT // MIB + 120
     assert main([*arguments, "-o", str(tmp_path / "out"), "--max-memory", f"{limit}M"]) == 1
     said = capsys.readouterr().err
-    needed = re.search(r"are too little for an input of \d+x\d+ pixels, which needs (\d+) MiB; raise max_memory", said)
+    needed = re.search(
+        r"are too little for an input of \d+x\d+ pixels, which needs (\d+) MiB; raise the memory limit", said
+    )
     assert needed and int(needed[1]) > limit
     # The same without a limit, where little is free.
     monkeypatch.setattr(memory, "available_memory", lambda device: 100 * MIB)

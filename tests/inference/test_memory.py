@@ -48,7 +48,9 @@ def test_wide_pictures_get_flat_tiles() -> None:
 
 
 def test_limits_that_cannot_be_kept_are_refused() -> None:
-    with pytest.raises(AMDRestoreError, match=r"100 MiB of memory are too little .* 2500x2500 .* raise max_memory$"):
+    with pytest.raises(
+        AMDRestoreError, match=r"100 MiB of memory are too little .* 2500x2500 .* raise the memory limit$"
+    ):
         plan_tile(job(), CPU, 100 * MIB, 384 * MIB)
     with pytest.raises(AMDRestoreError, match="or write a PNG or TIFF file, which is streamed"):
         plan_tile(job(fixed=300_000_000), CPU, 500 * MIB, 384 * MIB)

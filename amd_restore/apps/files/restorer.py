@@ -34,6 +34,7 @@ from amd_restore.image_io import (
     write_frames,
     write_image,
 )
+from amd_restore.image_io.picture import check_size
 from amd_restore.inference.memory import Account
 
 STREAM_PIXELS = 16_000_000  # output pixels from which on rows are written as they come
@@ -115,6 +116,7 @@ class Restorer:
             for what in (job.target, *(job.beside(extra) for extra in self.settings.extras)):
                 check_name(what)
             if (shape := read_shape(job.source)) is not None:
+                check_size(shape[1], shape[0], self._max_pixels)
                 self.work.check_memory(self._need(job, shape), shape[:2])
             data = read_bytes(job.source)
             frames = self._frames(data)
