@@ -173,7 +173,7 @@ class ResidualCodec:
         return F.pixel_unshuffle(gt - self.upsample(lq), self.patch) / self.std
 
     def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
-        """Inverse of :meth:`encode`; not clamped, so that training losses see the overshoot."""
+        """Inverse of :meth:`encode`; not clamped, so that training losses include the overshoot."""
         return self.upsample(lq) + F.pixel_shuffle(x0 * self.std, self.patch)
 
     def condition(self, lq: Tensor, trained: bool = False) -> Tensor:

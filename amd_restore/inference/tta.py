@@ -63,7 +63,7 @@ def restore_oriented(
         lq: (B, 3, h, w) in [0, 1].
         draw: noise of each step for ``lq`` as it is.
         patch: of the codec.
-        mode: ``mean``, or ``medoid``, which stays one sample but must see the whole picture.
+        mode: ``mean``, or ``medoid``, which stays one sample but needs the whole image.
 
     Returns:
         (B, 3, scale h, scale w).
