@@ -1,7 +1,7 @@
 """Who may import whom. The package is built in wings, and arrows between them point down:
 
 - *ground* (``errors``, ``atomic``, ``registry`` ...) is what everybody stands on;
-- the *core* (``diffusion``, ``losses``, ``archs``, ``rewards``, ``data``, ``models``) is the method, and imports no wing;
+- the *core* (``diffusion``, ``losses``, ``archs``, ``rewards``, ``data``, ``models``) is the method, imports no wing;
 - *inference* (``pipeline`` and its parts, ``postprocess``, ``backends``, ``image_io``, ``integrations``) restores
   images and never imports what only training needs;
 - *training* and *measuring* (``training``, ``benchmark``, ``report``) may import the core and inference;
