@@ -13,6 +13,9 @@ import socket
 import sys
 from typing import Any
 
+HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)  # until it is known whom they are for
+
 folder = os.path.dirname(sys.argv[0])
 link = socket.socket(socket.AF_UNIX)
 link.connect(os.path.join(folder, "socket"))
@@ -28,8 +31,9 @@ def hand_on(number: int, frame: Any) -> None:
     os.kill(pid, number)
 
 
-for handed_on in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+for handed_on in HANDED_ON:
     signal.signal(handed_on, hand_on)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
 code = int.from_bytes(link.recv(8), "big", signed=True)
 if code < 0:
     if -code != signal.SIGKILL:

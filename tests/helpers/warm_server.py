@@ -7,6 +7,7 @@ removes the folder of the socket.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -55,15 +56,17 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def watch(link: socket.socket, pid: int) -> None:
     """Wait for the process and report its exit code; kill it when nobody waits for that any more."""
-    link.sendall(pid.to_bytes(8, "big"))
     ended = os.pidfd_open(pid)
-    if ended not in select.select([ended, link.fileno()], [], [])[0]:
+    try:
+        link.sendall(pid.to_bytes(8, "big"))
+        is_wanted = ended in select.select([ended, link.fileno()], [], [])[0]
+    except OSError:  # whoever waited was killed before it knew
+        is_wanted = False
+    if not is_wanted:
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
+    with contextlib.suppress(OSError):  # killed
         link.sendall(code.to_bytes(8, "big", signed=True))
-    except OSError:
-        pass  # killed
 
 
 def serve(path: str, main_process: int) -> list[str]:
@@ -88,6 +91,7 @@ def serve(path: str, main_process: int) -> list[str]:
         link.setblocking(True)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         request, streams = receive(link)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until end() can take it
         pid = os.fork()
         if not pid:
             link.close()
@@ -140,6 +144,7 @@ def end(arguments: list[str]) -> NoReturn:
     """Run, and leave as the interpreter does, but for its taking all modules apart, which takes a second."""
     code: Any = 0
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         run(arguments)
     except SystemExit as stop:
         code = stop.code

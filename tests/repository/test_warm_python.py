@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,12 @@ def test_signals_reach_the_process(number: signal.Signals) -> None:
     process.send_signal(number)
     process.communicate(timeout=60)  # until the end of the stream, which the process that waits holds open
     assert process.returncode == -number
+
+
+@pytest.mark.parametrize("milliseconds", [30, 50, 80])
+def test_a_signal_before_the_process_runs_ends_it_too(milliseconds: int) -> None:
+    process = subprocess.Popen([warm_python(), "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(milliseconds / 1000)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
