@@ -44,7 +44,8 @@ def disable_telemetry() -> None:
     """Switch off what dependencies report; call it before they are imported. What the user has set stays."""
     for name, value in _TELEMETRY.items():
         os.environ.setdefault(name, value)
-    # OpenVINO has no such variable: without this package it reports nothing.
+    # OpenVINO has no such variable: without this package it reports nothing. None makes its import fail, which the
+    # type of sys.modules does not allow for.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 

@@ -124,8 +124,11 @@ def _print(stream: TextIO | None, text: str) -> None:
 
 def _discard(stream: TextIO | None) -> None:
     """Send what ``stream`` still holds to the null device: Python's last flush would fail on it again."""
+    if stream is None:
+        return
+    # A stream that somebody put in place of the real one may have no descriptor.
     with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), stream.fileno())  # type: ignore[union-attr]
+        os.dup2(nothing.fileno(), stream.fileno())
 
 
 def _open_missing_streams() -> None:

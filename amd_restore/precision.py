@@ -48,6 +48,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(1, device=found)
+    # PyTorch raises these for an unknown name, a build without CUDA, a backend without memory, and no name at all.
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise AMDRestoreError(f"device '{device}' is not available here; use auto or cpu") from error
     return found

@@ -122,7 +122,7 @@ def read_shape(path: str | Path) -> tuple[int, int, int, int] | None:
             channels = {"1": 1, "P": 4, "I": 1, "F": 1, "I;16": 1}.get(image.mode) or len(image.getbands())
             deep = image.mode[0] in "IF" or (image.format == "PNG" and "16" in str(image.tile))
             return image.height, image.width, channels, 2 if deep else 1
-    except Exception:  # as in open_header; reading it will say why
+    except Exception:  # Pillow raises many kinds of errors for damaged headers; decoding reports them.
         return None
 
 

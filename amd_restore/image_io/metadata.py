@@ -48,7 +48,7 @@ def read_metadata(image: Image.Image) -> Metadata:
         stored = image.info.get("dpi")
     try:
         source = image.getexif()
-    except Exception:  # damaged metadata are no reason to refuse the picture, and Pillow raises many kinds
+    except Exception:  # Damaged metadata must not cost the image, and Pillow raises many kinds of errors.
         source = Image.Exif()
     return metadata_of(source, stored)
 
@@ -57,7 +57,7 @@ def is_adobe_rgb(image: Image.Image) -> bool:
     """Whether a camera says so in its EXIF (CIPA DC-008, 4.6.8: interoperability R03)."""
     try:
         return image.getexif().get_ifd(_INTEROPERABILITY).get(1) == "R03"
-    except Exception:  # as above
+    except Exception:  # Damaged metadata must not cost the image, and Pillow raises many kinds of errors.
         return False
 
 
@@ -96,7 +96,7 @@ def metadata_of(source: Image.Exif, stored_dpi: Any = None) -> Metadata:
         if dpi and orientation >= 5:
             dpi = dpi[::-1]
         return Metadata(kept.tobytes() if len(kept) else None, orientation, dpi)
-    except Exception:  # as above
+    except Exception:  # Damaged metadata must not cost the image, and Pillow raises many kinds of errors.
         return Metadata()
 
 

@@ -165,7 +165,7 @@ class Saving:
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Restore optimizers, schedulers and extra state; networks were loaded through BasicSR's ``check_resume``."""
-        super().resume_training(  # type: ignore[misc]  # BaseModel's
+        super().resume_training(  # type: ignore[misc]  # of BasicSR's BaseModel, beside this class
             {**resume_state, "schedulers": self.schedules_of(resume_state)}
         )
         if "time" in resume_state:

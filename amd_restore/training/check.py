@@ -61,6 +61,6 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except AMDRestoreError:
         raise
-    except Exception as error:
+    except Exception as error:  # Networks, datasets and plugins of others can raise anything.
         reason = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"{what} fails: {type(error).__name__}: {reason}; --debug shows where") from error

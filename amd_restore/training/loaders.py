@@ -102,7 +102,7 @@ def try_metrics(val: Mapping[str, Any], phase: str, item: Mapping[str, Any]) -> 
             measure(image, image, options, torch.device("cpu"))
         except AMDRestoreError:
             raise
-        except Exception as error:
+        except Exception as error:  # Each metric raises different errors.
             reason = " ".join(str(error).split())[:120]
             raise AMDRestoreError(
                 f"val.metrics.{name}: fails on an image of datasets.{phase}, {item.get('gt_path')} "

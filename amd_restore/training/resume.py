@@ -30,7 +30,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
     opt["path"]["resume_state"] = path
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # A damaged file makes torch.load raise errors of pickle, zip and its own.
         raise AMDRestoreError(
             f"{path}: cannot resume from this file ({type(error).__name__}); delete it to use an earlier one"
         ) from error

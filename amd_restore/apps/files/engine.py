@@ -129,7 +129,7 @@ class Engine:
         start = time.perf_counter()
         try:
             size = result()
-        except Exception as error:  # as above
+        except Exception as error:  # A bug of ours must not cost the other images; it is reported and counted.
             return failed(source.job, error)
         finally:
             self.restorer.account.hold(source.job, 0)
