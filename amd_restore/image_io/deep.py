@@ -13,11 +13,12 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io.directories import HEIGHT, PHOTOMETRIC, WIDTH
 from amd_restore.image_io.picture import Pixels, damaged
 from amd_restore.image_io.transparency import unmultiplied
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
+BITS, COMPRESSION, ORIENTATION = 258, 259, 274
 STRIP_OFFSETS, SAMPLES, STRIP_COUNTS, PLANAR, PREDICTOR = 273, 277, 279, 284, 317
 TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 324, 325, 338, 339, 34675
 _UNSIGNED, _FLOAT = 1, 3

@@ -98,15 +98,6 @@ def average_gradients(parameters: Sequence[Tensor], nets: Sequence[nn.Module]) -
             parameter.grad /= process_count()
 
 
-def clip_gradients(parameters: Sequence[Tensor], limit: float) -> Tensor:
-    """Scale gradients so that their norm over all processes is at most ``limit``.
-
-    Returns:
-        The norm before scaling, a scalar.
-    """
-    return torch.nn.utils.clip_grad_norm_(list(parameters), limit)
-
-
 def images_of_process(opt: Mapping[str, Any]) -> int:
     """Return the number of images per process and iteration."""
     return int(opt["datasets"]["train"]["batch_size_per_gpu"])

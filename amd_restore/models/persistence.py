@@ -58,9 +58,14 @@ def torch_save(state: Mapping[str, Any], path: str | Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def saved_iterations(states: Path) -> list[int]:
+    """Return the iterations of the training states in a folder, in ascending order; other names do not count."""
+    return sorted(int(path.stem) for path in states.glob("*.state") if path.stem.isdigit())
+
+
 def remove_old(states: Path, models: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` training states and their networks; 0 keeps all."""
-    for old in sorted(int(path.stem) for path in states.glob("*.state"))[:-keep] if keep else ():
+    for old in saved_iterations(states)[:-keep] if keep else ():
         (states / f"{old}.state").unlink()
         for file in models.glob(f"net_*_{old}.*"):
             file.unlink()

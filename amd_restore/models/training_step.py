@@ -13,7 +13,6 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.models.diagnostics import Diagnostics, DiagnosticsFile
 from amd_restore.models.distributed import (
     average_gradients,
-    clip_gradients,
     gathered,
     own_rows,
     process_count,
@@ -115,7 +114,7 @@ class TrainingStep:
             self.diagnostics.add(share / process_count(), **losses)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         average_gradients(parameters, self.trained_nets)
-        norm = clip_gradients(parameters, self.grad_clip or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip or float("inf"))
         if not torch.isfinite(norm):
             values = ", ".join(f"{name} {float(loss.detach()):.3g}" for name, loss in losses.items())
             raise AMDRestoreError(f"gradient is not finite ({values}); lower the learning rate or set amp: none")

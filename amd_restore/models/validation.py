@@ -122,7 +122,7 @@ def _restored(
 def measure(sr: np.ndarray, gt: np.ndarray, options: Mapping[str, Any], device: torch.device) -> float:
     """Measure one metric of ``val.metrics`` on BGR uint8 images (H, W, 3)."""
     # BasicSR has no default for crop_border.
-    options = {"crop_border": 0, **{k: v for k, v in options.items() if k != "better"}}
+    options = {"crop_border": 0, **options}
     if options["type"] == "lpips":
         with torch.no_grad():
             return float(_lpips(options.get("net", "alex"), str(device))(_rgb(sr, device), _rgb(gt, device)))

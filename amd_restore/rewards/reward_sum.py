@@ -132,10 +132,7 @@ class RewardSum(nn.Module):
         difference = total - self(reference, **settings)[0]
         self.train(was_training)
         if self.training:
-            square = difference.square().mean()
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(square)
-                square /= dist.get_world_size()
+            square = _mean_of_processes(difference.square().mean())
             self.difference_scale.lerp_(square.sqrt(), self._rate())
         return difference
 
@@ -167,11 +164,15 @@ class RewardSum(nn.Module):
         variance = groups.var(dim=1, correction=int(groups.shape[1] > 1)).mean(dim=0)
         if values.dim() == 4:
             variance = variance.mean()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(variance)
-            variance /= dist.get_world_size()
-        within = variance.sqrt()
-        running.lerp_(within, self._rate())
+        running.lerp_(_mean_of_processes(variance).sqrt(), self._rate())
+
+
+def _mean_of_processes(value: Tensor) -> Tensor:
+    """Average ``value``, in place, over the processes of a distributed training."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value
 
 
 def build_rewards(

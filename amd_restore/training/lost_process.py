@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from amd_restore.models.ending import SIGNALS, StopRequest
+from amd_restore.models.persistence import saved_iterations
 
 EXIT_CODE = 3  # exit code after the loss of another process
 PATIENCE = 20.0  # seconds for a regular end; torchrun kills after 30
@@ -48,10 +49,10 @@ class Progress:
         """Return the last iteration and how to resume, in words."""
         iteration = self.model.current_iter if self.model else 0
         reached = f"in iteration {iteration}" if iteration else "before the first iteration"
-        states = [int(p.stem) for p in self.states.glob("*.state") if p.stem.isdigit()] if self.states else []
+        states = saved_iterations(self.states) if self.states else []
         if not states:
             return f"{reached}; no training state is saved yet: start the same command again"
-        return f"{reached}; saved up to {self.states}/{max(states)}.state: start the same command with --auto_resume"
+        return f"{reached}; saved up to {self.states}/{states[-1]}.state: start the same command with --auto_resume"
 
     def end(self, cause: str) -> None:
         """Print one line and exit this process at once, also inside a collective."""

@@ -34,13 +34,6 @@ from amd_restore.postprocess import (
     expected_error,
     lq_psnr,
 )
-from amd_restore.weights import (
-    build_denoiser,
-    build_header_codec,
-    build_network,
-    load_checkpoint,
-    resolve_weights,
-)
 
 MODEL = "x4-classical"
 FIDELITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -56,9 +49,7 @@ class Restorer:
 
     def __init__(self, name: str) -> None:
         self.pipeline = RestorationPipeline.from_pretrained(name, "cpu", "float32")
-        self.header, state_dict = load_checkpoint(resolve_weights(name))
-        self.codec = build_header_codec(self.header)
-        self.denoiser = build_denoiser(self.header, build_network(self.header, state_dict))
+        self.header, self.codec, self.denoiser = self.pipeline.header, self.pipeline.codec, self.pipeline.denoiser
 
     def draw(self, lq: Tensor, seed: int) -> Draw:
         _, channels, height, width = self.codec.latent_shape(lq)

@@ -22,7 +22,7 @@ import yaml
 from amd_restore.benchmark.provenance import processor
 from amd_restore.options import OptionFile
 from amd_restore.registry import import_basicsr, register_all
-from amd_restore.training.pipeline import prepare_options
+from amd_restore.training.pipeline import build_parser, prepare_options
 
 OPTIONS = Path(__file__).resolve().parents[2] / "options" / "train"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,7 +49,7 @@ def build(file: str, distill: dict[str, Any], threads: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "options.yml"
         path.write_text(yaml.safe_dump(options), encoding="utf-8")
-        args = argparse.Namespace(opt=str(path), force_yml=[], launcher="none", auto_resume=False, debug=False)
+        args = build_parser(True).parse_args(["-opt", str(path)])
         return build_model(prepare_options(args, Path(folder), is_train=True))
 
 

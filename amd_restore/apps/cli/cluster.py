@@ -48,11 +48,7 @@ def restore_in_cluster(options: argparse.Namespace, settings: Settings, console:
         engine = RayEngine(settings, cluster, options.workers, options.batch, console.complain)
         try:
             with console.bar(len(items)) as bar:
-                for outcome in engine.run(items, there):
-                    report.add(outcome)
-                    bar.advance(outcome)
-                    if outcome.status == "failed":
-                        console.complain(outcome.message, outcome.error)
+                console.follow(engine.run(items, there), report, bar)
         finally:
             if not is_url(options.output):
                 clear_stale(_local(items))  # outputs of lost workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,6 +11,7 @@ from amd_restore.errors import complain, say
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from amd_restore.apps.cli.report import Report
     from amd_restore.apps.files.outcome import Outcome
     from amd_restore.apps.files.plan import Job
 
@@ -38,6 +40,14 @@ class Console:
         """Print one line on standard error; with ``debug`` the traceback of ``error`` before it."""
         complain(message, error if self.debug else None)
 
+    def follow(self, outcomes: Iterable[Outcome], report: Report, bar: ProgressBar) -> None:
+        """Take every outcome as it comes into the report and the bar, and print failures."""
+        for outcome in outcomes:
+            report.add(outcome)
+            bar.advance(outcome)
+            if outcome.status == "failed":
+                self.complain(outcome.message, outcome.error)
+
     def bar(self, images: int) -> ProgressBar:
         """Return a progress bar over ``images`` images, shown on terminals only."""
         return ProgressBar(images)
@@ -61,11 +71,6 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-
-    @property
-    def position(self) -> float:
-        """Return the number of finished images, including the finished part of the current one."""
-        return 0.0 if self._bar is None else float(self._bar.n)
 
     def tiles(self, job: Job, done: int, total: int) -> None:
         """Report that ``done`` of the ``total`` tiles of the current image are restored."""

@@ -73,11 +73,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         try:
             with console.bar(len(jobs)) as bar:
                 engine = Engine(restorer, options.workers, options.batch, bar.tiles)
-                for outcome in engine.run(jobs, options.overwrite):
-                    report.add(outcome)
-                    bar.advance(outcome)
-                    if outcome.status == "failed":
-                        console.complain(outcome.message, outcome.error)
+                console.follow(engine.run(jobs, options.overwrite), report, bar)
         finally:
             report.finish(jobs)
             if options.json:

@@ -77,9 +77,8 @@ def run(options: argparse.Namespace) -> None:
 
         def progress(done: int, total: int) -> None:
             if bar.total is None:
-                bar.initial = bar.n = done  # Frames of an earlier run must not count in the rate.
                 bar.reset(total)
-                bar.initial = bar.n = done
+                bar.initial = bar.n = done  # Frames of an earlier run must not count in the rate.
             bar.update(done - bar.n)
 
         summary = restore_video(source, target, restore, recipe, encoding, ffmpeg, progress, note)

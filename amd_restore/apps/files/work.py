@@ -150,18 +150,19 @@ class Work:
 
         Always of the full noise: at a higher fidelity the samples agree more without being righter.
         """
-        statistics = SampleStatistics()
+        statistics, floats = SampleStatistics(), _floating(pixels)
         for number in range(max(self.settings.n_samples, UNCERTAINTY_SAMPLES)):
             options = self._options(None) | {"fidelity": 0.0, "seed": self.settings.seed + number}
-            statistics.add(_colour(self.pipeline.restore_image(_floating(pixels), **options)))
+            statistics.add(_colour(self.pipeline.restore_image(floats, **options)))
         error = expected_error(statistics.std, self.pipeline.header.error_per_std)
         drawn: Pixels = heat_map(error)[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
         return self.resized(drawn, pixels)
 
     def _with_statistics(self, pixels: Pixels, options: dict[str, Any]) -> Pixels:
         """With colours matched over the whole picture, which therefore has to be in memory."""
-        restored = self.pipeline.restore_image(_floating(pixels), **{**options, "post": None})
-        sr, lq = _colour(restored), _colour(_floating(pixels))
+        floats = _floating(pixels)
+        restored = self.pipeline.restore_image(floats, **{**options, "post": None})
+        sr, lq = _colour(restored), _colour(floats)
         sr = AdainFix.of(sr, lq, self.pipeline.scale)(sr, lq)
         for step in self._consistency:
             sr = step(sr, lq)

@@ -112,12 +112,13 @@ def restore_video(
     with WorkFolder(target, job) as work:
         if work.cleared:
             note(f"{target}: unfinished work of other options or another source was thrown away")
-        first = min(work.finished() * encoding.segment, total)
+        done = work.finished()
+        first = min(done * encoding.segment, total)
         report = progress or (lambda done, total: None)
         report(first, total)
         with contextlib.closing(clip.frames(ffmpeg, first)) as frames:
             restored = _reported(map(restore, frames), report, first, total)
-            for begin in starts[work.finished() :]:
+            for begin in starts[done:]:
                 part = work.part()
                 end = min(begin + encoding.segment, total)
                 _encode(restored, part, Segment(clip, begin, end, codec, encoding.crf), ffmpeg)

@@ -13,6 +13,7 @@ from amd_restore.benchmark.ablation.options import AblationOptions, slug
 from amd_restore.benchmark.provenance import file_hash, processor
 from amd_restore.errors import AMDRestoreError
 from amd_restore.models.diagnostics import FILE_NAME, read_diagnostics
+from amd_restore.models.persistence import saved_iterations
 from amd_restore.options import OptionFile, merge
 from amd_restore.options.run import RunOptions
 
@@ -144,8 +145,7 @@ class TrainingRun:
 
     def saved_iteration(self) -> int:
         """Return the iteration of the newest training state; 0 without one."""
-        states = (self.folder / "training_states").glob("*.state")
-        return max((int(path.stem) for path in states if path.stem.isdigit()), default=0)
+        return max(saved_iterations(self.folder / "training_states"), default=0)
 
     @property
     def finished(self) -> bool:
