@@ -93,9 +93,10 @@ def marks(rewards: Iterable[str]) -> dict[str, str]:
     """Return ``†`` for each metric that was a reward or loss, ``‡`` for others of its family.
 
     Args:
-        rewards: names from a weights header; ``lpips-squeeze`` and ``lpips_squeeze`` are the same.
+        rewards: names from a weights header; ``lpips-squeeze`` and ``lpips_squeeze`` are the same, and
+            ``l1+lpips_squeeze`` is a mixture of two.
     """
-    names = [name.lower().replace("-", "_") for name in rewards]
+    names = [part for name in rewards for part in name.lower().replace("-", "_").split("+")]
     used = {_REWARD_COLUMNS.get(name, name) for name in names}
     families = {METRICS[name].family for name in used if name in METRICS}
     others = {name for name in used if name not in METRICS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amd_restore.rewards.complexity_reward import ComplexityReward, complexity
 from amd_restore.rewards.fidelity_reward import ConsistencyReward, L1Reward, LPIPSReward, PSNRReward
 from amd_restore.rewards.lpips_net import build_lpips
 from amd_restore.rewards.perceptual_reward import DISTSReward, EfficientNetReward
@@ -13,6 +14,7 @@ from amd_restore.rewards.reward_sum import RewardSum, build_rewards
 __all__ = [
     "BRISQUEReward",
     "BaseReward",
+    "ComplexityReward",
     "ConsistencyReward",
     "DISTSReward",
     "EfficientNetReward",
@@ -25,4 +27,5 @@ __all__ = [
     "RewardSum",
     "build_lpips",
     "build_rewards",
+    "complexity",
 ]

@@ -87,4 +87,5 @@ def test_marks() -> None:
     assert marks(["psnr", "musiq"]) == {"psnr_y": "†"}
     assert marks(["l1"]) == {"psnr_y": "‡"}
     assert marks(["l1", "lpips_squeeze"]) == {"psnr_y": "‡", **features, "lpips_squeeze": "†"}
+    assert marks(["l1+lpips_squeeze"]) == marks(["l1", "lpips_squeeze"])
     assert marks(["l1", "psnr"]) == {"psnr_y": "†"}
