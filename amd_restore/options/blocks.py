@@ -168,6 +168,9 @@ class DegradationOptions:
         high=1,
     )
     first_prob: float = option(1.0, "second_order: probability of the first round", low=0, high=1)
+    share: int = option(
+        1, "second_order: images in a row with the same sizes and order of operations; a GPU is faster with 8", low=1
+    )
     final_sinc_prob: float = option(0.8, "second_order: probability of the final sinc filter", low=0, high=1)
     final_sinc_radius: list[int] = option(
         [3, 10], "second_order: range of the radius of that filter, pixels", low=1, high=50
@@ -185,6 +188,7 @@ class DegradationOptions:
                 "clean_prob",
                 "light_prob",
                 "first_prob",
+                "share",
                 "final_sinc_prob",
                 "final_sinc_radius",
                 "jpeg_last_prob",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from amd_restore.data.base import to_8bit
 from amd_restore.data.degradations import BicubicDegradation, SecondOrderDegradation, build_degradation
 from amd_restore.data.second_order.jpeg import jpeg
 from amd_restore.data.second_order.kernels import build_kernels
@@ -25,6 +26,7 @@ from amd_restore.data.second_order.operations import (
     resize,
 )
 from amd_restore.data.second_order.parameters import FAMILIES, Draws, ImageParameters, KernelParameters, OrderParameters
+from amd_restore.data.second_order.pipeline import compress
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.blocks import DegradationOptions
 
@@ -171,9 +173,9 @@ def test_blur_is_opencvs_filter() -> None:
     for p in KERNELS[1:5]:
         expected = cv2.filter2D(image, -1, reference_kernel(p))
         kernel = build_kernels([p])[0]
-        np.testing.assert_allclose(array(blur(tensor(image), kernel)), expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(array(blur(tensor(image), kernel[None])), expected, rtol=0, atol=2e-5)
         skew = torch.rand(kernel.shape)  # the GPU's way agrees, whatever the symmetry
-        direct, fourier = filter_directly(tensor(image), skew), filter_by_fourier(tensor(image), skew)
+        direct, fourier = filter_directly(tensor(image), skew[None]), filter_by_fourier(tensor(image), skew[None])
         torch.testing.assert_close(direct, fourier, rtol=1e-5, atol=1e-4)
 
 
@@ -185,8 +187,8 @@ def test_blur_of_images_smaller_than_the_kernel() -> None:
     padded = small[rows][:, columns]
     expected = np.array([[(padded[i : i + 21, j : j + 21] * kernel.numpy()[..., None]).sum((0, 1)) for j in range(12)]
                          for i in range(5)])  # fmt: skip
-    np.testing.assert_allclose(array(blur(tensor(small), kernel)), expected, rtol=0, atol=1e-5)
-    assert blur(torch.full((1, 3, 1, 1), 0.5), kernel).flatten().tolist() == pytest.approx([0.5] * 3)
+    np.testing.assert_allclose(array(blur(tensor(small), kernel[None])), expected, rtol=0, atol=1e-5)
+    assert blur(torch.full((1, 3, 1, 1), 0.5), kernel[None]).flatten().tolist() == pytest.approx([0.5] * 3)
 
 
 @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic"])
@@ -293,6 +295,23 @@ def test_images_of_a_batch_do_not_mix() -> None:
         alone = module.apply_parameters(gt[number : number + 1], [p])
         # Not bit for bit: a matrix product may round otherwise for another number of rows.
         assert float((alone[0] == together[number]).float().mean()) > 0.99
+
+
+def test_images_that_share_their_structure_are_one_batch() -> None:
+    module = build_degradation({"type": "second_order", "share": 4, "clean_prob": 0.2, "light_prob": 0.3}, 4)
+    module.reseed(3)
+    parameters = module.draw(16)
+    structures = [p.structure for p in parameters]
+    assert all(structures[n] == structures[n - n % 4] for n in range(16)) and len(set(structures)) > 2
+    assert len({p.second.noise.seed for p in parameters if p.second.noise}) > 8
+    gt = torch.cat([tensor(picture(48, 48, seed)) for seed in range(16)])
+    alone = module.apply_parameters(gt, parameters)
+    for start in range(0, 16, 4):
+        rows = slice(start, start + 4)
+        together = module.degrade_alike(gt[rows], parameters[rows])
+        last = [p.second.jpeg if p.jpeg_last and not p.clean else None for p in parameters[rows]]
+        same = to_8bit(compress(together, last)) == alone[rows]
+        assert float(same.float().mean()) > 0.99  # a matrix product may round otherwise
 
 
 def share(count: int, of: int, expected: float) -> None:

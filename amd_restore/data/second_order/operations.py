@@ -28,33 +28,34 @@ def _transform_length(length: int) -> int:
         candidate = rest = candidate + 2
 
 
-def filter_by_fourier(padded: Tensor, kernel: Tensor) -> Tensor:
-    """Cross-correlation without padding of every channel of (B, C, H, W) with (k, k): sides shrink by k - 1."""
-    side, size = kernel.shape[-1], padded.shape[2:]
+def filter_by_fourier(padded: Tensor, kernels: Tensor) -> Tensor:
+    """Cross-correlation without padding of images (B, C, H, W) with kernels (B, k, k): sides shrink by k - 1."""
+    side, size = kernels.shape[-1], padded.shape[2:]
     fit = [_transform_length(length) for length in size]
-    product = torch.fft.rfft2(padded, s=fit) * torch.fft.rfft2(kernel.flip(0, 1), s=fit)
+    product = torch.fft.rfft2(padded, s=fit) * torch.fft.rfft2(kernels.flip(1, 2), s=fit)[:, None]
     return torch.fft.irfft2(product, s=fit)[:, :, side - 1 : size[0], side - 1 : size[1]]
 
 
-def filter_directly(padded: Tensor, kernel: Tensor) -> Tensor:
+def filter_directly(padded: Tensor, kernels: Tensor) -> Tensor:
     """Compute the same by a direct convolution."""
-    channels = padded.shape[1]
-    return F.conv2d(padded, kernel.expand(channels, 1, -1, -1), groups=channels)
+    planes = padded.flatten(0, 1)[None]
+    weight = kernels.repeat_interleave(padded.shape[1], dim=0)[:, None]
+    return F.conv2d(planes, weight, groups=len(weight)).unflatten(1, padded.shape[:2])[0]
 
 
-def blur(image: Tensor, kernel: Tensor) -> Tensor:
-    """Filter each channel of ``image`` with ``kernel`` (k, k), k odd; borders are mirrored, OpenCV's default.
+def blur(image: Tensor, kernels: Tensor) -> Tensor:
+    """Filter images (B, C, H, W) with kernels (B, k, k), k odd; borders are mirrored, OpenCV's default.
 
     On a CPU by the FFT, which is faster at these varying sizes; elsewhere directly, because a GPU would plan a
     transform for each new size.
     """
-    radius, kernel = kernel.shape[-1] // 2, kernel.to(image.device)
+    radius, kernels = kernels.shape[-1] // 2, kernels.to(image.device)
     if radius < min(image.shape[2:]):
         padded = F.pad(image, (radius,) * 4, mode="reflect")
     else:
         rows, columns = (_mirror(n, radius, image.device) for n in image.shape[2:])
         padded = image[:, :, rows][:, :, :, columns]
-    return filter_by_fourier(padded, kernel) if image.device.type == "cpu" else filter_directly(padded, kernel)
+    return filter_by_fourier(padded, kernels) if image.device.type == "cpu" else filter_directly(padded, kernels)
 
 
 def downscale(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -89,8 +90,9 @@ def photons(image: Tensor) -> Tensor:
 
     As in scikit-image's ``random_noise`` and the published training; the argument is one image in [0, 1].
     """
-    levels = torch.bincount((image * 255.0).round().int().flatten(), minlength=256)
-    return (levels > 0).sum().to(image.dtype).log2().ceil().exp2()
+    # A count of each level would make the host wait for a GPU.
+    levels = image.new_zeros(256).index_fill_(0, (image * 255.0).round().long().flatten(), 1.0)
+    return levels.sum().log2().ceil().exp2()
 
 
 def add_poisson(image: Tensor, scale: float, is_gray: bool, generator: torch.Generator) -> Tensor:

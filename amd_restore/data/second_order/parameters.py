@@ -94,6 +94,12 @@ class ImageParameters:
     clean: bool = False
     light: bool = False
 
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """Return what decides on the sizes and the order of the operations; images with the same can be one batch."""
+        rounds = [(p.resize, p.mode) for p in (self.first, self.second)]
+        return (*rounds, self.mode, self.jpeg_last, self.skip_first, self.clean, self.light)
+
 
 class Draws:
     """Random decisions from given uniform numbers in [0, 1)."""
@@ -177,12 +183,15 @@ def draw_order(draws: Draws, options: FirstOrderOptions) -> OrderParameters:
     return OrderParameters(blur, resize, mode, noise, jpeg)
 
 
-def draw_image(numbers: Sequence[float], options: DegradationOptions) -> ImageParameters:
+def draw_image(
+    numbers: Sequence[float], options: DegradationOptions, like: ImageParameters | None = None
+) -> ImageParameters:
     """Draw the parameters of one image.
 
     Args:
         numbers: :data:`NUMBERS_PER_IMAGE` uniform numbers in [0, 1).
         options: probabilities and ranges.
+        like: image of which to take :attr:`ImageParameters.structure`; None draws one.
     """
     draws = Draws(numbers)
     first, second = draw_order(draws, options.first), draw_order(draws, options.second)
@@ -192,6 +201,11 @@ def draw_image(numbers: Sequence[float], options: DegradationOptions) -> ImagePa
     jpeg_last, mode = draws.chance(options.jpeg_last_prob), draws.choice(RESIZE_MODES)
     skip_first, clean = not draws.chance(options.first_prob), draws.chance(options.clean_prob)
     light = not clean and draws.chance(options.light_prob)
+    if like is not None:
+        first = replace(first, resize=like.first.resize, mode=like.first.mode)
+        second = replace(second, resize=like.second.resize, mode=like.second.mode)
+        jpeg_last, mode = like.jpeg_last, like.mode
+        skip_first, clean, light = like.skip_first, like.clean, like.light
     if light:
         second, sinc, jpeg_last, skip_first = draw_light(draws, second), None, True, True
     return ImageParameters(first, second, sinc, jpeg_last, mode, skip_first, clean, light)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from amd_restore.data.base import Degradation, to_8bit
 from amd_restore.data.second_order.jpeg import jpeg
@@ -16,6 +17,7 @@ from amd_restore.data.second_order.operations import add_gaussian, add_poisson, 
 from amd_restore.data.second_order.parameters import (
     NUMBERS_PER_IMAGE,
     ImageParameters,
+    KernelParameters,
     NoiseParameters,
     OrderParameters,
     draw_image,
@@ -28,8 +30,8 @@ STREAM = 1  # separates these random numbers from others with equal seeds
 class SecondOrderDegradation(Degradation):
     """Real-ESRGAN's degradation: blur, resize, noise and JPEG, twice, and a final sinc filter.
 
-    Every image has its own parameters, including intermediate sizes (which the published training shares in a batch),
-    so images are processed one by one up to the final size. All randomness comes from ``generator`` on the CPU, so
+    Every image has its own parameters; with ``share`` a few images in a row have equal intermediate sizes (as a whole
+    batch in the published training), which lets a GPU process them together. All randomness comes from ``generator`` on the CPU, so
     parameters are the same on every device; noise fields are drawn on the image's device from seeds among the
     parameters. Unsharp masking of the targets in the published training is not part of the degradation.
 
@@ -54,9 +56,13 @@ class SecondOrderDegradation(Degradation):
             self.draw(before)
 
     def draw(self, count: int) -> list[ImageParameters]:
-        """Draw the parameters of the next ``count`` images."""
+        """Draw the parameters of the next ``count`` images; ``share`` in a row have the same structure."""
         numbers = torch.rand(count, NUMBERS_PER_IMAGE, generator=self.generator, dtype=torch.float64)
-        return [draw_image(row, self.options) for row in numbers.tolist()]
+        drawn: list[ImageParameters] = []
+        for number, row in enumerate(numbers.tolist()):
+            place = number % self.options.share
+            drawn.append(draw_image(row, self.options, drawn[number - place] if place else None))
+        return drawn
 
     def forward(self, gt: Tensor) -> Tensor:
         """Degrade (B, 3, H, W) in [0, 1], sides multiples of ``scale``, to (B, 3, H / scale, W / scale) in [0, 1].
@@ -67,58 +73,86 @@ class SecondOrderDegradation(Degradation):
 
     @torch.no_grad()
     def apply_parameters(self, gt: Tensor, parameters: Sequence[ImageParameters]) -> Tensor:
-        """:meth:`forward` with given parameters, one per image; an image's result depends on nothing else."""
-        target = (gt.shape[2] // self.scale, gt.shape[3] // self.scale)
-        kernels = self._kernels(parameters, gt.device)
-        results = []
-        for number, p in enumerate(parameters):
-            image = gt[number : number + 1]
-            image = image if image.dtype == torch.float64 else image.float()
-            if p.clean:
-                results.append(downscale(image, target))
-                continue
-            if p.light:
-                results.append(self._light_round(image, p, target, kernels[number][1]))
-                continue
-            if not p.skip_first:
-                image = self._round(image, p.first, tuple(image.shape[2:]), kernels[number][0])
-            second = replace(p.second, jpeg=None) if p.jpeg_last else p.second
-            image = self._round(image, second, target, kernels[number][1])
-            image = resize(image, target, p.mode)
-            sinc = kernels[number][2]
-            results.append(image if sinc is None else blur(image, sinc))
-        lq = torch.cat(results)
-        last = [n for n, p in enumerate(parameters) if p.jpeg_last and p.second.jpeg is not None and not p.clean]
-        if last:
-            lq[last] = jpeg(lq[last], [parameters[n].second.jpeg or 0 for n in last])
+        """:meth:`forward` with given parameters, one per image; an image's result depends on nothing else.
+
+        On a GPU neighbours with the same structure are one batch, which can change the last bits.
+        """
+        gt = gt if gt.dtype == torch.float64 else gt.float()
+        lq = torch.cat([self.degrade_alike(gt[rows], parameters[rows]) for rows in self._batches(gt, parameters)])
+        last = [n for n, p in enumerate(parameters) if p.jpeg_last and not p.clean]
+        lq = compress(lq, [parameters[n].second.jpeg if n in last else None for n in range(len(parameters))])
         return to_8bit(lq) if self.options.quantize else lq.clamp(0, 1)
 
     @staticmethod
-    def _kernels(parameters: Sequence[ImageParameters], device: torch.device) -> list[list[Tensor | None]]:
-        """Build first, second and final kernel of every image."""
-        wanted = [kernel for p in parameters for kernel in (p.first.blur, p.second.blur, p.sinc)]
-        built = iter(build_kernels([kernel for kernel in wanted if kernel is not None]))
-        found = [None if kernel is None else next(built).to(device, non_blocking=True) for kernel in wanted]
-        return [found[i : i + 3] for i in range(0, len(found), 3)]
+    def _batches(gt: Tensor, parameters: Sequence[ImageParameters]) -> Iterator[slice]:
+        """Return the slices of images that are degraded together."""
+        start = 0
+        for end in range(1, len(parameters) + 1):
+            is_last = end == len(parameters) or gt.device.type == "cpu"
+            if is_last or parameters[end].structure != parameters[start].structure:
+                yield slice(start, end)
+                start = end
 
-    @staticmethod
-    def _light_round(image: Tensor, p: ImageParameters, target: tuple[int, int], kernel: Tensor | None) -> Tensor:
-        """Apply blur, antialiased scaling and noise to one image (1, 3, H, W); JPEG follows for the batch."""
-        if kernel is not None:
-            image = blur(image, kernel)
-        image = resize(image, target, "area") if p.mode == "area" else downscale(image, target)
-        return image if p.second.noise is None else add_noise(image, p.second.noise)
+    def degrade_alike(self, image: Tensor, parameters: Sequence[ImageParameters]) -> Tensor:
+        """Degrade images of the same structure up to the last JPEG.
 
-    @staticmethod
-    def _round(image: Tensor, p: OrderParameters, base: tuple[int, ...], kernel: Tensor | None) -> Tensor:
-        """Apply blur, resize to ``p.resize`` times ``base``, noise and JPEG to one image (1, 3, H, W)."""
-        if kernel is not None:
-            image = blur(image, kernel)
-        height, width = (max(1, int(side * p.resize)) for side in base)
-        image = resize(image, (height, width), p.mode)
-        if p.noise is not None:
-            image = add_noise(image, p.noise)
-        return image if p.jpeg is None else jpeg(image, p.jpeg)
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            parameters: one for each image.
+        """
+        p, target = parameters[0], (image.shape[2] // self.scale, image.shape[3] // self.scale)
+        if p.clean:
+            return downscale(image, target)
+        if p.light:
+            image = blur_each(image, [p.second.blur for p in parameters])
+            image = resize(image, target, "area") if p.mode == "area" else downscale(image, target)
+            return add_noises(image, [p.second.noise for p in parameters])
+        if not p.skip_first:
+            image = degrade_once(image, [p.first for p in parameters], tuple(image.shape[2:]))
+        second = [replace(p.second, jpeg=None) if p.jpeg_last else p.second for p in parameters]
+        image = resize(degrade_once(image, second, target), target, p.mode)
+        return blur_each(image, [p.sinc for p in parameters])
+
+
+def degrade_once(image: Tensor, parameters: Sequence[OrderParameters], base: tuple[int, ...]) -> Tensor:
+    """Apply blur, resize to ``resize`` times ``base``, noise and JPEG to images (B, 3, H, W) of one size and mode."""
+    image = blur_each(image, [p.blur for p in parameters])
+    height, width = (max(1, int(side * parameters[0].resize)) for side in base)
+    image = resize(image, (height, width), parameters[0].mode)
+    image = add_noises(image, [p.noise for p in parameters])
+    return compress(image, [p.jpeg for p in parameters])
+
+
+def blur_each(image: Tensor, kernels: Sequence[KernelParameters | None]) -> Tensor:
+    """Blur each image (B, 3, H, W) by its kernel, if it has one."""
+    rows = [n for n, kernel in enumerate(kernels) if kernel is not None]
+    built = build_kernels([kernel for kernel in kernels if kernel is not None])
+    side = max((len(kernel) for kernel in built), default=0)
+    same = [F.pad(kernel, ((side - len(kernel)) // 2,) * 4) for kernel in built]
+    return _in_rows(image, rows, lambda part: blur(part, torch.stack(same).to(part.device, non_blocking=True)))
+
+
+def add_noises(image: Tensor, noises: Sequence[NoiseParameters | None]) -> Tensor:
+    """Add noise to each image (B, 3, H, W), if it has one."""
+    parts = [part if p is None else add_noise(part, p) for part, p in zip(image.split(1), noises, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def compress(image: Tensor, qualities: Sequence[int | None]) -> Tensor:
+    """Apply JPEG to each image (B, 3, H, W), if it has a quality."""
+    rows = [n for n, quality in enumerate(qualities) if quality is not None]
+    return _in_rows(image, rows, lambda part: jpeg(part, [quality for quality in qualities if quality is not None]))
+
+
+def _in_rows(image: Tensor, rows: list[int], operation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return ``image`` (B, ...) with ``operation`` done to some rows."""
+    if not rows:
+        return image
+    if len(rows) == len(image):
+        return operation(image)
+    changed = image.clone()
+    changed[rows] = operation(image[rows])
+    return changed
 
 
 def add_noise(image: Tensor, p: NoiseParameters) -> Tensor:
