@@ -304,6 +304,9 @@ def test_images_that_share_their_structure_are_one_batch() -> None:
     structures = [p.structure for p in parameters]
     assert all(structures[n] == structures[n - n % 4] for n in range(16)) and len(set(structures)) > 2
     assert len({p.second.noise.seed for p in parameters if p.second.noise}) > 8
+    for before in (0, 1, 6, 15):  # as the workers of a loader draw them, one by one
+        module.reseed(3, before)
+        assert module.draw(1) == parameters[before : before + 1]
     gt = torch.cat([tensor(picture(48, 48, seed)) for seed in range(16)])
     alone = module.apply_parameters(gt, parameters)
     for start in range(0, 16, 4):

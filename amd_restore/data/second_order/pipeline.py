@@ -31,9 +31,9 @@ class SecondOrderDegradation(Degradation):
     """Real-ESRGAN's degradation: blur, resize, noise and JPEG, twice, and a final sinc filter.
 
     Every image has its own parameters; with ``share`` a few images in a row have equal intermediate sizes (as a whole
-    batch in the published training), which lets a GPU process them together. All randomness comes from ``generator`` on the CPU, so
-    parameters are the same on every device; noise fields are drawn on the image's device from seeds among the
-    parameters. Unsharp masking of the targets in the published training is not part of the degradation.
+    batch in the published training), which lets a GPU process them together. All randomness comes from ``generator`` on
+    the CPU, so parameters are the same on every device; noise fields are drawn on the image's device from seeds among
+    the parameters. Unsharp masking of the targets in the published training is not part of the degradation.
 
     Args:
         scale: integer factor between clean and low-quality side, at least 1.
@@ -48,21 +48,34 @@ class SecondOrderDegradation(Degradation):
         self.scale = scale
         self.options = options or DegradationOptions(type="second_order")
         self.generator = torch.Generator()
+        self._drawn = 0  # images since the seed
+        self._first: ImageParameters | None = None  # of the latest that share their structure
 
     def reseed(self, seed: int, before: int = 0) -> None:
         """Make the next batch a function of ``seed`` (at least 0), after ``before`` images of that seed."""
         self.generator.manual_seed(int(np.random.SeedSequence((seed, STREAM)).generate_state(1)[0]))
-        if before:
-            self.draw(before)
+        self._drawn, self._first = before, None
+        place = before % self.options.share
+        self._uniform(before - place)
+        if place:
+            self._first = draw_image(self._uniform(place)[0], self.options)
 
     def draw(self, count: int) -> list[ImageParameters]:
         """Draw the parameters of the next ``count`` images; ``share`` in a row have the same structure."""
-        numbers = torch.rand(count, NUMBERS_PER_IMAGE, generator=self.generator, dtype=torch.float64)
-        drawn: list[ImageParameters] = []
-        for number, row in enumerate(numbers.tolist()):
-            place = number % self.options.share
-            drawn.append(draw_image(row, self.options, drawn[number - place] if place else None))
+        drawn = []
+        for row in self._uniform(count):
+            is_first = self._drawn % self.options.share == 0
+            drawn.append(draw_image(row, self.options, None if is_first else self._first))
+            self._first = drawn[-1] if is_first else self._first
+            self._drawn += 1
         return drawn
+
+    def _uniform(self, count: int) -> list[list[float]]:
+        """Draw a row of uniform numbers for each of ``count`` images."""
+        numbers: list[list[float]] = torch.rand(
+            count, NUMBERS_PER_IMAGE, generator=self.generator, dtype=torch.float64
+        ).tolist()
+        return numbers
 
     def forward(self, gt: Tensor) -> Tensor:
         """Degrade (B, 3, H, W) in [0, 1], sides multiples of ``scale``, to (B, 3, H / scale, W / scale) in [0, 1].
