@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from amd_restore.data.base import to_8bit
 from amd_restore.data.degradations import BicubicDegradation, SecondOrderDegradation, build_degradation
 from amd_restore.data.second_order.jpeg import jpeg
 from amd_restore.data.second_order.kernels import build_kernels
@@ -26,7 +25,6 @@ from amd_restore.data.second_order.operations import (
     resize,
 )
 from amd_restore.data.second_order.parameters import FAMILIES, Draws, ImageParameters, KernelParameters, OrderParameters
-from amd_restore.data.second_order.pipeline import compress
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.blocks import DegradationOptions
 
@@ -295,26 +293,6 @@ def test_images_of_a_batch_do_not_mix() -> None:
         alone = module.apply_parameters(gt[number : number + 1], [p])
         # Not bit for bit: a matrix product may round otherwise for another number of rows.
         assert float((alone[0] == together[number]).float().mean()) > 0.99
-
-
-def test_images_that_share_their_structure_are_one_batch() -> None:
-    module = build_degradation({"type": "second_order", "share": 4, "clean_prob": 0.2, "light_prob": 0.3}, 4)
-    module.reseed(3)
-    parameters = module.draw(16)
-    structures = [p.structure for p in parameters]
-    assert all(structures[n] == structures[n - n % 4] for n in range(16)) and len(set(structures)) > 2
-    assert len({p.second.noise.seed for p in parameters if p.second.noise}) > 8
-    for before in (0, 1, 6, 15):  # as the workers of a loader draw them, one by one
-        module.reseed(3, before)
-        assert module.draw(1) == parameters[before : before + 1]
-    gt = torch.cat([tensor(picture(48, 48, seed)) for seed in range(16)])
-    alone = module.apply_parameters(gt, parameters)
-    for start in range(0, 16, 4):
-        rows = slice(start, start + 4)
-        together = module.degrade_alike(gt[rows], parameters[rows])
-        last = [p.second.jpeg if p.jpeg_last and not p.clean else None for p in parameters[rows]]
-        same = to_8bit(compress(together, last)) == alone[rows]
-        assert float(same.float().mean()) > 0.99  # a matrix product may round otherwise
 
 
 def share(count: int, of: int, expected: float) -> None:
