@@ -1,7 +1,7 @@
-"""What AMD costs over DMD per training iteration: both steps side by side in one run, with the breakdown.
+"""Seconds of a training iteration of AMD beside DMD, in one process, and where they go.
 
 Command: python benchmarks/scripts/step_cost.py [--threads 1] [--repeats 10] [--out FILE.md]
-Needs:   the trained teacher and the crops that options/train/amd_x4_classical.yml names.
+Needs:   datasets/data/crops_256.npy from datasets/prepare_free_photos.py.
 Cost:    about 2 minutes on one thread.
 """
 
@@ -20,31 +20,47 @@ import torch
 import yaml
 
 from amd_restore.benchmark.provenance import processor
-from amd_restore.options import OptionFile
+from amd_restore.options import OptionFile, merge
 from amd_restore.registry import import_basicsr, register_all
 from amd_restore.training.pipeline import build_parser, prepare_options
 
-OPTIONS = Path(__file__).resolve().parents[2] / "options" / "train"
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "DMD": ("dmd_x4_classical", {}),
-    "AMD": ("amd_x4_classical", {}),
-    "spatial AMD": ("amd_x4_classical", {"spatial": True}),
+WEIGHTS = "amd_restore/weights"
+# The last stage of the released x4-classical, at one step and without the reward that is slow and noisy on crops.
+RECIPE = Path(__file__).resolve().parents[2] / "options" / "train" / "amd_x4_classical_deep.yml"
+CHANGES: dict[str, Any] = {
+    "path": {
+        "pretrain_network_g": f"{WEIGHTS}/x4-classical.safetensors",
+        "pretrain_network_teacher": f"{WEIGHTS}/x4-classical-teacher.safetensors",
+        "pretrain_network_fake": None,
+    },
+    "distill": {"num_steps": [1], "step_weights": None, "matching_first": True, "group_size": 1},
+    "rewards": [{"type": "LPIPSReward", "net": "squeeze"}, {"type": "EfficientNetReward", "variant": "lite1"}],
+}
+CADENCE = 2  # iterations timed together
+SAMPLES = 8  # student's samples per iteration, in groups or not
+# name -> changes; all else, the number of samples too, is equal
+VARIANTS: dict[str, dict[str, Any]] = {
+    "DMD": {"model_type": "DMDModel", "rewards": None, "distill": {"std_floor": 0.0}},
+    "AMD, group of 2": {"distill": {"group_size": 2}},
+    "AMD, teacher": {"distill": {"advantage": "teacher"}},
+    "AMD, teacher, map": {"distill": {"advantage": "teacher", "spatial": True}},
 }
 PARTS = {
     "diagnose": "rewards and advantage",
+    "teacher_images": "of it the teacher's samples",
     "student_losses": "student's losses",
-    "fake_losses": "fake teacher's loss",
+    "fake_losses": "loss of the fake score",
 }
 
 
-def build(file: str, distill: dict[str, Any], threads: int) -> Any:
-    """A model as the training command builds it."""
+def build(changes: dict[str, Any], threads: int) -> Any:
+    """Return a model built as the training command builds it."""
     import_basicsr()
     register_all(training=True)
     from basicsr.models import build_model
 
-    options = OptionFile.read(OPTIONS / f"{file}.yml").content
-    options["distill"].update(distill)
+    options = merge(merge(OptionFile.read(RECIPE).content, CHANGES), changes)
+    options["datasets"]["train"]["batch_size_per_gpu"] = SAMPLES // options["distill"]["group_size"]
     options["num_threads"] = threads
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "options.yml"
@@ -66,7 +82,8 @@ def instrument(model: Any, spent: dict[str, float]) -> None:
         return call
 
     for part, title in PARTS.items():
-        setattr(model, part, timed(title, getattr(model, part)))
+        if hasattr(model, part):
+            setattr(model, part, timed(title, getattr(model, part)))
     for reward in model.reward.rewards if hasattr(model, "reward") else ():
         for method in ("measure", "measure_map") if reward.has_map else ("measure",):
             setattr(reward, method, timed(f"reward {reward.name}", getattr(reward, method)))
@@ -81,23 +98,23 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     spent: dict[str, dict[str, float]] = {name: defaultdict(float) for name in VARIANTS}
-    models = {name: build(file, distill, args.threads) for name, (file, distill) in VARIANTS.items()}
-    options = models["AMD"].run.datasets["train"]
-    crops = np.load(options.arguments["crops_file"], mmap_mode="r")
-    side, batch, cadence = options.arguments["gt_size"], options.batch_size_per_gpu, 2
+    models = {name: build(changes, args.threads) for name, changes in VARIANTS.items()}
+    arguments = models["DMD"].run.datasets["train"].arguments
+    crops, side = np.load(arguments["crops_file"], mmap_mode="r"), arguments["gt_size"]
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for repeat in range(args.warmup + args.repeats):
-        gt = torch.from_numpy(crops[repeat * batch : (repeat + 1) * batch, :side, :side].copy())
+        gt = torch.from_numpy(crops[repeat * SAMPLES : (repeat + 1) * SAMPLES, :side, :side].copy())
         for name, model in models.items():  # side by side: every variant sees the same moments of the machine
             if repeat == args.warmup:
                 instrument(model, spent[name])
             start = time.perf_counter()
-            for i in range(cadence):
-                model.feed_data({"gt": gt.permute(0, 3, 1, 2).float() / 255})
-                model.optimize_parameters(repeat * cadence + i + 1)
+            for i in range(CADENCE):
+                batch = gt[:: model.run.distill.group_size].permute(0, 3, 1, 2).float() / 255
+                model.feed_data({"gt": batch})
+                model.optimize_parameters(repeat * CADENCE + i + 1)
             if repeat >= args.warmup:
-                seconds[name].append((time.perf_counter() - start) / cadence)
-    text = report(args, models, seconds, spent, (side, batch, cadence))
+                seconds[name].append((time.perf_counter() - start) / CADENCE)
+    text = report(args, models, seconds, spent, side)
     print(text)  # noqa: T201
     if args.out:
         args.out.write_text(text, encoding="utf-8")
@@ -108,10 +125,9 @@ def report(
     models: dict[str, Any],
     seconds: dict[str, list[float]],
     spent: dict[str, dict[str, float]],
-    setting: tuple[int, int, int],
+    side: int,
 ) -> str:
-    """Markdown: times, ratios to DMD of the same moments, and where they go."""
-    side, batch, cadence = setting
+    """Return Markdown: times, ratios to DMD of the same moments, and where they go."""
     lines = ["| | s / iteration (median) | ratio to DMD (median of pairs) |", "|---|---|---|"]
     for name, values in seconds.items():
         ratio = statistics.median(v / d for v, d in zip(values, seconds["DMD"], strict=True))
@@ -119,17 +135,17 @@ def report(
     parts = sorted({part for times in spent.values() for part in times})
     lines += ["", f"| ms / iteration | {' | '.join(seconds)} |", "|---" * (len(seconds) + 1) + "|"]
     for part in parts:
-        cells = [1000 * spent[name].get(part, 0.0) / (cadence * args.repeats) for name in seconds]
+        cells = [1000 * spent[name].get(part, 0.0) / (CADENCE * args.repeats) for name in seconds]
         lines.append(f"| {part} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
     shares = [100 * model.diagnostics.read().get("amd/overhead", 0.0) for model in models.values()]
     lines.append(f"| diagnosis only, % of the step | {' | '.join(f'{share:.1f}' for share in shares)} |")
-    group = models["AMD"].run.distill.group_size
+    run = models["DMD"].run
     lines += [
         "",
-        f"{processor()}, {args.threads} threads, torch {torch.__version__}, autocast {models['AMD'].run.amp}, "
-        f"{batch} "
-        f"crops of {side} x {side} x group of {group}, the student updated every {cadence} iterations; the variants "
-        f"take turns; {args.warmup} warm-up rounds, {args.repeats} timed. Rewards are part of their caller's time.",
+        f"{processor()}, {args.threads} threads, torch {torch.__version__}, autocast {run.amp}; {SAMPLES} samples of "
+        f"{side} x {side} pixels, student and fake score updated in every iteration; networks, losses and learning rates "
+        f"of {RECIPE.name} at one step; the variants take turns; {args.warmup} warm-up rounds, {args.repeats} timed. "
+        "Rewards are part of their caller's time.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.rewards import ComplexityReward, EfficientNetReward, LPIPSReward, complexity
+from amd_restore.rewards import ComplexityReward, EfficientNetReward, LPIPSReward, build_rewards, complexity
 from amd_restore.rewards.maps import resize_map
 
 NETS = ("squeeze", "lite1")
@@ -121,7 +121,7 @@ def test_the_map_averages_to_the_whole_and_higher_is_better(assets: Path, net: s
 def test_it_can_be_a_loss(assets: Path) -> None:
     gt = halves()
     sr = noisy(gt, 0.05).requires_grad_()
-    ComplexityReward("squeeze").loss(sr, gt=gt).sum().backward()  # type: ignore[no-untyped-call]
+    ComplexityReward("squeeze").loss(sr, gt=gt).sum().backward()
     assert sr.grad is not None and sr.grad[..., :40].abs().sum() > 0 and sr.grad[..., 56:].abs().sum() > 0
 
 
@@ -137,4 +137,4 @@ def test_names_say_what_it_is_made_of(assets: Path) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_values_that_make_no_sense_are_refused(assets: Path, key: str, value: float) -> None:
     with pytest.raises(AMDRestoreError, match=f"{key} must be above 0"):
-        ComplexityReward(**{key: value})
+        build_rewards([{"type": "ComplexityReward", key: value}])
