@@ -39,10 +39,14 @@ class AMDModel(DMDModel):
         """Build the rewards; standardisation and ``std_floor`` use their running standard deviations."""
         blocks = [{"type": block.type, "weight": block.weight, **block.arguments} for block in self.run.rewards]
         self.reward = build_rewards(blocks, self.device, self.run.distill.standardize_rewards)
+        self.mean_advantage = torch.zeros((), device=self.device)  # that of the last step with rewards
         super().init_training_settings()
 
     def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:
         """Return the advantage of each sample in its group (eq. 12) or over the teacher; skipped if unused.
+
+        Between the steps of ``distill.advantage_every`` all samples have the mean of the last one, so that the matching
+        loss keeps its mean weight.
 
         Returns:
             (B,), or (B, 1, h, w) with ``distill.spatial``.
@@ -50,10 +54,15 @@ class AMDModel(DMDModel):
         options = self.run.distill
         if not update_student and options.sharpening_strength == 0:
             return None
+        if (self.current_iter // options.fake_updates_per_student - 1) % options.advantage_every:
+            self.diagnosing = False  # Without advantages there is no zone to measure.
+            return self.mean_advantage.expand(len(rollout))
         reference = self.teacher_images(rollout) if options.advantage == "teacher" else None
         advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout), reference)
         if options.permute_advantage:
             advantage = permuted_advantage(advantage, options.group_size, self.host_generator)
+        if options.advantage_every > 1:
+            self.mean_advantage = mean_of_all(advantage.mean())
         with self.diagnostics.extra():
             self.log(reward__total=rewards, **{f"reward__{name}": value for name, value in values.items()})
             if self.diagnosing:
@@ -88,16 +97,16 @@ class AMDModel(DMDModel):
         The advantage is relative to ``reference`` if given, else to the group.
         """
         options = self.run.distill
-        settings = {
-            "gt": gt,
-            "lq": lq,
+        settings: dict[str, Any] = {
+            # One for each group, whose features rewards compute once.
+            "gt": gt[:: options.group_size],
+            "lq": lq[:: options.group_size],
             "map_size": self.codec.latent_shape(lq)[2:] if options.spatial else None,
             "map_sigma": options.map_sigma,
             "parts": self.accumulate if self.reward.training else 1,
         }
         if reference is not None:
-            rewards, values = self.reward(image, **settings)
-            difference = self.reward.difference(rewards, reference, **settings)
+            difference, rewards, values = self.reward.compare(image, reference, **settings)
             return relative_advantage(difference, self.reward.difference_scale), rewards, values
         rewards, values = self.reward(image, group_size=options.group_size, **settings)
         floor = options.std_floor * self.reward.std_total
@@ -132,13 +141,15 @@ class AMDModel(DMDModel):
         return tuple(sorted({*super().reward_names(), *(self.reward.names if weighed else ())}))
 
     def extra_state(self) -> dict[str, Any]:
-        """Return the running statistics of the rewards."""
-        return {**super().extra_state(), "reward": self.reward.state_dict()}
+        """Return the running statistics of the rewards and the last mean advantage."""
+        own = {"reward": self.reward.state_dict(), "mean_advantage": self.mean_advantage}
+        return {**super().extra_state(), **own}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
         super().load_extra_state(state)
         self.reward.load_state_dict(state["reward"])
+        self.mean_advantage = state["mean_advantage"].to(self.device)
 
 
 def _summaries(alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:

@@ -271,6 +271,12 @@ class DistillOptions:
         "group", "baseline of a sample's reward: its group (eq. 12), or the teacher's sample of the same lq"
     )
     teacher_steps: int = option(2, "advantage teacher: number of steps of the teacher's sample", low=1)
+    advantage_every: int = option(
+        1,
+        "student updates per computation of the advantage, which costs the rewards and the teacher's sample; those "
+        "between use the mean of the last one for all samples",
+        low=1,
+    )
     permute_advantage: bool = option(False, "control experiment: give each sample the advantage of another")
     adaptation_strength: float = option(0.5, "strength of the score adaptation (eq. 13); 0: DMD", low=0, below=1)
     sharpening_strength: float = option(0.5, "strength of the sharpening of the fake score; 0: DMD", low=0)

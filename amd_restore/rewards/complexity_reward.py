@@ -13,7 +13,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import REWARD_REGISTRY
 from amd_restore.rewards.efficientnet import VARIANTS
 from amd_restore.rewards.fidelity_reward import LPIPSReward
-from amd_restore.rewards.maps import resize_map, smooth_map
+from amd_restore.rewards.maps import match_rows, resize_map, smooth_map
 from amd_restore.rewards.perceptual_reward import EfficientNetReward
 from amd_restore.rewards.reward import BaseReward
 
@@ -67,6 +67,7 @@ class ComplexityReward(BaseReward):
     range = (0.0, float("inf"))
     has_map = True
     differentiable = True
+    shares_reference = True
 
     def __init__(
         self,
@@ -94,8 +95,8 @@ class ComplexityReward(BaseReward):
 
     def measure_map(self, sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> tuple[Tensor, Tensor]:
         gt = self._require(gt, "gt")
-        share = complexity(gt, self.window, self.full)
-        error = (sr - gt).abs().mean(dim=1, keepdim=True)
+        share = match_rows(complexity(gt, self.window, self.full), len(sr))
+        error = (sr - match_rows(gt, len(sr))).abs().mean(dim=1, keepdim=True)
         distance = self.perceptual.measure_map(sr, gt, lq)[1]
         faithful = resize_map((1 - share) * error, (distance.shape[-2], distance.shape[-1]))
         detailed = resize_map(share, (distance.shape[-2], distance.shape[-1])) * distance

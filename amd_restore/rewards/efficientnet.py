@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.rewards.maps import sum_layers
+from amd_restore.rewards.maps import match_rows, sum_layers
 
 VARIANTS = ("lite0", "lite1")
 MIN_SIZE = 32  # pixels per side; the last resolution is 1/32
@@ -100,7 +100,7 @@ class EfficientNetDistance(nn.Module):
 
         Args:
             sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
-            gt: same shape.
+            gt: same shape, or a divisor of B for groups of consecutive images.
 
         Raises:
             AMDRestoreError: an image below 32 pixels.
@@ -112,7 +112,8 @@ class EfficientNetDistance(nn.Module):
         if self.tap is not None:
             self.tap(*pair)
         layers = [
-            (_unit(ours) - _unit(theirs)).square().sum(dim=1, keepdim=True) for ours, theirs in zip(*pair, strict=True)
+            (_unit(ours) - match_rows(_unit(theirs), len(sr))).square().sum(dim=1, keepdim=True)
+            for ours, theirs in zip(*pair, strict=True)
         ]
         return sum_layers(layers)
 

@@ -39,6 +39,7 @@ class LPIPSReward(BaseReward):
     range = (0.0, float("inf"))
     has_map = True
     differentiable = True
+    shares_reference = True
     min_size = MIN_SIZE
 
     def __init__(self, net: str = "squeeze", weight: float = 1.0, device: torch.device | str = "cpu") -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amd_restore import compat
 from amd_restore.errors import AMDRestoreError
-from amd_restore.rewards.maps import sum_layers
+from amd_restore.rewards.maps import match_rows, sum_layers
 from amd_restore.rewards.weight_files import assets_folder, find_file, hub_folder, read_tensors
 
 MIN_SIZE = 32  # pixels per side; below it the backbones' last features are empty
@@ -105,12 +105,14 @@ class LPIPSDistance(nn.Module):
 
         Args:
             sr: (B, 3, H, W) in [0, 1]; gradients flow to it.
-            gt: same shape.
+            gt: same shape, or a divisor of B for groups of consecutive images.
 
         Raises:
             AMDRestoreError: an image below 32 pixels.
         """
         _check_size(sr)
+        if len(gt) < len(sr):  # The package's own call has no groups.
+            return self.forward_map(sr, gt)[0]
         return self.metric(2.0 * sr.float() - 1.0, 2.0 * gt.float() - 1.0).float().flatten()
 
     def forward_map(self, sr: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +127,7 @@ class LPIPSDistance(nn.Module):
         scaled = (self.metric.scaling_layer(2.0 * image.float() - 1.0) for image in (sr, gt))
         outputs = (self.metric.net(image) for image in scaled)
         return sum_layers(
-            head((lpips.normalize_tensor(ours) - lpips.normalize_tensor(theirs)) ** 2).float()
+            head((lpips.normalize_tensor(ours) - match_rows(lpips.normalize_tensor(theirs), len(sr))) ** 2).float()
             for ours, theirs, head in zip(*outputs, self.metric.lins, strict=True)
         )
 

@@ -12,6 +12,19 @@ from torch.nn import functional as F
 KERNEL_RADIUS = 3.0  # in standard deviations
 
 
+def match_rows(reference: Tensor, count: int) -> Tensor:
+    """Repeat rows (N, ...) to ``count``: each for ``count / N`` consecutive images.
+
+    Raises:
+        ValueError: N does not divide ``count``.
+    """
+    if len(reference) == count:
+        return reference
+    if count % len(reference):
+        raise ValueError(f"{count} images do not divide into groups for {len(reference)} references")
+    return reference.repeat_interleave(count // len(reference), dim=0)
+
+
 def resize_map(field: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps (B, 1, H, W) to ``size`` (rows, columns) so that every location keeps its weight in the mean.
 

@@ -57,6 +57,7 @@ class EfficientNetReward(BaseReward):
     range = (0.0, 20.0)  # five layers of squared distances between unit vectors
     has_map = True
     differentiable = True
+    shares_reference = True
     min_size = efficientnet.MIN_SIZE
 
     def __init__(self, variant: str = "lite0", weight: float = 1.0, device: torch.device | str = "cpu") -> None:

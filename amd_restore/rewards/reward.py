@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.rewards.maps import match_rows
 
 ResultT = TypeVar("ResultT")
 
@@ -52,6 +53,8 @@ class BaseReward:
         has_map: whether :meth:`value_and_map` returns a map.
         exact_map: whether the map's mean over its locations equals the value.
         differentiable: whether :meth:`loss` works.
+        shares_reference: whether :meth:`measure` takes fewer references than images, each for as many consecutive
+            images; the features of a reference are then computed once. Otherwise references are repeated.
         min_size: smallest side of an image in pixels.
     """
 
@@ -62,6 +65,7 @@ class BaseReward:
     has_map: ClassVar[bool] = False
     exact_map: ClassVar[bool] = True
     differentiable: bool = False
+    shares_reference: ClassVar[bool] = False
     min_size: int = 1
 
     def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:
@@ -84,8 +88,8 @@ class BaseReward:
 
         Args:
             sr: restored images (B, 3, sH, sW), clamped to [0, 1].
-            gt: ground truth, same shape.
-            lq: low-quality input (B, 3, H, W).
+            gt: ground truth, same shape, or a divisor of B for groups of consecutive images.
+            lq: low-quality input (B, 3, H, W), or a divisor of B.
 
         Returns:
             (B,) float32 on the device of ``sr``, higher is better.
@@ -130,7 +134,8 @@ class BaseReward:
 
     def _run(self, measure: Callable[..., ResultT], sr: Tensor, gt: Tensor | None, lq: Tensor | None) -> ResultT:
         """Call ``measure`` in full precision; references are clamped and detached."""
-        gt, lq = (None if image is None else image.detach().float().clamp(0.0, 1.0) for image in (gt, lq))
+        rows = (image if image is None or self.shares_reference else match_rows(image, len(sr)) for image in (gt, lq))
+        gt, lq = (None if image is None else image.detach().float().clamp(0.0, 1.0) for image in rows)
         with torch.autocast(sr.device.type, enabled=False):
             return measure(sr.float(), gt, lq)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import REWARD_REGISTRY, did_you_mean, register_all
-from amd_restore.rewards.maps import resize_map, smooth_map
+from amd_restore.rewards.maps import match_rows, resize_map, smooth_map
 from amd_restore.rewards.reward import BaseReward
 
 STD_FLOOR = 1e-6  # lower bound on the divisor of a standardised reward
@@ -88,12 +88,65 @@ class RewardSum(nn.Module):
         Raises:
             AMDRestoreError: a reward is not finite; the message names it.
         """
-        values, fields = self._measure(sr, gt, lq, map_size is not None, parts)
+        measured = self._measure(sr, gt, lq, map_size is not None, parts)
+        return self._sum(*measured, map_size, map_sigma, group_size, self.training)
+
+    @torch.no_grad()
+    def compare(
+        self,
+        sr: Tensor,
+        reference: Tensor,
+        *,
+        gt: Tensor | None = None,
+        lq: Tensor | None = None,
+        map_size: tuple[int, int] | None = None,
+        map_sigma: float = 0.0,
+        parts: int = 1,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Score a batch, and its difference from other images of the same conditions.
+
+        In training mode ``difference_scale``, the running root mean square of all differences, is updated, too.
+
+        Args:
+            sr: images of the batch.
+            reference: the other images, same shape.
+            gt, lq, map_size, map_sigma, parts: see :meth:`forward`.
+
+        Returns:
+            The sum of ``sr`` minus that of ``reference``; and what :meth:`forward` returns for ``sr``.
+        """
+        # Side by side, so that both are compared with the same features of the ground truth.
+        pairs = torch.stack([sr, reference], dim=1).flatten(0, 1)
+        values, fields = self._measure(pairs, gt, lq, map_size is not None, parts)
+        totals = []
+        for start in (0, 1):
+            own = (
+                {name: value[start::2] for name, value in values.items()},
+                [f if f is None else f[start::2] for f in fields],
+            )
+            totals.append(self._sum(*own, map_size, map_sigma, None, self.training and start == 0))
+        (total, own_values), (other, _) = totals
+        difference = total - other
+        if self.training:
+            square = _mean_of_processes(difference.square().mean())
+            self.difference_scale.lerp_(square.sqrt(), self._rate())
+        return difference, total, own_values
+
+    def _sum(
+        self,
+        values: dict[str, Tensor],
+        fields: Sequence[Tensor | None],
+        map_size: tuple[int, int] | None,
+        map_sigma: float,
+        group_size: int | None,
+        track: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what :meth:`forward` does; ``track`` updates the running standard deviations."""
         for (name, value), field in zip(values.items(), fields, strict=True):
             if not torch.isfinite(value).all() or (field is not None and not torch.isfinite(field).all()):
                 raise AMDRestoreError(f"reward '{name}' is not finite: {value.tolist()}")
         stacked = torch.stack(list(values.values()), dim=1)
-        if self.training:
+        if track:
             self.updates += 1
             self._track(self.std, stacked, group_size)
         weight = stacked.new_tensor([reward.weight for reward in self.rewards])
@@ -107,34 +160,11 @@ class RewardSum(nn.Module):
             for field, factor in zip(fields, weight, strict=True):
                 if field is not None:
                     total = total + factor * smooth_map(resize_map(field, map_size), map_sigma)
-        if self.training:
+        if track:
             self._track(self.std_total, total, group_size)
         if map_size is not None and total.dim() == 1:
             total = total.view(-1, 1, 1, 1).repeat(1, 1, *map_size)
         return total, values
-
-    @torch.no_grad()
-    def difference(self, total: Tensor, reference: Tensor, **settings: Any) -> Tensor:
-        """Return the difference between a batch's rewards and those of other images of the same conditions.
-
-        In training mode ``difference_scale``, the running root mean square of all differences, is updated.
-
-        Args:
-            total: sum of the batch, from :meth:`forward` with the same ``settings``.
-            reference: the other images (B, 3, H, W).
-            settings: further arguments of :meth:`forward`.
-
-        Returns:
-            The shape of ``total``.
-        """
-        was_training = self.training
-        self.eval()
-        difference = total - self(reference, **settings)[0]
-        self.train(was_training)
-        if self.training:
-            square = _mean_of_processes(difference.square().mean())
-            self.difference_scale.lerp_(square.sqrt(), self._rate())
-        return difference
 
     def _rate(self) -> float:
         return max(1.0 - MOMENTUM, 1.0 / float(self.updates))
@@ -144,7 +174,9 @@ class RewardSum(nn.Module):
     ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
         """Return values by name, and the maps of rewards that have one."""
         if parts > 1:
-            images: Any = zip(*([None] * parts if x is None else x.chunk(parts) for x in (sr, gt, lq)), strict=True)
+            # A part needs whole groups, or a reference for each image.
+            given = (x if x is None or len(x) % parts == 0 else match_rows(x, len(sr)) for x in (sr, gt, lq))
+            images: Any = zip(*([None] * parts if x is None else x.chunk(parts) for x in given), strict=True)
             pieces = [self._measure(one, its_gt, its_lq, with_maps) for one, its_gt, its_lq in images]
             values = {name: torch.cat([piece[0][name] for piece in pieces]) for name in pieces[0][0]}
             columns = zip(*(piece[1] for piece in pieces), strict=True)

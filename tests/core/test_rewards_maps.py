@@ -143,6 +143,38 @@ def test_standardised_maps_use_the_whole_image_deviation() -> None:
     assert plain.std_total.item() == pytest.approx(4 * whole.std_total.item(), rel=0.25)
 
 
+@pytest.mark.parametrize("map_size", [None, (4, 4)])
+def test_a_comparison_is_the_difference_of_two_sums(map_size: tuple[int, int] | None) -> None:
+    rewards, alone = (RewardSum([L1Reward(), PSNRReward(weight=0.1)], standardize=True) for _ in range(2))
+    squares = []
+    for seed in range(3):
+        sr, other, gt = images(seed, 4), images(seed + 20, 4), images(seed + 40, 2)
+        difference, total, values = rewards.compare(sr, other, gt=gt, map_size=map_size)
+        expected, same = alone(sr, gt=gt, map_size=map_size)
+        torch.testing.assert_close(total, expected)
+        assert values.keys() == same.keys() and all(torch.equal(values[name], same[name]) for name in values)
+        alone.eval()
+        torch.testing.assert_close(difference, expected - alone(other, gt=gt, map_size=map_size)[0])
+        alone.train()
+        squares.append(difference.square().mean().sqrt())
+    torch.testing.assert_close(rewards.std, alone.std)
+    torch.testing.assert_close(rewards.std_total, alone.std_total)
+    torch.testing.assert_close(rewards.difference_scale, torch.stack(squares).mean())
+    rewards.eval()
+    rewards.compare(sr, other, gt=gt, map_size=map_size)
+    assert int(rewards.updates) == 3
+
+
+def test_features_of_the_truth_are_computed_once_for_both_images(assets: Path) -> None:
+    rewards = RewardSum([LPIPSReward("squeeze")])
+    rows: list[int] = []
+    net = build_lpips("squeeze").metric.net
+    handle = net.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    rewards.compare(images(0, 4, 32), images(1, 4, 32), gt=images(2, 2, 32), map_size=(8, 8))
+    handle.remove()
+    assert sorted(rows) == [2, 8]
+
+
 def test_state_resumes_exactly() -> None:
     straight, first = (RewardSum([Brightness(), Contrast()], standardize=True) for _ in range(2))
     for seed in range(3):

@@ -108,6 +108,20 @@ def test_a_batch_is_scored_image_by_image(reward: BaseReward, photo: Tensor, sma
     torch.testing.assert_close(reward(images, gt=gt, lq=lq), alone, rtol=1e-4, atol=1e-5)
 
 
+def test_one_reference_serves_a_group(reward: BaseReward, photo: Tensor, small: Tensor) -> None:
+    images = torch.cat([blurred(photo, 2), photo * 0.9, photo.flip(-1), blurred(photo.flip(-1), 4)])
+    gt, lq = (torch.cat([image, image.flip(-1)]) for image in (photo, small))
+    repeated = {"gt": gt.repeat_interleave(2, dim=0), "lq": lq.repeat_interleave(2, dim=0)}
+    torch.testing.assert_close(reward(images, gt=gt, lq=lq), reward(images, **repeated), rtol=1e-4, atol=1e-5)
+    found, expected = (reward.value_and_map(images, **given)[1] for given in ({"gt": gt, "lq": lq}, repeated))
+    assert (found is None) == (expected is None)
+    if found is not None:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    if reward.mode == "full_reference":
+        with pytest.raises(ValueError, match="3 images do not divide into groups for 2"):
+            reward(images[:3], gt=gt, lq=lq)
+
+
 def test_maps_average_to_the_value_and_show_where(reward: BaseReward, photo: Tensor, small: Tensor) -> None:
     images = torch.cat([damaged_corner(photo), blurred(photo, 3)])
     gt, lq = photo.expand(2, -1, -1, -1), small.expand(2, -1, -1, -1)

@@ -135,3 +135,56 @@ def test_the_permuted_control_moves_every_advantage(workshop: Path) -> None:  # 
         found.append(model.diagnose(samples, update_student=True))
     assert torch.equal(found[0].sort().values, found[1].sort().values)
     assert (found[0] != found[1]).all()
+
+
+@pytest.mark.parametrize("fakes", [1, 2])
+def test_the_advantage_can_be_computed_every_kth_time(workshop: Path, fakes: int) -> None:  # noqa: F811
+    """Between, all samples have the mean of the last one: the matching keeps its mean weight."""
+    model = build(
+        workshop,
+        advantage="teacher",
+        group_size=1,
+        spatial=True,
+        fake_updates_per_student=fakes,
+        advantage_every=3,
+        num_steps=[1],
+        step_weights=[1.0],
+    )
+    drawn, found, teacher, direction = [], [], model.teacher_images, model.with_direction
+
+    def drawing(draw: Any) -> Tensor:
+        drawn.append(model.current_iter)
+        images: Tensor = teacher(draw)
+        return images
+
+    def looking(samples: Any) -> Any:
+        found.append(samples.advantage)
+        return direction(samples)
+
+    model.teacher_images, model.with_direction = drawing, looking
+    for iteration in range(1, 1 + 5 * fakes):
+        model.optimize_parameters(iteration)
+    # Iterations that train the fake score alone belong to the student's update before them, as its sharpening does.
+    assert drawn == [i for i in range(1, 1 + 5 * fakes) if i // fakes in (1, 4)]
+    means = [value.mean() for value in found]
+    assert found[0].shape[2:] == model.codec.latent_shape(model.lq)[2:] and found[0].std() > 0
+    for value in found[1:3]:
+        assert value.unique().numel() == 1
+        if fakes == 1:
+            torch.testing.assert_close(value[0], means[0])
+    _, beta = model.adaptation(found[1])
+    assert beta is not None and beta.shape == (2,)
+    state = model.extra_state()
+    other = build(workshop, advantage="teacher", group_size=1, spatial=True, advantage_every=3)
+    other.load_extra_state(state)
+    assert torch.equal(other.mean_advantage, model.mean_advantage) and model.mean_advantage != 0
+
+
+def test_without_rewards_a_step_measures_no_zone(workshop: Path) -> None:  # noqa: F811
+    model = build(workshop, advantage_every=8, fake_updates_per_student=1, num_steps=[1], step_weights=[1.0])
+    logs = []
+    for iteration in range(1, 6):  # measured: 1 and 5; with an advantage: 1
+        model.optimize_parameters(iteration)
+        logs.append(model.get_current_log())
+    assert "amd/cosine_gt_inside" in logs[0] and "reward/total" in logs[0]
+    assert "amd/cosine_gt_inside" not in logs[4] and "l_amd" in logs[4]
