@@ -53,21 +53,13 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
                 receiver.write(memory.getbuffer())
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary, file = _open_temporary(target.parent)
-        lock = os.dup(file.fileno())  # holds the lock until the file has its name
-        try:
+        with _temporary(target.parent) as (temporary, file):
             with file:
                 take_mode(temporary, old)  # before the content: the file to be replaced may be a private one
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        finally:
-            os.close(lock)
 
 
 def real_target(path: str | Path) -> tuple[Path, os.stat_result | None]:
@@ -112,6 +104,8 @@ class _TriedError(Exception):
 def try_writing(path: str | Path) -> None:
     """Write an empty file as :func:`open_atomically` does, and stop short of ``path``: nothing is left.
 
+    Neither is anything of an earlier run that was killed, see :func:`remove_stale`.
+
     Raises:
         AMDRestoreError: as :func:`open_atomically`.
     """
@@ -119,6 +113,7 @@ def try_writing(path: str | Path) -> None:
         with contextlib.suppress(io.UnsupportedOperation):  # memory, for what is no ordinary file
             os.fsync(file.fileno())  # some disks say only then that they are full
         raise _TriedError
+    remove_stale(os.path.dirname(os.path.realpath(path)))
 
 
 def remove_stale(folder: str | Path) -> int:
@@ -173,14 +168,27 @@ def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _open_temporary(folder: Path) -> tuple[Path, BinaryIO]:
-    while True:
-        path = folder / f".amd-restore-{_host()}-{secrets.token_hex(8)}.part"
-        file = open(path, "xb")
-        # Another process may have taken it for a leftover before it was locked.
-        if try_lock(file) is not False and path.exists():
-            return path, file
-        file.close()
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file, locked; removed if the block fails, or an interruption comes before or behind it."""
+    path, lock = folder, None
+    try:
+        while True:
+            path = folder / f".amd-restore-{_host()}-{secrets.token_hex(8)}.part"
+            file = open(path, "xb")
+            # Another process may have taken it for a leftover before it was locked.
+            if try_lock(file) is not False and path.exists():
+                break
+            file.close()
+        lock = os.dup(file.fileno())  # holds the lock until the file has its name
+        yield path, file
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def try_lock(file: IO[Any] | int) -> bool | None:

@@ -41,6 +41,11 @@ class Parser(argparse.ArgumentParser):
         """Print one line instead of argparse's two."""
         self.exit(NOT_STARTED, f"{self.prog}: {message}; see {self.prog} --help\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help, version or error to a stream that may be closed, full, or no longer read."""
+        if message:
+            _print(sys.stderr if file is None else file, message.removesuffix("\n"))
+
 
 def run_command(
     command: Callable[[], int | None],

@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tools.debian_packages import fetch, unpack
-from tools.image_files import list_images, read_image, write_png, write_tsv
+from tools.image_files import read_image, write_png, write_tsv
 from tools.text_samples import DIGITS, SCRIPTS, random_line, script_shares
 from tqdm import tqdm
 
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 HERE = Path(__file__).resolve().parent
@@ -320,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     def command() -> int:
-        photos = list_images(args.photos)
+        photos = list_images(args.photos, is_deep=True)
         make(photos, find_fonts(args.cache), args.out, args.count, args.size, args.seed)
         say(f"{args.count} crops of text: {args.out}")
         return 0

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tools.image_files import file_sha256, list_images, read_image
+from tools.image_files import file_sha256, read_image
 from tools.texture import gradient_energy, grid_offsets
 from tqdm import tqdm
 
 from amd_restore.atomic import write_atomically
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 Crop = tuple[int, int, int]
@@ -138,8 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     def command() -> int:
-        paths = list_images(args.input)
-        whole = list_images(args.whole) if args.whole else []
+        paths = list_images(args.input, is_deep=True)
+        whole = list_images(args.whole, is_deep=True) if args.whole else []
         count = pack(paths, args.out, args.size, args.step, args.drop, args.limit, args.seed, whole)
         manifest = args.input.parent / "manifest.tsv"
         facts = {

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from pack_crops import Crop, measure
 from PIL import Image, features
-from tools.image_files import list_images, read_image
+from tools.image_files import read_image
 from tqdm import tqdm
 
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 MEBIBYTE = 1 << 20
@@ -185,9 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "unpack":
             count, out = unpack(args.archive, args.out), args.out
         else:
-            whole = list_images(args.whole) if args.whole else []
+            whole = list_images(args.whole, is_deep=True) if args.whole else []
             limit = int(args.mebibytes * MEBIBYTE)
-            paths = list_images(args.input)
+            paths = list_images(args.input, is_deep=True)
             count = pack(paths, whole, args.out, limit, args.size, args.step, args.drop, args.quality)
             out = args.out
         say(f"{count} crops, {out.stat().st_size / MEBIBYTE:.1f} MiB: {out}")

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 from tools.debian_packages import fetch, unpack
-from tools.image_files import decode, file_sha256, list_images, read_tsv, sha256, shrink, write_png, write_tsv
+from tools.image_files import decode, file_sha256, read_tsv, sha256, shrink, write_png, write_tsv
 from tools.qt_rcc import RccError, read_rcc
 from tools.texture import most_textured_crop
 from tqdm import tqdm
 
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError, Parser, complain, run_command, say
 
 HERE = Path(__file__).resolve().parent
@@ -142,7 +143,7 @@ def extra_photos(folder: Path, listed: Sequence[dict[str, str]]) -> tuple[list[P
     Returns:
         The accepted photographs, and one line for each listed one that is not in the folder.
     """
-    paths = list_images(folder)
+    paths = list_images(folder, is_deep=True)
     by_name: dict[str, list[Path]] = {}
     for path in paths:
         by_name.setdefault(path.name, []).append(path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import SUFFIXES, read_image
 from amd_restore.registry import import_basicsr
@@ -46,23 +47,6 @@ class Pair:
         """Return height and width of a restoration."""
         height, width = self.lq.shape[:2] if self.gt is None else self.gt.shape[:2]
         return (height, width) if self.gt is not None else (height * self.scale, width * self.scale)
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """Return image files of a folder, sorted by name.
-
-    Raises:
-        AMDRestoreError: no such folder, or no image in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise AMDRestoreError(f"{root}: no such folder of images (AMD_RESTORE_ASSETS names the asset folder)")
-    # Hidden files such as ._a.png are metadata of a file system.
-    visible = (path for path in root.iterdir() if not path.name.startswith("."))
-    files = sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise AMDRestoreError(f"{root}: no images in it ({', '.join(SUFFIXES)})")
-    return files
 
 
 def read_rgb(path: Path) -> Image:
@@ -114,12 +98,12 @@ class TestSet:
         self.name, self.options, self.scale = name, options, scale
         if scale == 1 and options.lq is None:
             raise AMDRestoreError(f"{name}: at scale 1 the inputs must be given (lq); bicubic would change nothing")
-        self.files = list_images(options.gt or options.lq or "")[: options.limit]
+        self.files = list_images(options.gt or options.lq or "", SUFFIXES)[: options.limit]
         self.inputs: list[Path | None] = [None] * len(self.files)
         if options.gt is None:
             self.inputs = [*self.files]
         elif options.lq is not None:
-            by_name = {path.stem.removesuffix(options.lq_suffix): path for path in list_images(options.lq)}
+            by_name = {path.stem.removesuffix(options.lq_suffix): path for path in list_images(options.lq, SUFFIXES)}
             names = [path.stem.removesuffix(options.gt_suffix) for path in self.files]
             missing = [name for name in names if name not in by_name]
             if missing:

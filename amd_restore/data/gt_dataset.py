@@ -65,12 +65,13 @@ class GTDataset(Dataset[dict[str, Any]]):
         self.scale, self.size, self.seed = scale, gt_size, degradation_seed
         made = build_degradation(degradation or {}, scale)
         self.degradation = None if isinstance(made, BicubicDegradation) else made
-        clean, hidden = list_images(dataroot_gt)
+        hidden: list[Path] = []
+        clean = list_images(dataroot_gt, hidden=hidden)
         files: list[Path | None] = [None] * len(clean)
         if dataroot_lq is not None:
             if gt_size:
                 raise AMDRestoreError("gt_size: pairs are used whole; leave it out")
-            files = [*pair_by_name(clean, list_images(dataroot_lq)[0], filename_tmpl)]
+            files = [*pair_by_name(clean, list_images(dataroot_lq), filename_tmpl)]
         self.pairs: list[tuple[Path, Path | None]] = []
         self.left_out = [f"{file.name} (hidden)" for file in hidden]
         for pair in zip(clean, files, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,22 +18,33 @@ EXTENSIONS = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif",
 EXTENSIONS |= {".webp", ".bmp", ".dib", ".tif", ".tiff"}
 
 
-def list_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Return image files directly in ``folder``, and hidden ones such as ``._a.png``, both sorted by name.
+def list_images(
+    folder: str | Path,
+    suffixes: Collection[str] = EXTENSIONS,
+    is_deep: bool = False,
+    hidden: list[Path] | None = None,
+) -> list[Path]:
+    """Return image files of ``folder``, sorted; ``${VARIABLES}`` and ``~`` are expanded.
 
-    ``${VARIABLES}`` and ``~`` are expanded.
+    Args:
+        folder: where to look.
+        suffixes: of images, in lower case.
+        is_deep: look into folders below as well.
+        hidden: receives the hidden files among them, such as ``._a.png``, which are metadata of a file system.
 
     Raises:
         AMDRestoreError: the folder is missing or has no image.
     """
     path = expanded(os.path.expandvars(folder))
     if not path.is_dir():
-        raise AMDRestoreError(f"{path}: no such folder; check dataroot_gt / dataroot_lq in the option file")
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
-    hidden = [p for p in files if p.name.startswith(".")]
-    if len(files) == len(hidden):
-        raise AMDRestoreError(f"{path}: no image in this folder")
-    return [p for p in files if p not in hidden], hidden
+        raise AMDRestoreError(f"{path}: no such folder; check the path")
+    files = sorted(p for p in path.glob("**/*" if is_deep else "*") if p.suffix.lower() in suffixes and not p.is_dir())
+    visible = [p for p in files if not p.name.startswith(".")]
+    if not visible:
+        raise AMDRestoreError(f"{path}: no image in this folder ({', '.join(sorted(suffixes))})")
+    if hidden is not None:
+        hidden += [p for p in files if p.name.startswith(".")]
+    return visible
 
 
 def read_rgb(path: Path) -> np.ndarray:

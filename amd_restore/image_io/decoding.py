@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,19 @@ from PIL import Image
 from amd_restore.atomic import user_error
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import chunks, colour, deep, heif, signals
-from amd_restore.image_io.directories import main_picture
+from amd_restore.image_io.directories import is_big, is_tiff, main_picture
 from amd_restore.image_io.formats import FORMATS
 from amd_restore.image_io.metadata import is_adobe_rgb, lost_of, lost_tags, metadata_of, read_metadata, upright
-from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged, without_limit
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, Pixels, check_size, damaged, lenient
 from amd_restore.image_io.refusals import NO_IMAGE, unsupported
 from amd_restore.image_io.signals import Signal
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF")
 _KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's names for what is hardly another format
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
+with contextlib.suppress(OSError, AttributeError):  # Pillow may be linked in another way
+    # What libtiff would say on stderr, past everyone, Pillow raises.
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 _STRIP = 256  # rows
 
 
@@ -71,8 +74,7 @@ def read_bytes(path: str | Path) -> bytes:
 def decode(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
     """Picture from the bytes of a file; arguments and errors as :func:`read_image`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata
+        with lenient():
             return heif.decode(data, max_pixels) if heif.is_heif(data) else _decode(data, max_pixels)
     except AMDRestoreError:
         raise
@@ -83,14 +85,14 @@ def decode(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
 
 def _decode(data: bytes, max_pixels: int | None) -> Picture:
     lost = list[str]()
-    if deep.is_tiff(data):
+    if is_tiff(data):
         data, lost = main_picture(data)
     png = chunks.cleaned(data)
     data = png.data
     try:
         image = open_header(data, max_pixels)
     except _UnknownError:
-        if deep.is_tiff(data):
+        if is_tiff(data):
             return _decode_deep_tiff(data, max_pixels, lost)
         raise
     pages = getattr(image, "n_frames", 1)
@@ -101,15 +103,16 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
             return _decode_deep_tiff(data, max_pixels, lost)
     elif pages > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a second, small picture
         raise AMDRestoreError(f"holds {pages} frames; restore it frame by frame with --frames, from file to file")
-    with without_limit():  # a TIFF's size is looked at once more
-        image.load()
-        image.info["icc_profile"] = png.icc or image.info.get("icc_profile")
-        pixels, icc = _pixels(image, data)
+    if image.format == "PNG":
+        chunks.check_pixels(data)
+    image.load()
+    image.info["icc_profile"] = png.icc or image.info.get("icc_profile")
+    pixels, icc = _pixels(image, data)
     if image.info["icc_profile"] and icc is None:
         lost.append("colour profile")
     icc, signal = colours(image, png, pixels.shape[2], icc)
     metadata = read_metadata(image)
-    kinds = [*lost, *png.lost, *lost_of(image)]
+    kinds = [*lost, *png.lost, *lost_of(image, data)]
     pixels = upright(pixels, metadata.orientation)
     return Picture(pixels, icc, metadata.exif, metadata.dpi, signal, tuple(dict.fromkeys(kinds)))
 
@@ -117,8 +120,7 @@ def _decode(data: bytes, max_pixels: int | None) -> Picture:
 def read_shape(path: str | Path) -> tuple[int, int, int, int] | None:
     """Height, width, channels and bytes of a value by the header of a file; None where that is not known."""
     try:
-        with without_limit(), warnings.catch_warnings(), Image.open(path, formats=READABLE) as image:
-            warnings.simplefilter("ignore")
+        with lenient(), Image.open(path, formats=READABLE) as image:
             channels = {"1": 1, "P": 4, "I": 1, "F": 1, "I;16": 1}.get(image.mode) or len(image.getbands())
             deep = image.mode[0] in "IF" or (image.format == "PNG" and "16" in str(image.tile))
             return image.height, image.width, channels, 2 if deep else 1
@@ -133,7 +135,7 @@ def suffix_of(data: bytes) -> str | None:
     try:
         kind = open_header(data, None).format or ""
     except AMDRestoreError:
-        return FORMATS["TIFF"].suffixes[0] if deep.is_tiff(data) else None
+        return FORMATS["TIFF"].suffixes[0] if is_tiff(data) else None
     return FORMATS[_KINDS.get(kind, kind)].suffixes[0]
 
 
@@ -143,7 +145,7 @@ def open_header(data: bytes, max_pixels: int | None) -> Image.Image:
     Raises:
         AMDRestoreError: no image, or more pixels than allowed.
     """
-    with without_limit():
+    with lenient():
         try:
             image = Image.open(io.BytesIO(data), formats=READABLE)
         except MemoryError:
@@ -164,8 +166,8 @@ def _decode_deep_tiff(data: bytes, max_pixels: int | None, lost: list[str]) -> P
         raise AMDRestoreError(deep.unsupported(tags))
     check_size(tags[deep.WIDTH], tags[deep.HEIGHT], max_pixels)
     exif = Image.Exif()
-    exif.load(b"" if deep.is_big(data) else data)
-    for tag in tags if deep.is_big(data) else ():  # whose EXIF tables Pillow finds only through an image
+    exif.load(b"" if is_big(data) else data)
+    for tag in tags if is_big(data) else ():  # whose EXIF tables Pillow finds only through an image
         exif[tag] = tags[tag]
     metadata = metadata_of(exif)
     pixels = deep.decode_deep_tiff(data, tags)
@@ -215,7 +217,7 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[Pixels, bytes | None]:
         pixels = _with_key(pixels, key)
     elif image.format == "PNG" and data[24] == 16 and image.mode in ("LA", "RGB", "RGBA"):
         gray_alpha = data[25] == 4  # which Pillow decodes as RGBA
-        pixels = deep.decode_cv2(data, 2 if gray_alpha else len(image.mode))
+        pixels = deep.decode_cv2(chunks.bare(data), 2 if gray_alpha else len(image.mode))
         pixels = _with_key(pixels, key)
     elif image.format == "AVIF" and (deeper := deep.decode_deep_avif(data, len(image.mode))) is not None:
         pixels = deeper

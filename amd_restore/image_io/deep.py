@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io.directories import HEIGHT, PHOTOMETRIC, WIDTH
+from amd_restore.image_io.directories import HEIGHT, PHOTOMETRIC, WIDTH, is_big, without_orientation
 from amd_restore.image_io.picture import Pixels, damaged
 from amd_restore.image_io.transparency import unmultiplied
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
-BITS, COMPRESSION, ORIENTATION = 258, 259, 274
+BITS, COMPRESSION = 258, 259
 STRIP_OFFSETS, SAMPLES, STRIP_COUNTS, PLANAR, PREDICTOR = 273, 277, 279, 284, 317
 TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT, ICC_PROFILE = 324, 325, 338, 339, 34675
 _UNSIGNED, _FLOAT = 1, 3
@@ -28,16 +27,6 @@ _GENERAL = (*_NONE, 5, *_DEFLATE, 32773)  # none, LZW, deflate, PackBits: none p
 _HIGHEST_RATIO = 1500
 _MARGIN = 0.1  # a float picture may overshoot [0, 1] by this, as sharpened ones do
 _LAYOUT = "16-bit image of an unusual layout; store it as plain RGB"
-
-
-def is_tiff(data: bytes) -> bool:
-    """Whether it begins like a TIFF or BigTIFF file."""
-    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def is_big(data: bytes) -> bool:
-    """Whether a TIFF file is a BigTIFF."""
-    return data[:4] in (b"II+\0", b"MM\0+")
 
 
 def read_tags(data: bytes) -> Tags:
@@ -89,7 +78,7 @@ def decode_deep_tiff(data: bytes, tags: Tags) -> Pixels:
     if channels == 2 or tags.get(PLANAR, 1) != 1:  # OpenCV takes planes for pixels
         pixels = _decode_strips(data, tags)
     elif channels in (1, 3, 4):
-        pixels = decode_cv2(_without_orientation(data), channels)
+        pixels = decode_cv2(without_orientation(data), channels)
     else:
         raise AMDRestoreError(_LAYOUT)
     if pixels.shape != (tags[HEIGHT], tags[WIDTH], channels):
@@ -207,16 +196,3 @@ def _decode_strips(data: bytes, tags: Tags) -> Pixels:
     if separate:
         pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return pixels.cumsum(axis=1, dtype=kind) if predictor == 2 else pixels
-
-
-def _without_orientation(data: bytes) -> bytes:
-    """The file with orientation 1: OpenCV would apply it, at some depths and in some of its versions."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = is_big(data)
-    start = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
-    count = struct.unpack_from(order + ("Q" if big else "H"), data, start)[0]
-    head, size, value = (8, 20, 12) if big else (2, 12, 8)
-    for entry in range(start + head, start + head + count * size, size):
-        if struct.unpack_from(order + "H", data, entry)[0] == ORIENTATION:
-            return data[: entry + value] + struct.pack(order + "H", 1) + data[entry + value + 2 :]
-    return data

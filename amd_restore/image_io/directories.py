@@ -1,4 +1,4 @@
-"""Which directory of a TIFF file is the picture: not its thumbnails, masks and smaller copies, and no camera raw."""
+"""The directories of a TIFF file, and which is the picture: no thumbnail, mask or smaller copy, and no camera raw."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from amd_restore.errors import AMDRestoreError
 
-SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, SUB_DIRECTORIES, DNG_VERSION = 254, 256, 257, 262, 330, 50706
+SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION, SUB_DIRECTORIES, DNG_VERSION = 254, 256, 257, 262, 274, 330, 50706
+_TAGS = (SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, ORIENTATION, SUB_DIRECTORIES, DNG_VERSION)
 _REDUCED, _MASK = 1, 4
 _RAW = (32803, 34892)  # photometric: a colour filter array, and linear raw
 _SHORT, _TYPES = 3, {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
@@ -23,21 +24,32 @@ class Directory:
         start: where it begins.
         end: where the place of the next one is stored.
         values: of the tags that matter here.
+        places: where these begin.
     """
 
     start: int
     end: int
     values: dict[int, tuple[int, ...]]
+    places: dict[int, int]
 
     def get(self, tag: int) -> int:
         """The first value of a tag, 0 without."""
         return self.values.get(tag, (0,))[0]
 
 
+def is_tiff(data: bytes) -> bool:
+    """Whether it begins like a TIFF or BigTIFF file."""
+    return data[:4] in (b"II*\0", b"MM\0*") or is_big(data)
+
+
+def is_big(data: bytes) -> bool:
+    """Whether it begins like a BigTIFF file."""
+    return data[:4] in (b"II+\0", b"MM\0+")
+
+
 class _Reader:
     def __init__(self, data: bytes) -> None:
-        self.data, self.order = data, "<" if data[:2] == b"II" else ">"
-        self.big = data[2:4] in (b"+\0", b"\0+")
+        self.data, self.order, self.big = data, "<" if data[:2] == b"II" else ">", is_big(data)
         self.first = 8 if self.big else 4  # where the place of the first directory is stored
         self.offset = "Q" if self.big else "I"
 
@@ -47,16 +59,17 @@ class _Reader:
     def directory(self, start: int) -> Directory:
         head, size, value = (8, 20, 12) if self.big else (2, 12, 8)
         end = start + head + size * self.number("Q" if self.big else "H", start)
-        values = {}
+        values, places = {}, {}
         for entry in range(start + head, min(end, len(self.data)), size):
             tag, kind = self.number("H", entry), _TYPES.get(self.number("H", entry + 2))
-            if kind and tag in (SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, SUB_DIRECTORIES, DNG_VERSION):
+            if kind and tag in _TAGS:
                 count = self.number(self.offset, entry + 4)
                 place = entry + value
                 if count * struct.calcsize(kind) > size - value:
                     place = self.number(self.offset, place)
+                places[tag] = place
                 values[tag] = struct.unpack_from(f"{self.order}{min(count, 99)}{kind}", self.data, place)
-        return Directory(start, end, {tag: found for tag, found in values.items() if found})
+        return Directory(start, end, {tag: found for tag, found in values.items() if found}, places)
 
     def chain(self) -> Iterator[Directory]:
         seen, start = set[int](), self.number(self.offset, self.first)
@@ -64,6 +77,15 @@ class _Reader:
             seen.add(start)
             yield (directory := self.directory(start))
             start = self.number(self.offset, directory.end)
+
+
+def without_orientation(data: bytes) -> bytes:
+    """The file with orientation 1: OpenCV would apply it, at some depths and in some of its versions."""
+    reader = _Reader(data)
+    place = next(reader.chain()).places.get(ORIENTATION)
+    if place is None:
+        return data
+    return data[:place] + struct.pack(reader.order + "H", 1) + data[place + 2 :]
 
 
 def main_picture(data: bytes) -> tuple[bytes, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ from amd_restore.image_io.encoding import check_quality
 from amd_restore.image_io.fitting import fitted
 from amd_restore.image_io.formats import FRAME_SUFFIXES, NAMES
 from amd_restore.image_io.metadata import exif_of, lost_of, read_metadata, upright
-from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, to_depth, without_limit
-from amd_restore.image_io.png import chunk
+from amd_restore.image_io.picture import DEFAULT_MAX_PIXELS, Picture, damaged, lenient, to_depth
 
 _GRAY = {"1": "L", "L": "L", "LA": "LA", "La": "LA"}
 
@@ -64,15 +62,14 @@ class Frames:
         """
         image = open_header(self.file.data, self.max_pixels)
         for index in range(self.count):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd metadata
-                yield self._frame(image, index)
+            with lenient():
+                frame = self._frame(image, index)
+            yield frame
 
     def _frame(self, image: Image.Image, index: int) -> Frame:
         try:
-            with without_limit():
-                image.seek(index)
-                image.load()
+            image.seek(index)
+            image.load()
             pixels = np.atleast_3d(np.array(image.convert(_GRAY.get(image.mode, "RGBA"))))
             if pixels.shape[2] in (2, 4) and pixels[..., -1].min() == 255:
                 pixels = pixels[..., :-1]
@@ -105,11 +102,11 @@ def frames_of(data: bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Frame
     if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
         raise AMDRestoreError(f"{image.format} holds no frames; GIF, WebP, PNG and AVIF can")
     try:
-        with without_limit():
+        with lenient():
             count = getattr(image, "n_frames", 1)
     except Exception as error:  # each decoder has its own kinds of errors
         raise damaged(error) from error
-    file.lost = list(dict.fromkeys([*file.lost, *lost_of(image)]))
+    file.lost = list(dict.fromkeys([*file.lost, *lost_of(image, data)]))
     return Frames(file, count, _plays(image), image.size, max_pixels)
 
 
@@ -176,7 +173,7 @@ def write_frames(path: str | Path, frames: Iterable[Frame], plays: int = 0, qual
     data = out.getvalue()
     if first.signal:
         end = data.index(b"IDAT") - 4  # Pillow writes no cICP chunk
-        data = data[:end] + chunk(b"cICP", bytes([*first.signal, 0, 1])) + data[end:]
+        data = data[:end] + chunks.chunk(b"cICP", bytes([*first.signal, 0, 1])) + data[end:]
     write_atomically(path, data)
 
 

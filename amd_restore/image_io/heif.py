@@ -12,6 +12,7 @@ from PIL import Image
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import colour
 from amd_restore.image_io.metadata import exif_of, metadata_of
+from amd_restore.image_io.parts import lost_parts
 from amd_restore.image_io.picture import Picture, check_size, to_depth
 from amd_restore.image_io.transparency import unmultiplied
 
@@ -60,7 +61,7 @@ def decode(data: bytes, max_pixels: int | None) -> Picture:
         "further pictures": len(file) > 1,
         "depth and other maps": image.info.get("depth_images") or image.info.get("aux"),
     }
-    lost = tuple(kind for kind, there in present.items() if there)
+    lost = (*lost_parts(data), *(kind for kind, there in present.items() if there))
     return Picture(pixels, icc, metadata.exif, metadata.dpi, signal, lost)
 
 

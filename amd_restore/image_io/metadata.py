@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from amd_restore.image_io.parts import lost_parts
 from amd_restore.image_io.picture import Picture, Pixels
 
 # EXIF tags that still hold for a larger picture. The others describe how the file was stored (TIFF keeps both
@@ -22,7 +23,8 @@ _LOST = {"xmp": "XMP", "photoshop": "IPTC", "comment": "comment"}  # by Pillow's
 _LOST_TAGS = {700: "XMP", 33723: "IPTC", 34377: "IPTC", 34735: "GeoTIFF", 52545: "content credentials"} | dict.fromkeys(
     (301, 318, 319), "colorimetry"
 )
-_LOST_EXTENSIONS = {b"XMP DataXMP": "XMP", b"ICCRGBG1012": "colour profile"}  # of a GIF
+# Of a GIF.
+_LOST_EXTENSIONS = {b"XMP DataXMP": "XMP", b"ICCRGBG1012": "colour profile", b"C2PA_GIF\1\0\0": "content credentials"}
 _EXTRA_SAMPLES = 338
 _SEGMENTS = {"APP0", "APP1", "APP2", "APP13", "APP14", "COM"}  # of a JPEG, that are looked at
 _WIDTH, _HEIGHT, _ORIENTATION = 0xA002, 0xA003, 0x0112
@@ -61,9 +63,9 @@ def is_adobe_rgb(image: Image.Image) -> bool:
         return False
 
 
-def lost_of(image: Image.Image) -> list[str]:
-    """What an opened file holds beside that is not kept, by kind."""
-    lost = [kind for name, kind in _LOST.items() if image.info.get(name)]
+def lost_of(image: Image.Image, data: bytes) -> list[str]:
+    """What an opened file of this content holds beside that is not kept, by kind."""
+    lost = lost_parts(data) + [kind for name, kind in _LOST.items() if image.info.get(name)]
     if image.format == "MPO":
         lost.append("further pictures")
     if kind := _LOST_EXTENSIONS.get(image.info.get("extension", (b"",))[0][:11]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,8 @@ from amd_restore.errors import AMDRestoreError
 Pixels = np.ndarray[Any, Any]
 DEFAULT_MAX_PIXELS = 200_000_000
 _LONGEST = 80
-_LIMIT = threading.Lock()
-_without_limit: list[int | None] = []  # Pillow's limit, once for each block that goes without it
+_LOCK = threading.Lock()
+_entered: list[contextlib.ExitStack] = []  # what ends the leniency, once for each block that has begun
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,29 @@ def to_depth(pixels: Pixels, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:
 
 
 @contextlib.contextmanager
-def without_limit() -> Iterator[None]:
-    """Lift Pillow's own limit on pixels, one for the whole process, while at least one block is entered."""
-    with _LIMIT:
-        _without_limit.append(_without_limit[0] if _without_limit else Image.MAX_IMAGE_PIXELS)
-        Image.MAX_IMAGE_PIXELS = None
+def lenient() -> Iterator[None]:
+    """Lift Pillow's own limit on pixels, and its warnings of odd metadata, while at least one block is entered.
+
+    Both are there once for the whole process, while images are read in several threads.
+    """
+    with _LOCK:
+        _entered.append(_entered[0] if _entered else _without_limit())
     try:
         yield
     finally:
-        with _LIMIT:
-            limit = _without_limit.pop()
-            if not _without_limit:
-                Image.MAX_IMAGE_PIXELS = limit
+        with _LOCK:
+            stack = _entered.pop()
+            if not _entered:
+                stack.close()
+
+
+def _without_limit() -> contextlib.ExitStack:
+    stack = contextlib.ExitStack()
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", module="PIL")
+    stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    Image.MAX_IMAGE_PIXELS = None
+    return stack
 
 
 def check_size(width: int, height: int, max_pixels: int | None) -> None:

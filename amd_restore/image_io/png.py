@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io.chunks import SIGNATURE, chunk
 from amd_restore.image_io.metadata import exif_of
 from amd_restore.image_io.picture import Picture, Pixels, to_depth
 from amd_restore.image_io.rows import regroup
@@ -38,7 +39,7 @@ def write_png(file: BinaryIO, picture: Picture, rows: Iterable[Pixels]) -> None:
     depth = 8 if picture.pixels.dtype == np.uint8 else 16
     bytes_per_pixel = channels * depth // 8
     header = struct.pack(">IIBBBBB", width, height, depth, _COLOUR_TYPES[channels], 0, 0, 0)
-    file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + _metadata(picture))
+    file.write(SIGNATURE + chunk(b"IHDR", header) + _metadata(picture))
     compressor = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
     above = np.zeros(width * bytes_per_pixel, np.uint8)
     portion = max(1, _PORTION // above.size)
@@ -106,8 +107,3 @@ def _metadata(picture: Picture) -> bytes:
 def _write_data(file: BinaryIO, data: bytes) -> None:
     if data:
         file.write(chunk(b"IDAT", data))
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    """A chunk with its length and checksum (5.3)."""
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))

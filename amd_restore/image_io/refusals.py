@@ -65,6 +65,8 @@ def _unsupported_jpeg(data: bytes) -> str | None:
         marker = data[place + 1]
         if marker in _FRAMES or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             kind, bits = _FRAMES.get(marker), data[place + 4]
+            if not any(data[place + 5 : place + 7]):
+                return "JPEG files that tell their height behind the picture (DNL) cannot be read; convert it to PNG"
             if bits == 8 and kind in (None, "lossless"):
                 return None
             return f"{kind or f'{bits}-bit'} JPEG files cannot be read; convert it to PNG or TIFF"

@@ -17,10 +17,10 @@ from amd_restore.errors import AMDRestoreError
 Signal = tuple[int, int]  # primaries and transfer, by H.273, tables 2 and 3
 UNNAMED = frozenset((0, 2, 3))  # reserved, unspecified
 _D65, _C, _DCI = (0.3127, 0.329), (0.31, 0.316), (0.314, 0.351)
-_SRGB = (*_D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # x and y of white, red, green and blue
+SRGB = (*_D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # x and y of white, red, green and blue
 _PRIMARIES = {
-    1: _SRGB,
-    2: _SRGB,  # unspecified
+    1: SRGB,
+    2: SRGB,  # unspecified
     4: (*_C, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*_D65, 0.64, 0.33, 0.29, 0.6, 0.15, 0.06),
     6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
@@ -35,8 +35,8 @@ _ADOBE_GAMMA = 563 / 256
 # Exponents; None is the curve of sRGB, which viewers use for pictures in that of video, too.
 _TRANSFERS = dict.fromkeys((1, 2, 6, 13, 14, 15)) | {4: 2.2, 5: 2.8, 8: 1.0}
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-_NEAR = 0.05  # a gamma is that of sRGB within this share, as for libpng
-_CLOSE = 0.005  # and so are chromaticities within this distance
+NEAR = 0.05  # a gamma is that of sRGB within this share, as for libpng
+CLOSE = 0.005  # and so are chromaticities within this distance
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
@@ -59,8 +59,8 @@ def png_profile(info: Any, channels: int) -> bytes | None:
     gamma, chromaticities = info.get("gamma"), info.get("chromaticity")
     if "srgb" in info or (gamma is not None and not gamma > 0):
         return None
-    exponent = None if gamma is None or abs(gamma * 2.2 - 1) < _NEAR else 1 / gamma
-    return _profile(chromaticities or _SRGB, exponent, channels)
+    exponent = None if gamma is None or abs(gamma * 2.2 - 1) < NEAR else 1 / gamma
+    return _profile(chromaticities or SRGB, exponent, channels)
 
 
 def bmp_profile(data: bytes) -> bytes | None:
@@ -78,16 +78,27 @@ def adobe_rgb(channels: int) -> bytes | None:
 
 def nclx(data: bytes) -> Signal | None:
     """What the main picture of an AVIF or HEIF file has for colours (ISO/IEC 23008-12); None without a nclx box."""
-    tables = {name: (start, end) for name, start, end in _boxes(data, *_inside(data, 0, len(data), b"meta", 4))}
-    properties = {name: span for name, *span in _boxes(data, *tables[b"iprp"])}
+    tables = _tables(data)
     start, _ = tables[b"pitm"]
     main = int.from_bytes(data[start + 4 : start + (8 if data[start] else 6)], "big")
     colours = [
         struct.unpack_from(">HH", data, start + 4) if name == b"colr" and data[start : start + 4] == b"nclx" else None
-        for name, start, _ in _boxes(data, *properties[b"ipco"])
+        for name, start, _ in properties(data)
     ]
-    found = [colours[index - 1] for index in _properties_of(data, properties[b"ipma"][0], main) if index]
+    given = next(start for name, start, _ in boxes(data, *tables[b"iprp"]) if name == b"ipma")
+    found = [colours[index - 1] for index in _properties_of(data, given, main) if index]
     return next((colour for colour in found if colour is not None), None)
+
+
+def properties(data: bytes) -> list[tuple[bytes, int, int]]:
+    """The boxes of an AVIF or HEIF file that say what its pictures are like."""
+    inside = next((start, end) for name, start, end in boxes(data, *_tables(data)[b"iprp"]) if name == b"ipco")
+    return list(boxes(data, *inside))
+
+
+def _tables(data: bytes) -> dict[bytes, tuple[int, int]]:
+    start, end = next((start + 4, end) for name, start, end in boxes(data) if name == b"meta")
+    return {name: (start, end) for name, start, end in boxes(data, start, end)}
 
 
 def _properties_of(data: bytes, start: int, main: int) -> list[int]:
@@ -105,12 +116,9 @@ def _properties_of(data: bytes, start: int, main: int) -> list[int]:
     return []
 
 
-def _inside(data: bytes, start: int, end: int, wanted: bytes, skip: int) -> tuple[int, int]:
-    return next((begin + skip, stop) for name, begin, stop in _boxes(data, start, end) if name == wanted)
-
-
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Names of boxes with where their bodies begin and end (ISO/IEC 14496-12, 4.2)."""
+    end = len(data) if end is None else end
     while start + 8 <= end:
         size, name, head = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8], 8
         if size == 1:
@@ -125,7 +133,7 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
 def _profile(chromaticities: tuple[float, ...], exponent: float | None, channels: int) -> bytes | None:
     """A version 4 profile of curve and, in colour, matrix (ICC.1:2022)."""
     gray = channels < 3
-    plain = gray or max(abs(a - b) for a, b in zip(chromaticities, _SRGB, strict=True)) < _CLOSE
+    plain = gray or max(abs(a - b) for a, b in zip(chromaticities, SRGB, strict=True)) < CLOSE
     if plain and exponent is None:
         return None
     curve = struct.pack(">4s4xH2x", b"para", 0 if exponent else 3)
@@ -148,8 +156,13 @@ def _profile(chromaticities: tuple[float, ...], exponent: float | None, channels
 
 
 def _to_d50(chromaticities: tuple[float, ...]) -> np.ndarray[Any, Any]:
-    """From linear RGB to XYZ relative to D50, by Bradford adaptation; (3, 3)."""
-    white, *primaries = (np.array([x, y, 1 - x - y]) / y for x, y in np.reshape(chromaticities, (4, 2)))
+    """From linear RGB to XYZ relative to D50, by Bradford adaptation; (3, 3).
+
+    Raises:
+        FloatingPointError: odd numbers.
+    """
+    with np.errstate(divide="raise", invalid="raise"):
+        white, *primaries = (np.array([x, y, 1 - x - y]) / y for x, y in np.reshape(chromaticities, (4, 2)))
     matrix = np.stack(primaries, axis=1)
     matrix = matrix * np.linalg.solve(matrix, white)
     cones = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white))

@@ -38,14 +38,19 @@ def check_image(lq: Tensor) -> None:
         raise AMDRestoreError(f"lq must lie in [0, 1], but spans {low:.3g} to {high:.3g}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, whichever way a library puts it."""
+    wordings = ("allocate memory", "out of memory", "insufficient memory")
+    return isinstance(error, MemoryError) or any(wording in str(error).lower() for wording in wordings)
+
+
 @contextlib.contextmanager
 def memory_errors() -> Iterator[None]:
     """Say what helps when memory runs out, whichever way the device puts it."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        wordings = ("allocate memory", "out of memory")
-        if not isinstance(error, MemoryError) and not any(wording in str(error) for wording in wordings):
+        if not is_out_of_memory(error):
             raise
         raise AMDRestoreError("out of memory; use tiles (or smaller ones): tile=256 or less") from error
 

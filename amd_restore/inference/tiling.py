@@ -69,8 +69,9 @@ def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
     """
     length = spans[-1].stop
 
-    def ramp(edge: int) -> Tensor:
-        centre = (torch.arange(length * scale, dtype=torch.float32, device="cpu") + 0.5) / scale
+    def ramp(edge: int, span: Span) -> Tensor:
+        rows = torch.arange(span.outer_start * scale, span.outer_stop * scale, dtype=torch.float32, device="cpu")
+        centre = (rows + 0.5) / scale
         if edge == 0:
             return torch.ones_like(centre)
         if edge == length:
@@ -79,10 +80,8 @@ def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
             return (centre > edge).float()
         return ((centre - (edge - blend)) / (2 * blend)).clamp(0, 1)
 
-    ramps = [ramp(spans[0].start)] + [ramp(span.stop) for span in spans]
-    return [
-        (ramps[i] - ramps[i + 1])[span.outer_start * scale : span.outer_stop * scale] for i, span in enumerate(spans)
-    ]
+    edges = [spans[0].start, *(span.stop for span in spans)]
+    return [ramp(edges[i], span) - ramp(edges[i + 1], span) for i, span in enumerate(spans)]
 
 
 def blend_width(halo: int, reach: int | None) -> int:

@@ -1,156 +1,124 @@
-"""Throw damaged files and odd options at the command and look for tracebacks.
+"""Throw damaged files, odd options, folders and streams at the command and look at what comes of it.
 
-python benchmarks/scripts/fuzz.py --minutes 10
+    python benchmarks/scripts/fuzz.py --minutes 10
+    python benchmarks/scripts/fuzz.py --seed 0 --first 123 --runs 1
 
-Files are those of tests/helpers/corpus.py with bytes changed, cut, doubled or swapped; options are drawn at random,
-sensible and not. The command runs in this process, with a tiny network of random weights. A traceback, an
-unexpected error, another exit code than the documented ones or a temporary file left behind is a finding, and kept.
-Exit codes: 0 nothing found, 1 something.
+Four kinds are tried in turn: files of tests/helpers/corpus.py with bytes changed, cut, doubled or swapped, and
+options, sensible and not; the same files changed chunk by chunk; folders where outputs lie inside, beside and among
+the inputs, with links and modes, again and again, and interrupted in between; streams that are closed, full, or read
+no longer. The command runs in forks of this process, with a tiny network of random weights. A finding is a traceback,
+a death or a hang; an exit code that does not fit; not one line for each problem; anything replaced that should stay,
+half-written or left behind; and a second run that changes anything.
+
+An attempt depends on the seed and its number alone (interruptions aside, which come at times): ``--first`` goes on
+where another run ended, and with ``--runs 1`` tries one again. Exit codes: 0 nothing found, 1 something.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
 import random
 import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
-OPTIONS: dict[str, list[str]] = {
-    "--steps": ["1", "2", "3", "0", "-1", "x", "99999999999999999999"],
-    "--seed": ["0", "-5", "18446744073709551616", "1e3", ""],
-    "--tile": ["0", "1", "7", "9999", "-3", "a"],
-    "--halo": ["0", "3", "64", "-1"],
-    "--outscale": ["0.1", "1", "3.7", "0", "nan", "inf", "-2", "1e9"],
-    "--width": ["1", "50", "0", "x"],
-    "--max-side": ["1", "33", "100000"],
-    "--max-pixels": ["0.00001", "1", "0", "nan"],
-    "--max-memory": ["1K", "1G", "900M", "", "G", "0"],
-    "--quality": ["1", "100", "0", "101"],
-    "--fidelity": ["0", "0.3", "1", "2", "nan"],
-    "--color-fix": ["wavelet", "adain", "none", "red"],
-    "--ext": ["png", "jpg", "webp", "tiff", "avif", "gif"],
-    "--suffix": ["_x4", "/../x", "é", "a" * 300, "\n"],
-    "--n-samples": ["1", "2", "0"],
-    "--batch": ["1", "3"],
-    "--workers": ["1", "4", "0"],
-    "--dtype": ["fp32", "bf16", "int8", "fp8"],
-    "--backend": ["torch", "onnx", "none"],
-    "--device": ["cpu", "auto", "cuda:9", "tpu", ""],
-}
-FLAGS = ["--recursive", "--frames", "--compare", "--uncertainty", "--tta", "--consistency", "--overwrite", "--resume"]
+from fuzzing.attempts import KINDS, Bench, attempt  # noqa: E402
+
+LARGEST = 200_000  # bytes of an original
 
 
-def damaged(data: bytes, dice: random.Random) -> bytes:
-    """``data`` with a few random changes."""
-    content = bytearray(data)
-    for _ in range(dice.choice((1, 1, 2, 5, 20))):
-        if not content:
-            break
-        at = dice.randrange(len(content))
-        kind = dice.randrange(5)
-        if kind == 0:
-            content[at] = dice.randrange(256)
-        elif kind == 1:
-            del content[at : at + dice.choice((1, 4, 100))]
-        elif kind == 2:
-            content[at:at] = content[at : at + dice.choice((1, 8, 64))]
-        elif kind == 3:
-            content[at : at + 4] = dice.randbytes(4)
-        else:
-            del content[at:]
-    return bytes(content)
-
-
-def arguments_of(dice: random.Random, source: Path, output: Path, weights: Path) -> list[str]:
-    """A random command line."""
-    out = ["-i", str(source), "-o", str(output), "--model", str(weights)]
-    for name in dice.sample(sorted(OPTIONS), dice.choice((0, 1, 2, 3))):
-        out += [f"{name}={dice.choice(OPTIONS[name])}"]
-    return out + dice.sample(FLAGS, dice.choice((0, 0, 1, 2)))
-
-
-def attempt(arguments: list[str]) -> tuple[int, str]:
-    """Exit code and stderr of one run of the command.
-
-    Raises:
-        Exception: whatever escapes the command.
-    """
-    from amd_restore.apps.cli import main
-
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            code = main(arguments)
-        except SystemExit as stop:  # argparse's way to end
-            code = int(stop.code or 0)
-    return code, said.getvalue()
-
-
-def main_fuzz() -> int:
-    """Run for the wanted time; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--runs", type=int, help="how many attempts at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="number of the first attempt")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=sorted(KINDS))
     parser.add_argument("--keep", type=Path, default=Path("results/fuzz"), help="where findings go")
-    options = parser.parse_args()
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Try for the wanted time; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    work = Path(tempfile.mkdtemp())
+    work.chmod(0o755)  # some runs are another user's
+    try:
+        bench = make_bench(work)
+        number, findings, tried = options.first, 0, Counter[str]()
+        end = time.monotonic() + 60 * options.minutes
+        while time.monotonic() < end and (options.runs is None or number < options.first + options.runs):
+            dice = random.Random(f"{options.seed} {number}")
+            kind = options.kinds[number % len(options.kinds)]
+            tried[kind] += 1
+            if found := attempt(bench, kind, dice):
+                findings += 1
+                _keep(bench.place, options.keep / f"{options.seed}_{number}_{kind}", found)
+            number += 1
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    codes = dict(sorted(Counter(bench.runs).items()))
+    say(
+        f"{dict(sorted(tried.items()))}, {len(bench.runs)} runs, exit codes {codes}, {findings} findings; next {number}"
+    )
+    return 1 if findings else 0
+
+
+def make_bench(work: Path) -> Bench:
+    """Originals, weights, and a command that has imported all it needs."""
     import torch
     from corpus import build
     from tiny_model import save_tiny
 
+    from amd_restore.apps.cli import main as command
+    from amd_restore.image_io import Picture, encode
+
     torch.set_num_threads(1)
-    work = Path(tempfile.mkdtemp())
     weights = save_tiny(work / "tiny.safetensors", degradation="bicubic")
-    originals = [case.path.read_bytes() for case in build(work / "corpus") if case.path.is_file()]
-    originals = [data for data in originals if len(data) < 200_000]
-    suffixes = [".png", ".jpg", ".tif", ".webp", ".bmp", ".gif", ".avif", ".heic", ".txt"]
-    dice, codes, findings, files = random.Random(options.seed), Counter[int](), 0, 0
-    end = time.monotonic() + 60 * options.minutes
-    runs = 0
-    while time.monotonic() < end:
-        runs += 1
-        source, output = work / "in", work / "out"
-        for folder in (source, output):
-            shutil.rmtree(folder, ignore_errors=True)
-        source.mkdir()
-        for number in range(dice.choice((1, 3, 6))):
-            data = dice.choice(originals)
-            name = f"{number}{dice.choice(suffixes)}"
-            (source / name).write_bytes(data if dice.random() < 0.3 else damaged(data, dice))
-            files += 1
-        whole = source if dice.random() < 0.8 else source / "0.png"
-        arguments = arguments_of(dice, whole, output, weights)
+    pixels = next(case.pixels for case in build(work / "corpus") if case.name == "mode_P.png")
+    assert pixels is not None
+    originals = [path.read_bytes() for path in sorted((work / "corpus").iterdir()) if path.is_file()]
+    for suffix in (".heic", ".webp", ".jpg", ".avif", ".tiff"):
         try:
-            code, said = attempt(arguments)
-            problem = "" if code in (0, 1, 2) else f"exit code {code}"
-            if "Traceback" in said or "unexpected " in said:
-                problem = said
-            if list(output.rglob("*.part")):
-                problem = "temporary file left"
-            codes[code] += 1
-        except Exception:
-            problem = traceback.format_exc()
-        if problem:
-            findings += 1
-            kept = options.keep / f"{options.seed}_{runs}"
-            shutil.copytree(source, kept, dirs_exist_ok=True)
-            (kept / "finding.json").write_text(json.dumps({"arguments": arguments, "problem": problem}, indent=1))
-            sys.stdout.write(f"{kept}: {problem.strip().splitlines()[-1][:300]}\n")
-            sys.stdout.flush()
-    shutil.rmtree(work, ignore_errors=True)
-    sys.stdout.write(f"{runs} runs, {files} files, exit codes {dict(sorted(codes.items()))}, {findings} findings\n")
-    return 1 if findings else 0
+            originals.append(encode(Picture(pixels[..., :3]), suffix))
+        except Exception:  # HEIF needs a package
+            continue
+    good = [encode(Picture(pixels[:9, :12]), suffix) for suffix in (".png", ".tiff", ".bmp", ".webp")]
+    bench = Bench(work, weights, [data for data in originals if 0 < len(data) < LARGEST], good, command)
+    bench.clear()
+    (bench.place / "in").mkdir()
+    for number, data in enumerate(good):
+        (bench.place / "in" / f"{number}.png").write_bytes(data)
+    quiet, sys.stdout = sys.stdout, None  # type: ignore[assignment]  # as a closed stream
+    try:
+        code = command([f"-i={bench.place / 'in'}", f"-o={bench.place / 'out'}", f"--model={weights}", "--frames"])
+    finally:
+        sys.stdout = quiet
+    if code:
+        raise SystemExit("the command does not even restore good files")
+    return bench
+
+
+def _keep(place: Path, folder: Path, found: list[str]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copytree(place, folder / "place", symlinks=True, ignore=lambda _, names: [n for n in names if "pipe" in n])
+    (folder / "finding.txt").write_text("\n\n".join(found), encoding="utf-8", errors="backslashreplace")
+    say(f"{folder}: {found[0].strip()[-600:]}")
+
+
+def say(text: str) -> None:
+    """Print at once, whatever the stream can show."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    sys.exit(main_fuzz())
+    sys.exit(main())

@@ -28,8 +28,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path += [str(REPOSITORY / "datasets"), str(REPOSITORY / "benchmarks/scripts/peers")]
 from make_severity_sets import SEVERITIES, degrade  # noqa: E402
 from peer import Package, PeerError, unpack  # noqa: E402
-from tools.image_files import list_images, read_image, read_tsv, write_png, write_tsv  # noqa: E402
+from tools.image_files import read_image, read_tsv, write_png, write_tsv  # noqa: E402
 
+from amd_restore.data.image_files import list_images  # noqa: E402
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say  # noqa: E402
 from amd_restore.pipeline import RestorationPipeline  # noqa: E402
 
@@ -129,7 +130,7 @@ def read(sets: Path, peers: Path, weights: Sequence[str], reader: Callable[[np.n
     texts = {row["name"]: row["text"].replace(" ", "") for row in read_tsv(sets / "texts.tsv", ("name", "text"))}
 
     def load(folder: Path) -> Images:
-        images = {path.stem: read_image(path) for path in list_images(folder)}
+        images = {path.stem: read_image(path) for path in list_images(folder, is_deep=True)}
         if images.keys() != texts.keys():
             raise AMDRestoreError(f"{folder}: not the images of {sets / 'texts.tsv'}; make it anew")
         return images

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amd_restore import RestorationPipeline
-from amd_restore.benchmark.images import list_images, read_rgb
+from amd_restore.benchmark.images import read_rgb
+from amd_restore.data.image_files import list_images
 from amd_restore.diffusion import Denoiser, sample_ode
 from amd_restore.errors import Parser, run_command, say
 from amd_restore.rewards.efficientnet import build_efficientnet

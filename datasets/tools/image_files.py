@@ -14,10 +14,6 @@ from PIL import Image
 
 from amd_restore.atomic import write_atomically
 from amd_restore.errors import AMDRestoreError
-from amd_restore.image_io.formats import FORMATS
-
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-IMAGE_SUFFIXES = frozenset(suffix for name in _FORMATS for suffix in FORMATS[name].suffixes)
 
 
 def sha256(content: bytes) -> str:
@@ -132,21 +128,3 @@ def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
     lines = ["\t".join(columns)]
     lines += ["\t".join(" ".join(str(row[name]).split()) for name in columns) for row in ordered]
     write_atomically(path, ("\n".join(lines) + "\n").encode())
-
-
-def list_images(folder: Path) -> list[Path]:
-    """All image files below a folder, by suffix, sorted.
-
-    Raises:
-        AMDRestoreError: Missing folder, or none in it.
-    """
-    if not folder.is_dir():
-        raise AMDRestoreError(f"{folder}: no such folder")
-    paths = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
-    )
-    if not paths:
-        raise AMDRestoreError(f"{folder}: no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return paths

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError, Parser, complain, say
-from tools.image_files import list_images, read_image, read_tsv, write_png, write_tsv
+from tools.image_files import read_image, read_tsv, write_png, write_tsv
 
 COLUMNS = ("file", "width", "height", "mean", "pixels_sha256")
 Image = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), BGR
@@ -116,7 +117,7 @@ def make_and_check(args: argparse.Namespace, folders: Sequence[str], degrade: De
         AMDRestoreError: as :func:`make`, or there is no table.
     """
     if not args.check:
-        rows = make(list_images(args.input), args.out, args.size, degrade)
+        rows = make(list_images(args.input, is_deep=True), args.out, args.size, degrade)
         say(f"{len(rows)} pictures in {args.out}")
         if args.write_table:
             write_tsv(args.table, COLUMNS, rows)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import AMDRestoreError
 from tools.basicsr_tools import bicubic_downscale
-from tools.image_files import decode, file_sha256, list_images, read_tsv, sha256, write_png, write_tsv
+from tools.image_files import decode, file_sha256, read_tsv, sha256, write_png, write_tsv
 from tools.texture import crop_energy, grid_offsets
 
 MANIFEST_COLUMNS = (
@@ -84,7 +85,7 @@ def find_sources(folder: Path) -> tuple[list[Source], list[str]]:
     sources: list[Source] = []
     clashes: list[str] = []
     taken: dict[str, Path] = {}
-    for path in list_images(folder):
+    for path in list_images(folder, is_deep=True):
         relative = path.relative_to(folder)
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(relative.with_suffix("").parts))
         if stem in taken:

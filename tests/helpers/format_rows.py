@@ -15,8 +15,8 @@ from places import REPOSITORY
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, decode, encode
+from amd_restore.image_io.chunks import chunk
 from amd_restore.image_io.colour import srgb_profile
-from amd_restore.image_io.png import chunk
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 P3, PQ = (12, 13), (9, 16)

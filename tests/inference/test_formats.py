@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import format_rows_others  # noqa: F401 - its rows
+import format_rows_parts  # noqa: F401 - its rows
 import numpy as np
 import pytest
 from format_rows import (

@@ -24,7 +24,7 @@ from amd_restore.image_io import (
     read_shape,
     write_image,
 )
-from amd_restore.image_io.picture import without_limit
+from amd_restore.image_io.picture import lenient
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -292,7 +292,7 @@ def test_pillows_own_limit_on_pixels_is_none(tmp_path: Path, monkeypatch: pytest
     pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
     for suffix in (".tif", ".png", ".gif"):
         file = tmp_path / f"a{suffix}"
-        with without_limit():
+        with lenient():
             Image.fromarray(pixels).save(
                 file, save_all=True, append_images=[Image.fromarray(pixels[::-1])] * (suffix == ".gif")
             )

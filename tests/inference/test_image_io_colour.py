@@ -18,10 +18,10 @@ from places import REPOSITORY
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import SUFFIXES, Picture, decode, encode, read_image, suffix_of
+from amd_restore.image_io.chunks import chunk
 from amd_restore.image_io.colour import srgb_profile
 from amd_restore.image_io.decoding import open_header
 from amd_restore.image_io.formats import NAMES
-from amd_restore.image_io.png import chunk
 
 WITH_HEIF = pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff", ".avif", ".heic"])
 

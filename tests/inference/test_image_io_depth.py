@@ -165,7 +165,7 @@ def test_transparent_colour_of_16_bit_png() -> None:
     pixels = noise(np.uint16, H, W, 3)
     data = encode(Picture(pixels), ".png")
     key = b"".join(int(value).to_bytes(2, "big") for value in pixels[2, 3])
-    from amd_restore.image_io.png import chunk
+    from amd_restore.image_io.chunks import chunk
 
     back = decode(data[:33] + chunk(b"tRNS", key) + data[33:]).pixels
     assert back.shape[2] == 4 and back[2, 3, 3] == 0 and (back[..., 3] == 0).sum() == 1

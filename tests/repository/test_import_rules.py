@@ -61,7 +61,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
     },
     "measuring": {
         "benchmark": {
-            *("registry", "options", "diffusion", "rewards", "models", "weights"),
+            *("registry", "options", "diffusion", "rewards", "data", "models", "weights"),
             *("image_io", "inference", "postprocess", "pipeline"),
         },
         "report": {"options", "models", "benchmark"},

@@ -210,7 +210,7 @@ def test_bad_arguments_are_one_line_each(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cases = [
         (["--input", str(tmp_path / "none"), "--out", "x"], 2, "none: no such folder"),
-        (["--input", str(tmp_path / "bare"), "--out", "x"], 2, "bare: no image in it"),
+        (["--input", str(tmp_path / "bare"), "--out", "x"], 2, "bare: no image in this folder"),
         (["--input", str(folder), "--out", str(folder / "out")], 2, "lies inside --input"),
         (["--input", str(folder), "--out", str(tmp_path / "file"), *CROPS], 2, "cannot write"),
         (["--input", str(folder), "--out", "x", "--scale", "7"], 2, "multiples of --scale 7"),

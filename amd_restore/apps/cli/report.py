@@ -109,7 +109,8 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     Raises:
         DeliveryError: it cannot be written.
     """
-    data = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    # A name that is no valid Unicode must not end the report.
+    data = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     if path == STANDARD:
         write_output(data)
         return

@@ -50,8 +50,8 @@ class Outcome:
     def record(self) -> dict[str, Any]:
         """As a JSON object; what is not known is left out."""
         values: dict[str, Any] = {
-            "source": _text(self.job.source),
-            "target": _text(self.job.target),
+            "source": str(self.job.source),
+            "target": str(self.job.target),
             "status": self.status,
         }
         if self.message:
@@ -68,15 +68,12 @@ class Outcome:
 
 def failed(job: Task, error: Exception) -> Outcome:
     """Outcome of a picture that failed, in one line that names it."""
+    from amd_restore.inference.call_options import is_out_of_memory
+
     if isinstance(error, AMDRestoreError):
         message = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
-    elif isinstance(error, MemoryError):
+    elif is_out_of_memory(error):
         message = f"{job.source}: out of memory; lower --workers, close other programs, or ask for a smaller output"
     else:
         message = f"{job.source}: unexpected {type(error).__name__} ({error}); run with --debug and report it"
     return Outcome(job, "failed", re.sub(r"\s*\n\s*", " ", message), error=error)
-
-
-def _text(path: object) -> str:
-    # A name that is no valid Unicode must not end the report.
-    return str(path).encode("utf-8", "replace").decode()

@@ -132,7 +132,7 @@ def set_apart(
     suffix = suffix or _RESTORED
     mark = re.compile(f"(?={re.escape(suffix.casefold())})")
     kinds = "|".join(name[1:] for name in READABLE_SUFFIXES)
-    rest = re.compile(rf"(_({kinds}))?(_(sample\d+|uncertainty|compare))?")
+    rest = re.compile(rf"(_({kinds}))?({_RESTORED})*(_(sample\d+|uncertainty|compare))?")
     names = {(goals[path.parent], path.stem.casefold()) for path in sources}
 
     def is_output(path: AnyPath) -> bool:

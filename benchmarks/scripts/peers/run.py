@@ -38,7 +38,8 @@ from realesrgan import RealESRAnimeVideo, RealESRGANx4plus
 from span import ClearReality, SpanCh48, SpanCh52
 
 from amd_restore.atomic import write_atomically
-from amd_restore.benchmark.images import list_images, read_rgb
+from amd_restore.benchmark.images import read_rgb
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import SUFFIXES, Picture, write_image
 
@@ -198,7 +199,7 @@ def find_datasets(root: Path, names: Sequence[str], subfolder: str) -> dict[str,
         folder = inner if inner.is_dir() else root / name
         # Named data sets must have inputs; of the others, those with ground truth alone are passed over.
         if names or any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
-            found[name] = list_images(folder)
+            found[name] = list_images(folder, SUFFIXES)
     if not found:
         raise AMDRestoreError(f"{root}: no sub-folder with images, directly or in {subfolder}/")
     return found
