@@ -18,9 +18,11 @@ from tiny_model import save_tiny
 from amd_restore.apps.cli import main
 from amd_restore.apps.files.engine import Engine
 from amd_restore.apps.files.needs import Need
+from amd_restore.apps.files.outcome import failed
 from amd_restore.apps.files.plan import Job, plan_jobs
 from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
+from amd_restore.atomic import _host
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, write_image
 from amd_restore.inference.memory import Account
@@ -152,6 +154,45 @@ def test_all_names_of_a_format_and_what_is_left_out(
     assert main(["-i", str(tmp_path / "in" / "b.jfif"), "--model", str(weights), "-o", str(tmp_path / "x.jfif")]) == 0
     for path in (tmp_path / "x.jfif", tmp_path / "out" / "c.jpe"):
         assert path.read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_a_name_of_two_files_of_which_one_is_broken(tmp_path: Path, weights: Path) -> None:
+    source = tmp_path / "in"
+    write_image(source / "a.png", Picture(np.zeros((8, 9, 3), np.uint8)))
+    (source / "A.PNG").write_bytes(b"no image")
+    if len(list(source.iterdir())) == 1:
+        pytest.skip("a file system without letter case")
+    arguments = ["-i", str(source), "-o", str(source), "--model", str(weights), "--overwrite"]
+    assert main(arguments) == 1
+    before = contents(source)
+    assert sorted(before) == ["A.PNG", "a.png", "a_restored_png_restored.png"]
+    assert main(arguments) == 1 and contents(source) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode")
+def test_a_name_that_is_no_unicode_does_not_end_the_report(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/a\xff.png")).write_bytes(b"no image")
+    report = tmp_path / "report.json"
+    assert main(["-i", str(tmp_path / "in"), "-o", str(tmp_path), "--model", str(weights), "--json", str(report)]) == 1
+    (image,) = json.loads(report.read_bytes())["images"]
+    assert "a?.png: no image file" in image["message"]
+
+
+def test_memory_that_torch_misses_is_no_bug(tmp_path: Path) -> None:
+    job = Job(tmp_path / "a.png", tmp_path / "b.png")
+    for error in (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), MemoryError()):
+        assert failed(job, error).message.startswith(f"{job.source}: out of memory; lower --workers")
+    assert "unexpected RuntimeError (odd)" in failed(job, RuntimeError("odd")).message
+
+
+def test_what_a_run_left_that_was_killed_while_it_wrote_its_report(tmp_path: Path, weights: Path) -> None:
+    write_image(tmp_path / "in" / "a.png", Picture(np.zeros((8, 9, 3), np.uint8)))
+    arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(weights)]
+    assert main(arguments) == 0
+    (tmp_path / f".amd-restore-{_host()}-0000.part").touch()
+    assert main([*arguments, "--json", str(tmp_path / "report.json")]) == 0  # nothing to do but the report
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "report.json"]
 
 
 def test_what_counts_as_done(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

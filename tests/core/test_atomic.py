@@ -159,6 +159,17 @@ def test_what_a_living_process_writes_stays_whatever_its_number_means_here(tmp_p
         assert (tmp_path / "out").read_bytes() == b"whole" and writer.returncode == 0
 
 
+def test_an_interruption_before_the_block_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("os.dup", "amd_restore.atomic.try_lock"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(place, interrupt)
+            write_atomically(tmp_path / "out", b"whole")
+        assert names(tmp_path) == []
+
+
 def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

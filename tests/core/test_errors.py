@@ -85,6 +85,14 @@ def test_the_parser_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert Parser().parse_args(["--debug"]).debug
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="streams are redirected by a shell of Unix")
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "2>/dev/full", "| true"])
+def test_help_is_given_whatever_the_streams_are(redirect: str) -> None:
+    done = run("Parser(prog='x').parse_args(['--help'])", redirect)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"usage: x") if redirect == ">&-" else done.stderr == b""
+
+
 def test_the_home_folder_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/mine")
     parser = Parser()

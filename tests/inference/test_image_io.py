@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +305,27 @@ def test_pillows_own_limit_on_pixels_is_none(tmp_path: Path, monkeypatch: pytest
         else:
             assert np.array_equal(read_image(file).pixels, pixels)
     assert Image.MAX_IMAGE_PIXELS == 8
+
+
+def test_libraries_say_nothing_past_everyone(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Neither Pillow in several threads, nor libtiff and libpng, which know standard error only."""
+    out = io.BytesIO()
+    Image.fromarray(random_pixels(3)).save(out, "TIFF", compression="tiff_deflate", tiffinfo={305: "a" * 99})
+    odd = out.getvalue().replace(struct.pack("<HHI", 305, 2, 100), struct.pack("<HHI", 305, 2, 1 << 20))
+    strip = out.getvalue().index(b"\x78")
+    broken = out.getvalue()[:strip] + bytes(8) + out.getvalue()[strip + 8 :]
+    deep = encode(Picture(random_pixels(3).astype(np.uint16)), ".png")
+    truncated = deep[: deep.rindex(b"IEND") - 12]  # without the checksum of the pixels and what follows
+    for number, data in enumerate((odd, broken, truncated)):
+        (tmp_path / f"{number}.tif").write_bytes(data)
+
+    def read(path: Path) -> None:
+        read_shape(path)
+        with contextlib.suppress(AMDRestoreError):
+            read_image(path)
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(read, sorted(tmp_path.iterdir()) * 20))
+    assert warned == [] and capfd.readouterr() == ("", "")

@@ -60,6 +60,13 @@ def test_weights_are_a_partition_of_unity(tile: int, halo: int, blend: int, scal
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
 
 
+def test_weights_of_a_long_axis_take_little_memory() -> None:
+    spans = plan_axis(100_000, 100, 16)
+    weights = blend_weights(spans, 8, 4)
+    stored = sum(weight.untyped_storage().nbytes() for weight in weights)
+    assert stored == sum(4 * 4 * (span.outer_stop - span.outer_start) for span in spans)
+
+
 def test_blend_width() -> None:
     assert blend_width(16, 40) == 8
     assert blend_width(40, 40) == 0
