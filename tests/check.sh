@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must pass before a change is merged: lint, format, types, tests. Arguments go to pytest.
+# Everything that must pass before a change is merged: lint, format, types, tests, and those of the page in web/.
+# Arguments go to pytest.
 # Uses .venv when there is one; PYTHON=... chooses another interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,6 +10,18 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
+
+# Before the tests in Python, of which some open the built page in a browser.
+if command -v npm >/dev/null; then
+    page_python="$PYTHON"
+    case "$PYTHON" in /*) ;; */*) page_python="$PWD/$PYTHON" ;; esac
+    (cd web && npm ci --no-fund --no-audit && PYTHON="$page_python" npm run build && npm test)
+elif [ "${CI:-}" = true ]; then
+    echo "npm is missing, which the tests of web/ need: install Node.js 20 or later" >&2
+    exit 1
+else
+    echo "npm is missing: the tests of web/ are left out"
+fi
 
 # Types are checked beside the tests; what mypy has to say follows in one piece.
 mypy_says="$(mktemp)"

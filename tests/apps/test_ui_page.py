@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +31,6 @@ from amd_restore.image_io import decode, encode, read_image
 from amd_restore.image_io.picture import Picture
 
 pytest.importorskip("nicegui", reason="needs the extra 'ui'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MAX_UPLOAD = 30_000  # bytes
 
 
@@ -136,28 +134,13 @@ def test_guard_counts_bodies_of_unknown_length_and_closes_foreign_websockets(ori
 
 
 def test_a_taken_port_is_one_line(server: Server, ui_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from amd_restore.apps.ui.server import bind
+    from amd_restore.apps.ui.binding import bind
 
     port = int(server.address.rstrip("/").split(":")[-1])
     with pytest.raises(AMDRestoreError, match=rf"cannot listen on 127.0.0.1, port {port}: .*--port 0"):
         bind("127.0.0.1", port)
     with bind("localhost", 0) as free, socket.create_connection(free.getsockname()[:2], timeout=10):
         pass  # listens at once
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    switches = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-sync"
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[f"--{name}" for name in (*switches.split(), "disable-component-update")],
-        )
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """``amd-restore ui``: serve a page from this computer to restore, compare and download images in the browser.
 
-No data leaves the computer, and the page loads nothing from elsewhere.
+No data leaves the computer, and the page loads nothing from elsewhere. With ``--static`` the browser restores, too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import webbrowser
 from collections.abc import Sequence
 
 from amd_restore.apps.cli.parser import millions, number
+from amd_restore.apps.ui.binding import bind
+from amd_restore.apps.ui.static import BUILT_PAGE, built_page, page_server
+from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
 
@@ -29,6 +32,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="allow a --host that others can reach, without password or encryption",
     )
     add("--open", action="store_true", help="open the page in the browser")
+    add(
+        "--static",
+        nargs="?",
+        const=BUILT_PAGE,
+        type=path_option,
+        metavar="FOLDER",
+        help=f"serve the page that restores in the browser itself (default folder: {BUILT_PAGE}, built by npm)",
+    )
     add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: x4-real)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
     add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: torch's choice)")
@@ -62,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Load the model and serve the page.
+    """Serve one of the two pages.
 
     Raises:
-        AMDRestoreError: missing package, no such model or device, an interface that does not exist or that others
-            can reach, or a port in use.
+        AMDRestoreError: missing package, no such model or device, a page that is not built, an interface that does not
+            exist or that others can reach, or a port in use.
     """
     shared = not is_loopback(options.host)
     if shared and not options.share_on_network:
@@ -74,8 +85,27 @@ def serve(options: argparse.Namespace) -> None:
             f"--host {options.host} lets others on the network use this page, without a password; "
             "add --share-on-network if that is meant"
         )
+    if options.static is None:
+        _serve_model(options, shared)
+    else:
+        _serve_static(options, shared)
+
+
+def _serve_static(options: argparse.Namespace, shared: bool) -> None:
+    """Serve the page that restores in the browser."""
+    unused = [f"--{name}" for name in ("model", "threads") if getattr(options, name) is not None]
+    if unused:
+        raise AMDRestoreError(f"with --static the browser restores, and {unused[0]} has no meaning; leave it out")
+    folder = built_page(options.static)
+    with bind(options.host, options.port) as listener:
+        _announce("the page", listener, options, shared)
+        page_server(folder, listener, options.debug).serve_forever()
+
+
+def _serve_model(options: argparse.Namespace, shared: bool) -> None:
+    """Load the model and serve the page that restores on this computer."""
     try:
-        from amd_restore.apps.ui.server import bind, create_app, run
+        from amd_restore.apps.ui.server import create_app, run
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "amd_restore":
             raise
@@ -93,14 +123,19 @@ def serve(options: argparse.Namespace) -> None:
     names = (options.host, socket.gethostname(), f"{socket.gethostname()}.local") if shared else ()
     app = create_app(restorer, options.max_upload_mb, names)
     with bind(options.host, options.port) as listener:
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        address = f"http://{host}:{listener.getsockname()[1]}/"
-        say(f"{pipeline.header.name} at {address} (Ctrl-C ends it)")
-        if shared:
-            say("everyone on the network who knows this address can use it")
-        if options.open:
-            webbrowser.open(address)
+        _announce(pipeline.header.name, listener, options, shared)
         run(app, listener, options.debug)
+
+
+def _announce(what: str, listener: socket.socket, options: argparse.Namespace, shared: bool) -> None:
+    """Say where ``what`` is, and open it if requested."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{listener.getsockname()[1]}/"
+    say(f"{what} at {address} (Ctrl-C ends it)")
+    if shared:
+        say("everyone on the network who knows this address can use it")
+    if options.open:
+        webbrowser.open(address)
 
 
 def is_loopback(host: str) -> bool:

@@ -28,7 +28,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import READABLE_SUFFIXES
 
 _LOG = logging.getLogger(__name__)
-_STYLE = Path(__file__).with_name("page.css")
+_STYLES = [Path(__file__).with_name(name) for name in ("compare.css", "page.css")]
 _REFRESH = 0.2  # seconds
 _KINDS = ",".join(("image/*", *READABLE_SUFFIXES))  # Browsers have no type for some suffixes.
 
@@ -55,7 +55,8 @@ class Page:
 
     def _build(self) -> None:
         header = self._restorer.pipeline.header
-        ui.add_css(_STYLE)
+        for style in _STYLES:
+            ui.add_css(style)
         with ui.row().classes("w-full no-wrap max-md:flex-wrap gap-6"):
             with ui.column().classes("w-80 shrink-0 gap-3"):
                 ui.label("AMD Restore").classes("text-2xl font-medium")

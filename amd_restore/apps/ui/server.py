@@ -15,7 +15,6 @@ from amd_restore.apps.ui.guard import Guard
 from amd_restore.apps.ui.page import Page
 from amd_restore.apps.ui.served import PATH, ServedFiles
 from amd_restore.apps.ui.uploads import UploadRestorer
-from amd_restore.errors import AMDRestoreError
 
 _FORM_OVERHEAD = 64 * 1024  # bytes of a form besides its file
 _RECONNECT = 60.0  # seconds that a page without connection keeps its image
@@ -54,27 +53,6 @@ def create_app(restorer: UploadRestorer, max_upload: int, names: Collection[str]
         show_welcome_message=False,
     )
     return app
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Args:
-        host: address or name of an interface of this machine.
-        port: 0 for a free one.
-
-    Raises:
-        AMDRestoreError: no such interface, or a port that is in use or not allowed.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        raise AMDRestoreError(f"cannot listen on {host}, port {port}: {error.strerror}; try --port 0") from error
-    return listener
 
 
 def run(app: FastAPI, listener: socket.socket, debug: bool = False) -> None:

@@ -1,0 +1,121 @@
+// Restores one picture at a time, beside the page, so that the page never waits for it. The page stops a restoration by
+// ending this worker.
+
+import type * as Runtime from "onnxruntime-web";
+import gpuCode from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
+import gpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
+import cpuCode from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
+import cpuBinary from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+import { FIRST_MODEL, graphOf, headerOf } from "./models.js";
+import type { Job, Opening, Report } from "./messages.js";
+import { loadNetwork } from "./network.js";
+import { fieldNoise } from "./noise.js";
+import { pixelsOf } from "./pixels.js";
+import type { Rows } from "./planes.js";
+import { type Model, restore, WrongResult } from "./restore.js";
+
+const CHECK_SIDE = 8; // as in make_models.py
+const CHECK_TOLERANCE = 0.02; // of a latent of unit deviation
+
+interface Device {
+  name: "webgpu" | "wasm";
+  runtime: typeof Runtime;
+  models: Map<string, Promise<Model>>;
+}
+
+let device: Promise<Device>;
+
+/** The GPU where there is one, else the processor; a name in `wanted` forces one. */
+async function openDevice(wanted: string): Promise<Device> {
+  const models = new Map<string, Promise<Model>>();
+  if (wanted === "webgpu" || (wanted === "auto" && (await hasGpu()))) {
+    const runtime = await import("onnxruntime-web/webgpu");
+    runtime.env.wasm.wasmPaths = { mjs: gpuCode, wasm: gpuBinary };
+    runtime.env.wasm.numThreads = 1; // only copies data
+    return { name: "webgpu", runtime, models };
+  }
+  const runtime = await import("onnxruntime-web/wasm");
+  runtime.env.wasm.wasmPaths = { mjs: cpuCode, wasm: cpuBinary };
+  // Threads need memory that pages of other origins cannot measure; without the headers for that there is one.
+  runtime.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
+  return { name: "wasm", runtime, models };
+}
+
+async function hasGpu(): Promise<boolean> {
+  try {
+    const adapter = await navigator.gpu?.requestAdapter();
+    return !!adapter && !adapter.info.isFallbackAdapter; // Those compute on the processor, slower than WASM does.
+  } catch {
+    return false; // Some browsers have the interface and no device.
+  }
+}
+
+/** A model on a device, loaded once. */
+function load({ name, runtime, models }: Device, model: string): Promise<Model> {
+  let found = models.get(model);
+  if (!found) {
+    report({ kind: "loading", model });
+    found = fetchModel(runtime, name, model);
+    models.set(model, found);
+    found.catch(() => models.delete(model)); // tried again with the next picture
+  }
+  return found;
+}
+
+async function fetchModel(runtime: typeof Runtime, device: string, name: string): Promise<Model> {
+  const answer = await fetch(graphOf(name));
+  if (!answer.ok) throw new Error(`the model ${name} could not be loaded (${answer.status})`);
+  const header = headerOf(name);
+  const network = await loadNetwork(runtime, new Uint8Array(await answer.arrayBuffer()), device);
+  if (device !== "wasm") {
+    // Drivers of some GPUs compute wrong numbers, which would show as black or odd pictures.
+    const field = (seed: number, channels: number): Float32Array =>
+      fieldNoise(seed, channels, { top: 0, left: 0, height: CHECK_SIDE, width: CHECK_SIDE });
+    const raw = await network(field(0, 3 * header.scale ** 2), 1, field(1, 3), CHECK_SIDE, CHECK_SIDE);
+    const isRight = header.check.every((value, i) => Math.abs(raw[i] - value) < CHECK_TOLERANCE);
+    if (!isRight) throw new WrongResult("the graphics device computes wrong numbers");
+  }
+  return { header, network };
+}
+
+async function work({ picture, model, options }: Job): Promise<void> {
+  const pixels = pixelsOf(picture);
+  const found = await device;
+  const student = await load(found, model);
+  const mean = options.fidelity > 0 && student.header.mean ? await load(found, student.header.mean) : null;
+  const onRows = (rows: Rows, top: number): void => report({ kind: "rows", rows, top }, [rows.data.buffer]);
+  await restore(pixels, student, mean, options, onRows, (done, total) => report({ kind: "tile", done, total }));
+  report({ kind: "done" });
+}
+
+async function open(): Promise<void> {
+  const found = await device;
+  await load(found, FIRST_MODEL);
+  report({ kind: "ready", device: found.name, threads: found.runtime.env.wasm.numThreads ?? 1 });
+}
+
+/** A task, and once more on the processor where the GPU fails. */
+async function attempt(task: () => Promise<void>): Promise<void> {
+  try {
+    await task();
+  } catch (error) {
+    const isGpu = await device.then(({ name }) => name === "webgpu", () => true);
+    if (!isGpu) throw error;
+    device = openDevice("wasm");
+    await task();
+  }
+}
+
+function report(message: Report, transfer: Transferable[] = []): void {
+  self.postMessage(message, { transfer });
+}
+
+let queue = Promise.resolve(); // One task after the other: a session runs once at a time.
+
+self.onmessage = ({ data }: MessageEvent<Opening | Job>): void => {
+  if ("device" in data) device = openDevice(data.device);
+  const task = "device" in data ? open : (): Promise<void> => work(data);
+  queue = queue
+    .then(() => attempt(task))
+    .catch((error: unknown) => report({ kind: "error", message: error instanceof Error ? error.message : String(error) }));
+};
