@@ -12,31 +12,35 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
+from amd_restore.arrays import Array, HostArray, floats, no_grad
+from amd_restore.backends import GRAPHS, choose_backend, default_backend, installed, load_network
+from amd_restore.backends.runtime import GraphNetwork
 from amd_restore.diffusion import Codec, Denoiser, cell_sized
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, is_streamed, write_image
 from amd_restore.inference.call_options import CallOptions, Seeds, check_image, memory_errors
-from amd_restore.inference.check import sound_device
 from amd_restore.inference.image import Source, restore_rows
 from amd_restore.inference.planes import Planes
 from amd_restore.inference.post import PostProcess
 from amd_restore.inference.tiling import collect_bands, window_of
 from amd_restore.inference.window import WindowRestorer
-from amd_restore.precision import CPU, resolve_dtype
 from amd_restore.weights import (
     DEFAULT_MODEL,
     Header,
     build_header_codec,
-    build_network,
+    load_arrays,
     load_checkpoint,
+    read_header,
     resolve_weights,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class RestorationPipeline:
@@ -44,7 +48,8 @@ class RestorationPipeline:
 
     Args:
         header: of the weights file.
-        net: network with its weights, see :func:`~amd_restore.weights.build_network`.
+        net: network with its weights, see :func:`~amd_restore.weights.build_network`, or a graph, see
+            :func:`~amd_restore.backends.load_network`, for which ``device`` and ``dtype`` have no meaning.
         device: ``auto`` (CUDA, else Intel's XPU, else Apple's MPS, else the CPU), or a device name of torch. All but
             the CPU are checked by a small image once in a process: ``auto`` passes over one that is wrong.
         dtype: arithmetic of the network, float32 or bfloat16; ``auto`` is bfloat16 where the hardware has it.
@@ -57,17 +62,24 @@ class RestorationPipeline:
     def __init__(
         self,
         header: Header,
-        net: nn.Module,
+        net: nn.Module | GraphNetwork,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         codec: Codec | None = None,
     ) -> None:
         self.header = header
-        self.device = sound_device(device, dtype)
-        arithmetic = resolve_dtype(dtype, self.device)
-        self.restorer = WindowRestorer(header, net, codec, self.device, arithmetic, lambda: self.mean.restorer)
+        self._loading: dict[str, Any] = {}  # arguments that header.mean is loaded with
+        if isinstance(net, GraphNetwork):
+            self.restorer = WindowRestorer(header, net, codec, None, None, lambda: self.mean.restorer)
+        else:
+            from amd_restore.inference.check import sound_device
+            from amd_restore.precision import resolve_dtype
+
+            found = sound_device(device, dtype)
+            arithmetic = resolve_dtype(dtype, found)
+            self._loading = {"device": found, "dtype": arithmetic, "backend": "torch"}
+            self.restorer = WindowRestorer(header, net, codec, found, arithmetic, lambda: self.mean.restorer)
         self.codec = self.restorer.codec
-        self._loading: dict[str, Any] = {"device": self.device, "dtype": arithmetic}  # of header.mean
 
     @classmethod
     def from_pretrained(
@@ -75,7 +87,8 @@ class RestorationPipeline:
         name_or_path: str | Path = DEFAULT_MODEL,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
-        backend: str = "torch",
+        backend: str | None = None,
+        threads: int | None = None,
     ) -> RestorationPipeline:
         """Load weights: a released name, a ``.safetensors`` file, or a folder with exactly one.
 
@@ -83,23 +96,25 @@ class RestorationPipeline:
             name_or_path: of the weights.
             device: see the class.
             dtype: see the class; other backends than torch also have ``int8``.
-            backend: what computes the network, see :func:`amd_restore.backends.choose_backend`.
+            backend: what computes the network, see :func:`amd_restore.backends.choose_backend`; None is torch where it
+                is installed, else ``auto``.
+            threads: processor threads; those of torch hold for the whole process. None leaves them as they are.
 
         Raises:
             AMDRestoreError: no such weights, a damaged file, or a device, dtype or backend that is not there.
         """
-        header, state_dict = load_checkpoint(resolve_weights(name_or_path))
-        codec = build_header_codec(header, state_dict)
-        if backend == "torch" and dtype != "int8":
-            return cls(header, build_network(header, state_dict), device, dtype, codec)
-        from amd_restore.backends import choose_backend, load_network
-
-        found = sound_device(device, "auto" if dtype == "int8" else dtype)
-        backend, arithmetic = choose_backend(header, backend, dtype, found)
-        net = load_network(header, state_dict, backend, arithmetic, device=found)
-        # Other backends take and give float32, whatever they compute in.
-        pipeline = cls(header, net, found, arithmetic if backend == "torch" else "fp32", codec)
-        pipeline._loading |= {"backend": backend, "dtype": "auto" if arithmetic == "int8" else arithmetic}
+        path, backend = resolve_weights(name_or_path), backend or default_backend()
+        if backend == "torch" and dtype == "int8":
+            backend = "auto"
+        header = read_header(path)
+        place = _place(backend, device, dtype)
+        backend, arithmetic = choose_backend(header, backend, dtype, place)
+        state = load_checkpoint(path)[1] if backend == "torch" else load_arrays(path)[1]
+        net = load_network(header, state, backend, arithmetic, threads, place)
+        pipeline = cls(header, net, place, arithmetic, build_header_codec(header, state))
+        if backend != "torch":
+            kept = "auto" if arithmetic == "int8" else arithmetic
+            pipeline._loading = {"dtype": kept, "backend": backend, "threads": threads}
         return pipeline
 
     @functools.cached_property
@@ -124,9 +139,18 @@ class RestorationPipeline:
         self.restorer.denoiser = denoiser
 
     @property
+    def device(self) -> torch.device:
+        """Where the network computes; needs torch."""
+        import torch
+
+        return self.restorer.device or torch.device("cpu")
+
+    @property
     def dtype(self) -> torch.dtype:
-        """Arithmetic of the network."""
-        return self.denoiser.dtype
+        """Arithmetic of the network, that of a graph as seen from outside; needs torch."""
+        import torch
+
+        return self.denoiser.dtype or torch.float32
 
     @property
     def scale(self) -> int:
@@ -141,10 +165,10 @@ class RestorationPipeline:
         """See :meth:`~amd_restore.inference.window.WindowRestorer.halo`."""
         return self.restorer.halo(num_steps)
 
-    @torch.no_grad()  # what comes out is an ordinary tensor; inside, inference_mode
+    @no_grad  # what comes out is an ordinary tensor; inside, inference_mode
     def __call__(
         self,
-        lq: Tensor,
+        lq: Array,
         *,
         num_steps: int | None = None,
         seed: Seeds = 0,
@@ -155,7 +179,7 @@ class RestorationPipeline:
         tta: bool = False,
         post: PostProcess | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
+    ) -> Array:
         """Restore a batch of images.
 
         Sides may have any size from 1; they are padded inside by repeating the border and cropped back. Image
@@ -163,7 +187,7 @@ class RestorationPipeline:
         that seed. The noise depends on seed and position only, neither on the tiles nor on the device.
 
         Args:
-            lq: (B, 3, H, W), RGB, floating, in [0, 1], on any device.
+            lq: (B, 3, H, W), RGB, floating, in [0, 1]: a tensor on any device, or a NumPy array.
             num_steps: network evaluations; None takes the model's default.
             seed: names the noise, a whole number; a sequence gives each image of the batch its own.
             tile: largest side of a tile in lq pixels, its halo not counted; 0 never tiles; None tiles what is
@@ -179,7 +203,7 @@ class RestorationPipeline:
             progress: called as ``progress(done, total)`` after every tile.
 
         Returns:
-            (B, 3, scale H, scale W), float32 in [0, 1], on the device of ``lq``.
+            (B, 3, scale H, scale W), float32 in [0, 1], of the kind and on the device of ``lq``.
 
         Raises:
             AMDRestoreError: an argument out of its range, too little memory, or a result that is black or not finite.
@@ -187,13 +211,13 @@ class RestorationPipeline:
         check_image(lq)
         count, _, height, width = lq.shape
         options = CallOptions(num_steps, seed, tile, halo, max_memory, fidelity, tta, post, progress)
-        window = window_of(cell_sized(lq.float(), self.codec.lq_patch))
+        window = window_of(cell_sized(floats(lq), self.codec.lq_patch))
         kept = 12 * count * height * width * self.scale**2
-        bands = restore_rows(self.restorer, Source(window, count, height, width, kept, lq.device), options)
+        bands = restore_rows(self.restorer, Source(window, count, height, width, kept, lq), options)
         with memory_errors():
             return collect_bands(bands, count, height * self.scale)
 
-    def restore_image(self, image: np.ndarray[Any, Any], **options: Any) -> np.ndarray[Any, Any]:
+    def restore_image(self, image: HostArray, **options: Any) -> HostArray:
         """Restore a numpy image; what goes in comes out: gray stays gray, alpha alpha, 16 bits 16 bits.
 
         Gray is restored as RGB and its luma returned. Alpha is enlarged by bicubic interpolation; fully
@@ -221,7 +245,7 @@ class RestorationPipeline:
             done += len(band)
         return out.reshape(*shape[:2], *image.shape[2:])
 
-    def restore_rows(self, image: np.ndarray[Any, Any], **options: Any) -> Iterator[np.ndarray[Any, Any]]:
+    def restore_rows(self, image: HostArray, **options: Any) -> Iterator[HostArray]:
         """:meth:`restore_image` from top to bottom, a few rows at a time; the output is never whole in memory.
 
         Arguments are checked, and tiles chosen, in the call itself, before the first rows.
@@ -256,8 +280,8 @@ class RestorationPipeline:
         write_image(path, picture.with_pixels(blank), quality, rows)
 
     def _image_rows(
-        self, image: np.ndarray[Any, Any], streamed: bool, options: dict[str, Any]
-    ) -> tuple[Iterator[np.ndarray[Any, Any]], tuple[int, int, int]]:
+        self, image: HostArray, streamed: bool, options: dict[str, Any]
+    ) -> tuple[Iterator[HostArray], tuple[int, int, int]]:
         """Rows of the restored image, and its shape with channels."""
         tile_options = CallOptions(**options)
         with memory_errors():
@@ -266,6 +290,21 @@ class RestorationPipeline:
         kept = image.nbytes + (0 if streamed else math.prod(shape) * image.dtype.itemsize)
         if not np.may_share_memory(planes.colour, image):  # padded, or filled where it is transparent
             kept += planes.colour.nbytes
-        source = Source(planes.window, 1, planes.height, planes.width, kept, CPU)
+        source = Source(planes.window, 1, planes.height, planes.width, kept, planes.colour)
         bands = restore_rows(self.restorer, source, tile_options)
         return planes.bands(bands, self.codec.upsample, self.scale), shape
+
+
+def _place(backend: str, device: str | torch.device, dtype: str | torch.dtype) -> str | torch.device:
+    """Where ``backend`` is to compute; torch is imported only if it may be what computes.
+
+    Raises:
+        AMDRestoreError: the device is not there, computes wrong images, or needs torch.
+    """
+    if backend in GRAPHS or not installed("torch"):
+        if not installed("torch") and str(device) not in ("auto", "cpu"):
+            raise AMDRestoreError(f"device '{device}' needs torch: pip install 'amd-restore[torch]'; or use cpu")
+        return "cpu" if str(device) == "auto" else device
+    from amd_restore.inference.check import sound_device
+
+    return sound_device(device, "auto" if dtype == "int8" else dtype)

@@ -1,22 +1,29 @@
 """Runtimes of the network: torch, ONNX Runtime and OpenVINO.
 
-Only the network runs in another runtime. Noise, sampling and codec stay in torch, because they take little of the time
-(see benchmarks/2026-11-23_constants.md), and tiles, seeds and steps need no second implementation.
+Only the network runs in another runtime, on NumPy arrays; noise, sampling, codec and tiles are the same code for these
+and for tensors. ONNX Runtime and OpenVINO need no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
+import os
+import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
+from amd_restore.arrays import Array, host
+from amd_restore.diffusion import CODECS, FlowMatching, RectifiedFlow
 from amd_restore.errors import AMDRestoreError
-from amd_restore.precision import CPU, has_bfloat16
 from amd_restore.weights import Header, build_network
+
+if TYPE_CHECKING:
+    import torch
+
+    from amd_restore.archs.base import RestorationNetwork
+    from amd_restore.backends.runtime import GraphNetwork
 
 BACKENDS = ("auto", "torch", "onnx", "openvino")
 DTYPES = ("auto", "fp32", "bf16", "int8")
@@ -26,13 +33,52 @@ RANKING = {
     "bf16": ("openvino", "torch"),
     "int8": ("openvino", "onnx"),
 }
-_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
-_TORCH_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", "float32": "fp32", "bfloat16": "bf16"}
+GRAPHS = ("onnx", "openvino")  # backends that compute a graph, on the CPU
+_PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+_INSTALLED_BY = {"torch": "'amd-restore[torch]'", "onnx": "onnxruntime", "openvino": "'amd-restore[openvino]'"}
+_NAMES = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def installed(backend: str) -> bool:
     """Return whether the package of ``backend`` is installed, without importing it."""
-    return backend == "torch" or importlib.util.find_spec(_PACKAGES[backend]) is not None
+    return importlib.util.find_spec(_PACKAGES[backend]) is not None
+
+
+def default_backend() -> str:
+    """Return the backend where none is named: torch where it is installed, else ``auto``."""
+    return "torch" if installed("torch") else "auto"
+
+
+def has_bfloat16(device: torch.device | str) -> bool:
+    """Return :func:`amd_restore.precision.has_bfloat16`; False without torch, which finds it out."""
+    if not installed("torch"):
+        return False
+    import torch
+
+    from amd_restore import precision
+
+    return precision.has_bfloat16(torch.device(device))
+
+
+def default_threads() -> int:
+    """Return torch's number of threads where it is loaded, else OMP_NUM_THREADS, else that of usable cores."""
+    if torch := sys.modules.get("torch"):
+        return int(torch.get_num_threads())
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    if named.isdecimal() and int(named):
+        return int(named)
+    import psutil
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def has_graph(header: Header) -> bool:
+    """Return whether the network has a graph, and what surrounds it computes on NumPy arrays."""
+    from amd_restore.backends.graph import NETWORKS
+
+    process = header.process.get("type", RectifiedFlow.name) in (RectifiedFlow.name, FlowMatching.name)
+    return process and header.codec.get("type", CODECS[0]) in CODECS and header.network["type"] in NETWORKS
 
 
 def choose_backend(
@@ -59,23 +105,25 @@ def choose_backend(
     Raises:
         AMDRestoreError: an unknown name, a package that is not installed, or a combination that does not exist.
     """
-    from amd_restore.backends.graph import NETWORKS
-
-    dtype = _TORCH_DTYPES.get(dtype, str(dtype))
+    name = str(dtype).removeprefix("torch.")
+    dtype = _NAMES.get(name, name)
     for what, value, known in (("backend", backend, BACKENDS), ("dtype", dtype, DTYPES)):
         if value not in known:
             raise AMDRestoreError(f"{what} must be one of {', '.join(known)}, not {value!r}")
-    device, kind = torch.device(device), header.network["type"]
-    if backend in _PACKAGES and device.type != "cpu":
+    on_cpu = str(device).partition(":")[0] == "cpu"
+    if backend in GRAPHS and not on_cpu:
         raise AMDRestoreError(f"backend {backend} computes on the CPU, not on {device}; use torch, or --device cpu")
-    if backend in _PACKAGES and kind not in NETWORKS:
+    if backend in GRAPHS and not has_graph(header):
+        kind = header.network["type"]
         raise AMDRestoreError(f"{header.name}: there is no graph of {kind} for backend {backend}; use torch")
-    if backend in _PACKAGES and not installed(backend):
-        raise AMDRestoreError(f"backend {backend} is not installed; pip install 'amd-restore[{backend}]'")
+    if backend != "auto" and not installed(backend):
+        raise AMDRestoreError(f"backend {backend} is not installed; pip install {_INSTALLED_BY[backend]}")
     if dtype == "auto":
-        dtype = "bf16" if has_bfloat16(device) and backend != "onnx" else "fp32"
+        dtype = "bf16" if backend != "onnx" and has_bfloat16(device) else "fp32"
     if backend == "auto":
-        only_torch = device.type != "cpu" or kind not in NETWORKS
+        only_torch = not (on_cpu and has_graph(header))
+        if only_torch and not installed("torch"):
+            raise AMDRestoreError(f"{header.name} on device {device} needs torch: pip install 'amd-restore[torch]'")
         able = [name for name in RANKING[dtype] if installed(name) and (name == "torch" or not only_torch)]
         if not able:
             reason = "for this network or device" if only_torch else "without pip install 'amd-restore[openvino]'"
@@ -89,50 +137,47 @@ def choose_backend(
 
 def load_network(
     header: Header,
-    state_dict: Mapping[str, Tensor],
+    state_dict: Mapping[str, Array],
     backend: str = "auto",
     dtype: str | torch.dtype = "auto",
     threads: int | None = None,
     device: torch.device | str = "cpu",
-) -> nn.Module:
+) -> RestorationNetwork | GraphNetwork:
     """Load the network of ``header`` on the backend of :func:`choose_backend`, in evaluation mode.
-
-    Graphs are built once and kept in the user's cache.
 
     Args:
         header: header of the weights.
-        state_dict: weights, float32.
+        state_dict: weights, float32; NumPy arrays do for other backends than torch.
         backend, dtype, device: see :func:`choose_backend`.
-        threads: processor threads of another backend; None for torch's current number.
+        threads: processor threads; those of torch hold for the whole process. None for :func:`default_threads`.
 
     Returns:
         ``net(x_t, t, cond, keep)``. For torch, the plain network in float32, to be run under autocast for bf16; for
-        others, a network with float32 inputs and outputs in any arithmetic.
+        others, a graph with float32 inputs and outputs in any arithmetic.
 
     Raises:
         AMDRestoreError: as :func:`choose_backend`; weights that do not fit; weights without int8 ranges.
     """
     backend, dtype = choose_backend(header, backend, dtype, device)
     if backend == "torch":
+        import torch
+
+        torch.set_num_threads(threads or torch.get_num_threads())
         return build_network(header, state_dict)
-    with torch.device("meta"):
-        plain = build_network(header)  # Built without weights, for its radius and the shapes of its weights.
-    build_check = {name: tuple(value.shape) for name, value in plain.state_dict().items()}
-    if build_check != {name: tuple(value.shape) for name, value in state_dict.items()}:
-        build_network(header, state_dict)  # Raises an error about weights that do not fit.
     from amd_restore.backends import runtime
+    from amd_restore.backends.graph import FlatOptions
 
     model = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", backend)
-    threads = threads or torch.get_num_threads()
-    own = (threads, state_dict["null_cond"], plain.radius, plain.multiple)
+    null_cond = np.ascontiguousarray(host(state_dict["null_cond"]), np.float32)
+    own = (null_cond, FlatOptions.of(header).radius, threads or default_threads())
     if backend == "onnx":
-        return runtime.OnnxRuntimeNetwork(model, *own).eval()
-    low = dtype != "fp32" and has_bfloat16(CPU)  # Emulated bf16 is slower and less exact than float32.
-    return runtime.OpenVINONetwork(model, "bf16" if low else "f32", *own).eval()
+        return runtime.OnnxRuntimeNetwork(model, *own)
+    low = dtype != "fp32" and has_bfloat16("cpu")  # Emulated bf16 is slower and less exact than float32.
+    return runtime.OpenVINONetwork(model, "bf16" if low else "f32", *own)
 
 
-def graph_bytes(header: Header, state_dict: Mapping[str, Tensor], dtype: str, backend: str) -> bytes:
-    """Return the ONNX file of these weights, from the cache or built now.
+def graph_bytes(header: Header, state_dict: Mapping[str, Array], dtype: str, backend: str) -> bytes:
+    """Return the ONNX file of these weights.
 
     Args:
         header, state_dict: network.
@@ -141,20 +186,15 @@ def graph_bytes(header: Header, state_dict: Mapping[str, Tensor], dtype: str, ba
             OpenVINO is as fast and more exact without that.
 
     Raises:
-        AMDRestoreError: weights without int8 ranges, a network without a graph, or no package ``onnx``.
+        AMDRestoreError: weights without int8 ranges, weights that do not fit, or a network without a graph.
     """
-    from amd_restore.backends.cache import cached
-    from amd_restore.backends.graph import GRAPH_VERSION, build_graph
+    from amd_restore.backends.graph import build_graph
 
     ranges = None
     if dtype == "int8":
-        from amd_restore.backends.calibration import find_ranges
+        from amd_restore.backends.stored_ranges import find_ranges
 
         ranges = find_ranges(header, state_dict)
         if backend == "openvino":
             ranges = {place: pair for place, pair in ranges.items() if place.endswith(":in")}
-    digest = hashlib.sha256(f"{GRAPH_VERSION} {header.to_json()} {json.dumps(ranges)}".encode())
-    for name in sorted(state_dict):
-        digest.update(state_dict[name].detach().float().cpu().contiguous().numpy().tobytes())
-    key = f"{header.name}-{dtype}-{digest.hexdigest()[:24]}"
-    return cached(key, lambda: build_graph(header, state_dict, ranges).SerializeToString())
+    return build_graph(header, {name: host(value) for name, value in state_dict.items()}, ranges)

@@ -8,9 +8,6 @@ calibrated by ``amd-restore export --dtype int8 --calibration FOLDER``.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -20,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amd_restore.atomic import write_atomically
-from amd_restore.backends.cache import cache_folder
 from amd_restore.backends.graph import Ranges
+from amd_restore.backends.stored_ranges import RANGES_FOLDER, keep_ranges
 from amd_restore.diffusion import field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import SUFFIXES, read_image
@@ -36,7 +32,6 @@ from amd_restore.weights import (
     resolve_weights,
 )
 
-RANGES_FOLDER = Path(__file__).parent / "ranges"
 CROP = 192  # pixels; of larger images only the upper left corner is used
 # The first and last layer stay in float32, because they are cheap and their errors reach the image directly.
 FLOAT_LAYERS = ("conv_in", "conv_out")
@@ -85,45 +80,6 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
     return ranges
 
 
-def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names and float32 values in hexadecimal, independent of the file."""
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        digest.update(name.encode())
-        digest.update(state_dict[name].detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def find_ranges(header: Header, state_dict: Mapping[str, Tensor]) -> Ranges:
-    """Return the ranges of these weights: from the package, else from an earlier export.
-
-    Raises:
-        AMDRestoreError: the weights were never calibrated; the message says how to do it.
-    """
-    digest = weights_digest(state_dict)
-    places = sorted(RANGES_FOLDER.glob("*.json"))
-    with contextlib.suppress(AMDRestoreError):  # Without a home folder only those in the package are available.
-        places.append(_kept(digest))
-    for path in places:
-        if path.is_file():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["weights"] == digest:
-                return {place: (float(low), float(high)) for place, (low, high) in stored["ranges"].items()}
-    raise AMDRestoreError(
-        f"{header.name}: no int8 ranges for these weights; measure them once with "
-        "'amd-restore export --model WEIGHTS --dtype int8 --calibration FOLDER_OF_PHOTOGRAPHS'"
-    )
-
-
-def keep_ranges(state_dict: Mapping[str, Tensor], ranges: Ranges, path: Path | None = None) -> Path:
-    """Save ranges in the user's cache, read by :func:`find_ranges`, or at ``path``; return the file."""
-    digest = weights_digest(state_dict)
-    rounded = {place: [round(low, 4), round(high, 4)] for place, (low, high) in ranges.items()}
-    path = path or _kept(digest)
-    write_atomically(path, (json.dumps({"weights": digest, "ranges": rounded}, indent=0) + "\n").encode())
-    return path
-
-
 def read_pictures(folder: Path) -> list[Tensor]:
     """Read at most 64 colour images of a folder as (1, 3, H, W) in [0, 1].
 
@@ -145,10 +101,6 @@ def read_pictures(folder: Path) -> list[Tensor]:
 
 def _noise(seed: int, channels: int, rows: int, columns: int, step: int) -> Tensor:
     return field_noise(seed, channels, 0, 0, rows, columns, step)
-
-
-def _kept(digest: str) -> Path:
-    return cache_folder() / f"{digest[:16]}.ranges.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

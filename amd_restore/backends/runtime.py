@@ -1,53 +1,49 @@
-"""Networks in another runtime with the same call: ``raw = net(x_t, t, cond, keep)`` on the CPU."""
+"""Networks in another runtime with the same call, ``raw = net(x_t, t, cond, keep)``, on the CPU, without torch."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from abc import ABC, abstractmethod
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from amd_restore.archs.base import RestorationNetwork
+from amd_restore.arrays import Array, HostArray, host, like
 from amd_restore.backends.graph import INPUTS
 from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.errors import AMDRestoreError
 
-Array = np.ndarray[Any, Any]
 
-
-class GraphNetwork(RestorationNetwork):
+class GraphNetwork(ABC):
     """Graph of :mod:`~amd_restore.backends.graph` with the calling convention of the architectures.
 
     Thread-safe, without gradients.
 
     Args:
         null_cond: learned null condition (1, K, 1, 1).
-        radius, multiple: see :class:`~amd_restore.archs.base.RestorationNetwork`.
+        radius: see :class:`~amd_restore.archs.base.RestorationNetwork`.
+        threads: processor threads.
     """
 
-    def __init__(self, null_cond: Tensor, radius: int | None, multiple: int = 1) -> None:
-        super().__init__()
-        self.register_buffer("null_cond", null_cond.detach().float().cpu().clone(), persistent=False)
-        self.radius, self.multiple = radius, multiple
+    multiple = 1
 
-    def run(self, x_t: Array, t: Array, cond: Array) -> Array:
+    def __init__(self, null_cond: HostArray, radius: int | None, threads: int) -> None:
+        self.null_cond, self.radius, self.threads = null_cond, radius, threads
+
+    @abstractmethod
+    def run(self, x_t: HostArray, t: HostArray, cond: HostArray) -> HostArray:
         """Run the graph on contiguous float32 arrays; return a new array."""
-        raise NotImplementedError
 
-    @torch.no_grad()
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
-        """Return the raw prediction, float32; see :class:`~amd_restore.archs.base.RestorationNetwork`.
+    def __call__(self, x_t: Array, t: Array, cond: Array | None, keep: Array | None = None) -> Array:
+        """Return the raw prediction, float32, of the kind of ``x_t``; see :class:`RestorationNetwork`.
 
         Raises:
             AMDRestoreError: a tensor is not on the CPU.
         """
-        if x_t.device.type != "cpu":
+        if not isinstance(x_t, np.ndarray) and x_t.device.type != "cpu":
             raise AMDRestoreError(f"this backend computes on the CPU, not on {x_t.device}; use --backend torch")
-        assert isinstance(self.null_cond, Tensor)
-        cond = given_condition(cond, self.null_cond, keep, x_t)
-        return torch.from_numpy(self.run(_array(x_t), _array(t), _array(cond)))
+        state, kept = host(x_t), None if keep is None else host(keep)
+        cond = given_condition(None if cond is None else host(cond), self.null_cond, kept, state)
+        return like(self.run(*(np.ascontiguousarray(value, np.float32) for value in (state, host(t), cond))), x_t)
 
 
 class OnnxRuntimeNetwork(GraphNetwork):
@@ -55,12 +51,11 @@ class OnnxRuntimeNetwork(GraphNetwork):
 
     Args:
         model: the ONNX file's bytes.
-        threads: processor threads.
-        null_cond, radius, multiple: see :class:`GraphNetwork`.
+        null_cond, radius, threads: see :class:`GraphNetwork`.
     """
 
-    def __init__(self, model: bytes, threads: int, null_cond: Tensor, radius: int | None, multiple: int = 1) -> None:
-        super().__init__(null_cond, radius, multiple)
+    def __init__(self, model: bytes, null_cond: HostArray, radius: int | None, threads: int) -> None:
+        super().__init__(null_cond, radius, threads)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -68,8 +63,8 @@ class OnnxRuntimeNetwork(GraphNetwork):
         options.log_severity_level = 3  # errors only
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def run(self, x_t: Array, t: Array, cond: Array) -> Array:
-        raw: Array = self._session.run(None, dict(zip(INPUTS, (x_t, t, cond), strict=True)))[0]
+    def run(self, x_t: HostArray, t: HostArray, cond: HostArray) -> HostArray:
+        raw: HostArray = self._session.run(None, dict(zip(INPUTS, (x_t, t, cond), strict=True)))[0]
         return raw
 
 
@@ -79,14 +74,11 @@ class OpenVINONetwork(GraphNetwork):
     Args:
         model: the ONNX file's bytes.
         precision: ``f32`` or ``bf16``, for layers that are not in 8 bits.
-        threads: processor threads.
-        null_cond, radius, multiple: see :class:`GraphNetwork`.
+        null_cond, radius, threads: see :class:`GraphNetwork`.
     """
 
-    def __init__(
-        self, model: bytes, precision: str, threads: int, null_cond: Tensor, radius: int | None, multiple: int = 1
-    ) -> None:
-        super().__init__(null_cond, radius, multiple)
+    def __init__(self, model: bytes, precision: str, null_cond: HostArray, radius: int | None, threads: int) -> None:
+        super().__init__(null_cond, radius, threads)
         import openvino
 
         core = openvino.Core()
@@ -99,12 +91,8 @@ class OpenVINONetwork(GraphNetwork):
         self._compiled = core.compile_model(core.read_model(model), "CPU", config)
         self._requests = threading.local()  # A request can be used by one thread at a time.
 
-    def run(self, x_t: Array, t: Array, cond: Array) -> Array:
+    def run(self, x_t: HostArray, t: HostArray, cond: HostArray) -> HostArray:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
-        raw: Array = self._requests.own.infer([x_t, t, cond], share_inputs=True)[0]
+        raw: HostArray = self._requests.own.infer([x_t, t, cond], share_inputs=True)[0]
         return raw
-
-
-def _array(value: Tensor) -> Array:
-    return value.detach().float().contiguous().numpy()

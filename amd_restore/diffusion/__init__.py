@@ -1,10 +1,10 @@
-"""Forward processes, denoisers, codecs and samplers. Imports nothing but torch."""
+"""Forward processes, denoisers, codecs and samplers, for torch tensors and NumPy arrays alike."""
 
 from __future__ import annotations
 
-from amd_restore.diffusion.codec import Codec, PixelCodec, ResidualCodec, build_codec, cell_side, cell_sized
+from amd_restore.diffusion.codec import CODECS, Codec, PixelCodec, ResidualCodec, build_codec, cell_side, cell_sized
 from amd_restore.diffusion.denoiser import Denoiser, GuidedDenoiser
-from amd_restore.diffusion.noise import field_noise
+from amd_restore.diffusion.noise import field_noise, host_noise
 from amd_restore.diffusion.process import (
     PREDICTION_TYPES,
     FlowMatching,
@@ -29,6 +29,7 @@ from amd_restore.diffusion.sampling import (
 )
 
 __all__ = [
+    "CODECS",
     "PREDICTION_TYPES",
     "SAMPLERS",
     "STARTS",
@@ -51,6 +52,7 @@ __all__ = [
     "cell_sized",
     "field_noise",
     "first_state",
+    "host_noise",
     "last_call",
     "restore_latent",
     "row_times",

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+import numpy as np
+from PIL import Image
 
+from amd_restore.arrays import Array, HostArray, pad_edges, shuffle, unshuffle
 from amd_restore.errors import AMDRestoreError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 # Mean and standard deviation of natural images in [0, 1], roughly; they bring the condition to unit scale.
 LQ_MEAN, LQ_STD = 0.45, 0.25
 MIN_SIDE = 8  # Smaller inputs are padded, because networks were not trained on them.
 
 
-def upsample(lq: Tensor, scale: int) -> Tensor:
-    """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, 3, H, W) by ``scale``."""
+def upsample(lq: Array, scale: int) -> Array:
+    """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, C, H, W) by ``scale``."""
     if scale == 1:
         return lq
+    if isinstance(lq, np.ndarray):
+        return _upsample_planes(lq, scale)
     if lq.device.type == "mps":  # MPS had no antialiased bicubic interpolation up to torch 2.7 at least.
         return upsample_by_matrices(lq, scale)
+    from torch.nn import functional as F
+
     return F.interpolate(lq, scale_factor=float(scale), mode="bicubic", antialias=True)
 
 
+def _upsample_planes(lq: HostArray, scale: int) -> HostArray:
+    count, channels, height, width = lq.shape
+    out = np.empty((count, channels, scale * height, scale * width), np.float32)
+    for plane, target in zip(lq.reshape(-1, height, width), out.reshape(-1, *out.shape[2:]), strict=True):
+        target[:] = Image.fromarray(plane).resize(target.shape[::-1], Image.Resampling.BICUBIC)
+    return out
+
+
 def upsample_by_matrices(lq: Tensor, scale: int) -> Tensor:
-    """:func:`upsample` as two matrix products, which every device has."""
+    """:func:`upsample` of a tensor as two matrix products, which every device has."""
     rows, columns = (_upsampling(side, scale).to(lq) for side in lq.shape[2:])
     return rows @ lq @ columns.T
 
@@ -35,6 +51,9 @@ def upsample_by_matrices(lq: Tensor, scale: int) -> Tensor:
 @functools.lru_cache(maxsize=16)
 def _upsampling(side: int, scale: int) -> Tensor:
     """The matrix (scale side, side) that upsamples a column."""
+    import torch
+    from torch.nn import functional as F
+
     size = (scale * side, side)
     return F.interpolate(
         torch.eye(side, dtype=torch.float32, device="cpu")[None, None], size=size, mode="bicubic", antialias=True
@@ -46,10 +65,10 @@ def cell_side(side: int, lq_patch: int) -> int:
     return -(-max(side, MIN_SIDE) // lq_patch) * lq_patch
 
 
-def cell_sized(lq: Tensor, lq_patch: int) -> Tensor:
+def cell_sized(lq: Array, lq_patch: int) -> Array:
     """``lq`` (B, 3, H, W) with its last rows and columns repeated up to :func:`cell_side`."""
     below, right = (cell_side(side, lq_patch) - side for side in lq.shape[2:])
-    return F.pad(lq, (0, right, 0, below), mode="replicate") if below or right else lq
+    return pad_edges(lq, 0, below, 0, right) if below or right else lq
 
 
 @runtime_checkable
@@ -78,23 +97,23 @@ class Codec(Protocol):
     @property
     def lq_patch(self) -> int: ...
 
-    def upsample(self, lq: Tensor) -> Tensor:
+    def upsample(self, lq: Array) -> Array:
         """``lq`` at the size of the image."""
         ...
 
-    def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
+    def encode(self, gt: Array, lq: Array) -> Array:
         """Image -> x0."""
         ...
 
-    def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
+    def decode(self, x0: Array, lq: Array) -> Array:
         """Inverse of :meth:`encode`, not clamped; carries gradient to ``x0``."""
         ...
 
-    def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
+    def condition(self, lq: Array, trained: bool = False) -> Array:
         """Condition of the network made from ``lq``; ``trained`` uses the encoder that is trained, if there is one."""
         ...
 
-    def latent_shape(self, lq: Tensor) -> tuple[int, int, int, int]:
+    def latent_shape(self, lq: Array) -> tuple[int, int, int, int]:
         """Shape of the x0 that belongs to ``lq``."""
         ...
 
@@ -164,23 +183,23 @@ class ResidualCodec:
         """Options that rebuild this codec with :func:`build_codec`."""
         return {"type": self.name, "scale": self.scale, "patch": self.patch, "std": self.std}
 
-    def upsample(self, lq: Tensor) -> Tensor:
+    def upsample(self, lq: Array) -> Array:
         """Bicubic upsampling (a = -0.5, as MATLAB and PIL) of (B, 3, H, W) by ``scale``."""
         return upsample(lq, self.scale)
 
-    def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
+    def encode(self, gt: Array, lq: Array) -> Array:
         """Image (B, 3, sH, sW) in [0, 1] -> x0 (B, 3 patch^2, sH / patch, sW / patch)."""
-        return F.pixel_unshuffle(gt - self.upsample(lq), self.patch) / self.std
+        return unshuffle(gt - self.upsample(lq), self.patch) / self.std
 
-    def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
+    def decode(self, x0: Array, lq: Array) -> Array:
         """Inverse of :meth:`encode`; not clamped, so that training losses include the overshoot."""
-        return self.upsample(lq) + F.pixel_shuffle(x0 * self.std, self.patch)
+        return self.upsample(lq) + shuffle(x0 * self.std, self.patch)
 
-    def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
+    def condition(self, lq: Array, trained: bool = False) -> Array:
         """Network condition (B, 3 lq_patch^2, h, w) made from ``lq`` (B, 3, H, W) in [0, 1]."""
-        return F.pixel_unshuffle((lq - LQ_MEAN) / LQ_STD, self.lq_patch)
+        return unshuffle((lq - LQ_MEAN) / LQ_STD, self.lq_patch)
 
-    def latent_shape(self, lq: Tensor) -> tuple[int, int, int, int]:
+    def latent_shape(self, lq: Array) -> tuple[int, int, int, int]:
         """Shape of the x0 that belongs to ``lq``."""
         n, _, h, w = lq.shape
         return n, self.channels, h // self.lq_patch, w // self.lq_patch
@@ -231,17 +250,20 @@ class PixelCodec(ResidualCodec):
         """As many as a latent cell has."""
         return self.channels
 
-    def encode(self, gt: Tensor, lq: Tensor) -> Tensor:
+    def encode(self, gt: Array, lq: Array) -> Array:
         """Image (B, 3, sH, sW) in [0, 1] -> x0 (B, 3 patch^2, sH / patch, sW / patch); ``lq`` is not used."""
-        return F.pixel_unshuffle(gt - 0.5, self.patch) / self.std
+        return unshuffle(gt - 0.5, self.patch) / self.std
 
-    def decode(self, x0: Tensor, lq: Tensor) -> Tensor:
+    def decode(self, x0: Array, lq: Array) -> Array:
         """Inverse of :meth:`encode`; not clamped."""
-        return F.pixel_shuffle(x0 * self.std, self.patch) + 0.5
+        return shuffle(x0 * self.std, self.patch) + 0.5
 
-    def condition(self, lq: Tensor, trained: bool = False) -> Tensor:
+    def condition(self, lq: Array, trained: bool = False) -> Array:
         """The upsampled ``lq`` (B, 3, H, W), encoded: (B, 3 patch^2, h, w)."""
         return self.encode(self.upsample(lq), lq)
+
+
+CODECS = (ResidualCodec.name, PixelCodec.name)  # those without weights
 
 
 def build_codec(options: Mapping[str, Any]) -> ResidualCodec:

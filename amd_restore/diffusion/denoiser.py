@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
+from amd_restore.arrays import Array, autocast, broadcast, cast, floats, where
 from amd_restore.diffusion.process import Process
 
+if TYPE_CHECKING:
+    import torch
 
-def given_condition(cond: Tensor | None, null_cond: Tensor, keep: Tensor | None, x_t: Tensor) -> Tensor:
+
+def given_condition(cond: Array | None, null_cond: Array, keep: Array | None, x_t: Array) -> Array:
     """Condition with the null condition where there is none.
 
     Args:
@@ -22,28 +24,33 @@ def given_condition(cond: Tensor | None, null_cond: Tensor, keep: Tensor | None,
     Returns:
         (B, K, h, w).
     """
-    null = null_cond.expand(x_t.shape[0], -1, *x_t.shape[2:]).to(x_t.dtype)
+    null = cast(broadcast(null_cond, (x_t.shape[0], null_cond.shape[1], *x_t.shape[2:])), x_t)
     if cond is None:
         return null
-    return cond if keep is None else torch.where(keep[:, None, None, None], cond, null)
+    return cond if keep is None else where(keep[:, None, None, None], cond, null)
 
 
 class Denoiser:
     """A network as an estimator of the clean latent.
 
     Args:
-        net: module called as ``net(x_t, t, cond, keep)``; returns the shape of ``x_t``.
+        net: called as ``net(x_t, t, cond, keep)``; returns the shape of ``x_t``.
         process: forward process it was trained on.
         prediction_type: what it predicts, see :meth:`Process.to_x0`.
-        dtype: arithmetic of the network; another than float32 runs under autocast. All else is float32.
+        dtype: arithmetic of a network of torch; another than float32 runs under autocast, None is float32. All else is
+            float32.
     """
 
     def __init__(
-        self, net: nn.Module, process: Process, prediction_type: str = "v", dtype: torch.dtype = torch.float32
+        self,
+        net: Callable[..., Array],
+        process: Process,
+        prediction_type: str = "v",
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.net, self.process, self.prediction_type, self.dtype = net, process, prediction_type, dtype
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+    def __call__(self, x_t: Array, t: Array, cond: Array | None, keep: Array | None = None) -> Array:
         """Estimate x0.
 
         Args:
@@ -56,11 +63,9 @@ class Denoiser:
             (B, C, h, w), float32 (the conversion runs in full precision under autocast too).
         """
         scale = self.process.input_scale(t).reshape(-1, 1, 1, 1)
-        # Float32 enters no context: a disabled autocast would switch that of a caller off.
-        low = self.dtype != torch.float32
-        with torch.autocast(x_t.device.type, self.dtype) if low else contextlib.nullcontext():
+        with autocast(x_t, self.dtype):
             output = self.net(x_t * scale, self.process.network_time(t), cond, keep)
-        return self.process.to_x0(output.float(), x_t.float(), t, self.prediction_type)
+        return self.process.to_x0(floats(output), floats(x_t), t, self.prediction_type)
 
 
 class GuidedDenoiser(Denoiser):
@@ -75,7 +80,7 @@ class GuidedDenoiser(Denoiser):
         super().__init__(denoiser.net, denoiser.process, denoiser.prediction_type, denoiser.dtype)
         self.plain, self.guidance_scale = denoiser, guidance_scale
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None, keep: Tensor | None = None) -> Tensor:
+    def __call__(self, x_t: Array, t: Array, cond: Array | None, keep: Array | None = None) -> Array:
         uncond = self.plain(x_t, t, None)
         if cond is None:
             return uncond

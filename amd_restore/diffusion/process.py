@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from amd_restore.arrays import Array, cast, falling, ones_like
 from amd_restore.errors import AMDRestoreError
+
+if TYPE_CHECKING:
+    import torch
 
 PREDICTION_TYPES = ("v", "x0", "eps", "flow")
 
 
-def _expand(t: Tensor, like: Tensor) -> Tensor:
+def _expand(t: Array, like: Array) -> Array:
     """(B,) -> (B, 1, 1, 1), so that it multiplies a batch of images."""
-    return t.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return cast(t, like).reshape(-1, *[1] * (like.ndim - 1))
 
 
 class Process:
@@ -31,11 +32,11 @@ class Process:
 
     name = "process"
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Array) -> Array:
         """Weight of the clean image at time ``t`` in [0, 1], same shape as ``t``."""
         raise NotImplementedError
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Array) -> Array:
         """Standard deviation of the noise at time ``t`` in [0, 1], same shape as ``t``."""
         raise NotImplementedError
 
@@ -43,23 +44,23 @@ class Process:
         """Options that rebuild this process with :func:`build_process`."""
         return {"type": self.name}
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, x0: Array, noise: Array, t: Array) -> Array:
         """Noised state x_t for ``x0`` and ``noise`` of shape (B, C, h, w) and ``t`` of shape (B,)."""
         return _expand(self.alpha(t), x0) * x0 + _expand(self.sigma(t), x0) * noise
 
-    def unit_scale(self, t: Tensor) -> Tensor:
+    def unit_scale(self, t: Array) -> Array:
         """Factor that brings x_t to unit variance when x0 has unit variance, shape (B,)."""
-        return (self.alpha(t) ** 2 + self.sigma(t) ** 2).rsqrt()
+        return (self.alpha(t) ** 2 + self.sigma(t) ** 2) ** -0.5
 
-    def input_scale(self, t: Tensor) -> Tensor:
+    def input_scale(self, t: Array) -> Array:
         """Scale applied to x_t before the network, shape (B,). Default: unit variance."""
         return self.unit_scale(t)
 
-    def network_time(self, t: Tensor) -> Tensor:
+    def network_time(self, t: Array) -> Array:
         """Time passed to the network in place of ``t``, in [0, 1], same shape."""
         return t
 
-    def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor, prediction_type: str) -> Tensor:
+    def to_x0(self, output: Array, x_t: Array, t: Array, prediction_type: str) -> Array:
         """Turn a network's output into its estimate of the clean image.
 
         Args:
@@ -84,10 +85,10 @@ class Process:
             return (x_t - sigma * output) / (alpha + sigma)
         if prediction_type == "eps":
             # At alpha = 0 the noise says nothing about x0; the floor keeps the estimate finite.
-            return (x_t - sigma * output) / alpha.clamp_min(1e-3)
+            return (x_t - sigma * output) / alpha.clip(1e-3)
         raise AMDRestoreError(f"unknown prediction_type '{prediction_type}'; use one of {', '.join(PREDICTION_TYPES)}")
 
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction_type: str) -> Tensor:
+    def target(self, x0: Array, noise: Array, t: Array, prediction_type: str) -> Array:
         """What a perfect network would output; the inverse of :meth:`to_x0`. Shapes as there."""
         if prediction_type == "x0":
             return x0
@@ -100,36 +101,36 @@ class Process:
             return (alpha * noise - sigma * x0) * _expand(self.unit_scale(t), x0)
         raise AMDRestoreError(f"unknown prediction_type '{prediction_type}'; use one of {', '.join(PREDICTION_TYPES)}")
 
-    def loss_weight(self, t: Tensor, floor: float = 0.05) -> Tensor:
+    def loss_weight(self, t: Array, floor: float = 0.05) -> Array:
         """Weight, shape (B,), that turns a squared x0 error into the squared error of ``v`` (EDM's 1 / c_out^2).
 
         ``floor`` bounds sigma from below so that nearly clean states do not dominate.
         """
-        return (self.alpha(t) ** 2 + self.sigma(t) ** 2) / self.sigma(t).clamp_min(floor) ** 2
+        return (self.alpha(t) ** 2 + self.sigma(t) ** 2) / self.sigma(t).clip(floor) ** 2
 
-    def noise_from_x0(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    def noise_from_x0(self, x_t: Array, x0: Array, t: Array) -> Array:
         """The noise that leads from ``x0`` to ``x_t`` (t > 0), same shape."""
-        return (x_t - _expand(self.alpha(t), x_t) * x0) / _expand(self.sigma(t), x_t).clamp_min(1e-6)
+        return (x_t - _expand(self.alpha(t), x_t) * x0) / _expand(self.sigma(t), x_t).clip(1e-6)
 
-    def step(self, x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def step(self, x_t: Array, x0: Array, t: Array, s: Array) -> Array:
         """Deterministic step from time ``t`` to the earlier time ``s`` (DDIM, 2010.02502, eq. 12 with eta = 0).
 
         For the rectified flow this is one Euler step of its ODE.
         """
         return self.add_noise(x0, self.noise_from_x0(x_t, x0, t), s)
 
-    def times(self, num_steps: int, device: torch.device | str = "cpu", shift: float = 1.0) -> Tensor:
-        """``num_steps + 1`` times from 1 down to 0, evenly spaced before :func:`shift_time`.
+    def times(self, num_steps: int, device: torch.device | str | None = "cpu", shift: float = 1.0) -> Array:
+        """``num_steps + 1`` times from 1 down to 0, evenly spaced before :func:`shift_time`; device None is NumPy.
 
         Raises:
             AMDRestoreError: when ``num_steps`` is below 1.
         """
         if num_steps < 1:
             raise AMDRestoreError(f"the number of steps must be at least 1, got {num_steps}")
-        return shift_time(torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float32, device=device), shift)
+        return shift_time(falling(num_steps + 1, device), shift)
 
 
-def shift_time(t: Tensor, shift: float) -> Tensor:
+def shift_time(t: Array, shift: float) -> Array:
     """Times in [0, 1] moved towards noise (``shift`` > 1) or towards the image (< 1); 0 and 1 stay, 1 moves nothing.
 
     The map ``shift t / (1 + (shift - 1) t)`` is that of Stable Diffusion 3 (2403.03206, eq. 23).
@@ -142,10 +143,10 @@ class RectifiedFlow(Process):
 
     name = "rectified_flow"
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Array) -> Array:
         return 1.0 - t
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Array) -> Array:
         return t
 
 
@@ -167,16 +168,16 @@ class FlowMatching(Process):
     def config(self) -> dict[str, Any]:
         return {"type": self.name, "shift": self.shift}
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Array) -> Array:
         return 1.0 - self.sigma(t)
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: Array) -> Array:
         return shift_time(t, self.shift)
 
-    def input_scale(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
+    def input_scale(self, t: Array) -> Array:
+        return ones_like(t)
 
-    def network_time(self, t: Tensor) -> Tensor:
+    def network_time(self, t: Array) -> Array:
         return self.sigma(t)
 
 
@@ -208,6 +209,8 @@ class VariancePreserving(Process):
         trained_betas: Sequence[float] | None = None,
         rescale_betas_zero_snr: bool = False,
     ) -> None:
+        import torch
+
         count = len(trained_betas) if trained_betas else int(num_train_timesteps)
         if count < 2:
             raise AMDRestoreError(f"process {self.name}: num_train_timesteps must be at least 2, got {count}")
@@ -250,8 +253,10 @@ class VariancePreserving(Process):
     def config(self) -> dict[str, Any]:
         return {"type": self.name, **self._config}
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: Array) -> Array:
         """log(alpha^2 / sigma^2), same shape as ``t``."""
+        import torch
+
         if self._log_snr.device != t.device:
             self._log_snr = self._log_snr.to(t.device)
         last = len(self._log_snr) - 1
@@ -260,14 +265,14 @@ class VariancePreserving(Process):
         lower, upper = self._log_snr[below.long()], self._log_snr[below.long() + 1]
         return torch.lerp(lower, upper, place - below)
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.sigmoid(self.log_snr(t)).sqrt()
+    def alpha(self, t: Array) -> Array:
+        return self.log_snr(t).sigmoid().sqrt()
 
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.sigmoid(-self.log_snr(t)).sqrt()
+    def sigma(self, t: Array) -> Array:
+        return (-self.log_snr(t)).sigmoid().sqrt()
 
-    def unit_scale(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)  # exactly, not up to rounding
+    def unit_scale(self, t: Array) -> Array:
+        return ones_like(t)  # exactly, not up to rounding
 
 
 def build_process(options: Mapping[str, Any]) -> Process:

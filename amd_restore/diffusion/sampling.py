@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
+from amd_restore.arrays import Array, broadcast, channels_last_memory, device_of, no_grad, where, zeros
 from amd_restore.diffusion.codec import Codec, ResidualCodec
 from amd_restore.diffusion.denoiser import Denoiser, GuidedDenoiser
 from amd_restore.diffusion.process import Process, shift_time
 
 STARTS = ("noise", "lq")
-Draw = Callable[[int], Tensor]  # number of a step, 0 for the first -> standard normal noise (B, C, h, w)
+Draw = Callable[[int], Array]  # number of a step, 0 for the first -> standard normal noise (B, C, h, w)
 
 
 class Sampler(Protocol):
@@ -32,26 +30,26 @@ class Sampler(Protocol):
         The state (B, C, h, w) at ``times[-1]``.
     """
 
-    def __call__(self, denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor: ...
+    def __call__(self, denoiser: Denoiser, x_t: Array, cond: Array, times: Array, draw: Draw) -> Array: ...
 
 
-@torch.no_grad()
-def sample_ode(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw | None = None) -> Tensor:
+@no_grad
+def sample_ode(denoiser: Denoiser, x_t: Array, cond: Array, times: Array, draw: Draw | None = None) -> Array:
     """Deterministic :class:`Sampler`: DDIM (2010.02502, eq. 12 with eta = 0), Euler steps for flows."""
-    for t, s in pairwise(times.unsqueeze(1).expand(-1, len(x_t))):
+    for t, s in pairwise(broadcast(times[:, None], (len(times), len(x_t)))):
         x0 = denoiser(x_t, t, cond)
         x_t = x0 if s[0] == 0 else denoiser.process.step(x_t, x0, t, s)
     return x_t
 
 
-@torch.no_grad()
-def sample_renoise(denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, draw: Draw) -> Tensor:
+@no_grad
+def sample_renoise(denoiser: Denoiser, x_t: Array, cond: Array, times: Array, draw: Draw) -> Array:
     """:class:`Sampler` with fresh noise in every step (consistency models, 2303.01469, algorithm 1; DMD2).
 
     A few-step student has no ODE: the errors of its prediction depend on the noise in ``x_t``. Fresh noise keeps them
     from adding up over the steps.
     """
-    for step, (t, s) in enumerate(pairwise(times.unsqueeze(1).expand(-1, len(x_t))), start=1):
+    for step, (t, s) in enumerate(pairwise(broadcast(times[:, None], (len(times), len(x_t)))), start=1):
         x0 = denoiser(x_t, t, cond)
         x_t = x0 if s[0] == 0 else denoiser.process.add_noise(x0, draw(step), s)
     return x_t
@@ -83,7 +81,7 @@ class Recipe:
     guidance_scale: float = 1.0
 
 
-def first_state(process: Process, codec: Codec, lq: Tensor, cond: Tensor, noise: Tensor, recipe: Recipe) -> Tensor:
+def first_state(process: Process, codec: Codec, lq: Array, cond: Array, noise: Array, recipe: Recipe) -> Array:
     """State (B, C, h, w) at t = 1: noise, or the latent of the enlarged ``lq`` (OSEDiff, 2406.08177, eq. 2).
 
     Args:
@@ -94,17 +92,17 @@ def first_state(process: Process, codec: Codec, lq: Tensor, cond: Tensor, noise:
         noise: standard normal (B, C, h, w).
         recipe: says which.
     """
-    sigma = process.sigma(torch.ones((), dtype=torch.float32, device=noise.device))
+    sigma = process.sigma(zeros((), noise) + 1)
     if recipe.start == "noise":
         return noise * sigma
     latent = codec.encode(codec.upsample(lq), lq) if codec.name == ResidualCodec.name else cond
     return latent if recipe.start_noise == 0 else latent + recipe.start_noise * sigma * noise
 
 
-@torch.no_grad()
+@no_grad
 def restore_latent(
-    denoiser: Denoiser, codec: Codec, lq: Tensor, draw: Draw, recipe: Recipe, sampler: Sampler | None = None
-) -> Tensor:
+    denoiser: Denoiser, codec: Codec, lq: Array, draw: Draw, recipe: Recipe, sampler: Sampler | None = None
+) -> Array:
     """Restore the latent of a batch; ``codec.decode`` makes it an image.
 
     Args:
@@ -121,15 +119,15 @@ def restore_latent(
     Raises:
         AMDRestoreError: the recipe has less than one step.
     """
-    times = denoiser.process.times(recipe.num_steps, lq.device, recipe.time_shift)
-    cond = codec.condition(lq, trained=True).to(memory_format=torch.channels_last)
+    times = denoiser.process.times(recipe.num_steps, device_of(lq), recipe.time_shift)
+    cond = channels_last_memory(codec.condition(lq, trained=True))
     x_t = first_state(denoiser.process, codec, lq, cond, draw(0), recipe)
     if recipe.guidance_scale != 1.0:
         denoiser = GuidedDenoiser(denoiser, recipe.guidance_scale)
     return (sampler or SAMPLERS[recipe.sampler])(denoiser, x_t, cond, times, draw)
 
 
-def row_times(steps: Tensor, calls: int, shift: float) -> Tensor:
+def row_times(steps: Array, calls: int, shift: float) -> Array:
     """Schedules of a batch that mixes them: the times (B, calls + 1) of each row's first ``calls`` steps.
 
     Args:
@@ -137,14 +135,16 @@ def row_times(steps: Tensor, calls: int, shift: float) -> Tensor:
         calls: columns beyond the end of a schedule are 0.
         shift: see :func:`~amd_restore.diffusion.process.shift_time`.
     """
+    import torch
+
     numbers = torch.arange(calls + 1, dtype=torch.float32, device=steps.device)
     return shift_time((1.0 - numbers / steps[:, None]).clamp_min(0.0), shift)
 
 
-@torch.no_grad()
+@no_grad
 def approach(
-    denoiser: Denoiser, x_t: Tensor, cond: Tensor, times: Tensor, stops: Tensor, draw: Draw | None = None
-) -> Tensor:
+    denoiser: Denoiser, x_t: Array, cond: Array, times: Array, stops: Array, draw: Draw | None = None
+) -> Array:
     """Backward simulation (DMD2, 2405.14867, section 4.5): the student's own states before the step that is trained.
 
     Args:
@@ -171,8 +171,8 @@ def approach(
 
 
 def last_call(
-    denoiser: Denoiser, first: Tensor, x_t: Tensor, cond: Tensor, times: Tensor, stops: Tensor
-) -> tuple[Tensor, Tensor]:
+    denoiser: Denoiser, first: Array, x_t: Array, cond: Array, times: Array, stops: Array
+) -> tuple[Array, Array]:
     """The step that is trained, with gradient, after :func:`approach`.
 
     Args:
@@ -183,6 +183,6 @@ def last_call(
     Returns:
         Samples x0 (B, C, h, w), and their times (B,).
     """
-    x_t = torch.where((stops == 0).to(x_t.device).reshape(-1, 1, 1, 1), first, x_t)
+    x_t = where((stops == 0).to(x_t.device).reshape(-1, 1, 1, 1), first, x_t)
     t = times.gather(1, stops[:, None]).squeeze(1).to(x_t.device)
     return denoiser(x_t, t, cond), t

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from amd_restore.arrays import Array, is_array, is_floating
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.fidelity import noise_level
 
@@ -22,18 +19,18 @@ if TYPE_CHECKING:
 Seeds = int | Sequence[int]
 
 
-def check_image(lq: Tensor) -> None:
+def check_image(lq: Array) -> None:
     """Refuse what is no batch of RGB images (B, 3, H, W) in [0, 1].
 
     Raises:
         AMDRestoreError: says what it is instead.
     """
-    if not isinstance(lq, Tensor) or lq.ndim != 4 or lq.shape[1] != 3 or lq.numel() == 0:
-        shape = tuple(lq.shape) if isinstance(lq, Tensor) else type(lq).__name__
+    if not is_array(lq) or lq.ndim != 4 or lq.shape[1] != 3 or 0 in lq.shape:
+        shape = tuple(lq.shape) if is_array(lq) else type(lq).__name__
         raise AMDRestoreError(f"lq must be a tensor of shape (B, 3, H, W), not {shape}")
-    if not lq.is_floating_point():
+    if not is_floating(lq):
         raise AMDRestoreError(f"lq must be floating, in [0, 1], not {lq.dtype}; divide bytes by 255")
-    low, high = (float(x) for x in lq.aminmax())
+    low, high = float(lq.min()), float(lq.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # also catches NaN
         raise AMDRestoreError(f"lq must lie in [0, 1], but spans {low:.3g} to {high:.3g}")
 
@@ -115,7 +112,7 @@ class CallOptions:
 
 def _seeds(seed: Any, count: int) -> tuple[int, ...]:
     """One seed for each of ``count`` images: ``seed``, ``seed + 1`` ..., or those given."""
-    if isinstance(seed, Tensor | np.ndarray) and seed.ndim == 1:
+    if is_array(seed) and seed.ndim == 1:
         seed = seed.tolist()
     if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):
         first = whole_number("seed", seed)
@@ -131,8 +128,7 @@ def whole_number(name: str, value: Any) -> int:
     Raises:
         AMDRestoreError: it is none; calls it ``name``.
     """
-    floating = isinstance(value, Tensor) and value.dtype.is_floating_point
-    if not floating and not isinstance(value, bool | torch.Generator):
+    if not isinstance(value, bool):
         with contextlib.suppress(TypeError, ValueError):
             return operator.index(value)
     raise AMDRestoreError(f"{name} must be a whole number, got {value!r}")

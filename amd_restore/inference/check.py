@@ -1,4 +1,4 @@
-"""Whether a device computes the right images: a black or broken result is noticed, a wrong device is not used.
+"""Whether a device of torch computes the right images: a wrong one is not used.
 
 A device is judged by a fixed image that the default model restores, beside what the CPU gives in float32.
 """
@@ -11,8 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from amd_restore.arrays import placed
+from amd_restore.backends.runtime import GraphNetwork
 from amd_restore.errors import AMDRestoreError, note
 from amd_restore.inference.call_options import WindowOptions
+from amd_restore.inference.flaws import flaw_of
 from amd_restore.inference.window import WindowRestorer
 from amd_restore.precision import CPU, present_devices, resolve_device, resolve_dtype
 from amd_restore.weights import DEFAULT_MODEL, Header, build_network, load_checkpoint, resolve_weights
@@ -20,36 +23,7 @@ from amd_restore.weights import DEFAULT_MODEL, Header, build_network, load_check
 # Largest difference that a value may have from float32 of the CPU, in 1/255. Wrong kernels differ by far more, rounding
 # (TF32 of CUDA included) by less.
 TOLERANCES = {"fp32": 1.0, "bf16": 6.0, "int8": 24.0}
-_BLACK = 0.5 / 255  # What is below is 0 in a file of 8 bits.
-_BRIGHT = 8 / 255  # Night skies may become black: noise is taken from them. An image of this mean must not.
 _SIDE = 16  # of the image that judges a device before its first use
-
-
-def flaw_of(sr: Tensor, lq: Tensor) -> str | None:
-    """What no right result is: ``not finite``, or ``black`` where the input is not; None for all else.
-
-    Args:
-        sr: (B, 3, scale H, scale W).
-        lq: (B, 3, H, W) in [0, 1], on any device.
-    """
-    axes = (1, 2, 3)
-    low, high = sr.amin(axes).cpu(), sr.amax(axes).cpu()
-    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-        return "not finite"
-    return "black" if bool(((high < _BLACK) & (lq.mean(axes).cpu() > _BRIGHT)).any()) else None
-
-
-def check_restored(sr: Tensor, lq: Tensor) -> None:
-    """Refuse a result that :func:`flaw_of` finds wrong.
-
-    Raises:
-        AMDRestoreError: says what is wrong and what helps.
-    """
-    if flaw := flaw_of(sr, lq):
-        raise AMDRestoreError(
-            f"the network's output is {flaw}; try --dtype fp32 or --device cpu, and run amd-restore doctor, which "
-            "checks this machine; if all is right there, the weights are damaged"
-        )
 
 
 def default_weights() -> tuple[Header, dict[str, Tensor]]:
@@ -67,18 +41,21 @@ def fixed_image(side: int) -> Tensor:
 
 
 def restoration(
-    header: Header, net: nn.Module, device: torch.device, dtype: torch.dtype, lq: Tensor
+    header: Header, net: nn.Module | GraphNetwork, device: torch.device, dtype: torch.dtype, lq: Tensor
 ) -> Callable[[], Tensor]:
     """A call without arguments that restores ``lq`` by ``net`` and waits for the result, on the CPU.
 
     Args:
         header: of the network.
-        net: moved to ``device``.
+        net: a module of torch, moved to ``device``, or a graph.
         device, dtype: as in :class:`~amd_restore.inference.window.WindowRestorer`.
         lq: (1, 3, H, W) in [0, 1].
     """
-    restorer = WindowRestorer(header, net, None, device, dtype, lambda: restorer)
-    return lambda: restorer(lq, 0, 0, WindowOptions(header.default_steps, (0,))).float().cpu()
+    graph = isinstance(net, GraphNetwork)
+    restorer: WindowRestorer = WindowRestorer(
+        header, net, None, None if graph else device, None if graph else dtype, lambda: restorer
+    )
+    return lambda: placed(restorer(lq, 0, 0, WindowOptions(header.default_steps, (0,))), lq)
 
 
 def difference(sr: Tensor, expected: Tensor) -> float:

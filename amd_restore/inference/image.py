@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from amd_restore.arrays import Array
 from amd_restore.diffusion import cell_side
 from amd_restore.inference import memory
 from amd_restore.inference.call_options import CallOptions, memory_errors
-from amd_restore.inference.check import check_restored
+from amd_restore.inference.flaws import check_restored
 from amd_restore.inference.tiling import blend_width, finish_bands, plan_axis, restore_bands
 from amd_restore.inference.window import PROBE_SIDE, WindowRestorer
 
-Window = Callable[[int, int, int, int], Tensor]  # top, bottom, left, right -> (B, 3, h, w) in [0, 1]
+Window = Callable[[int, int, int, int], Array]  # top, bottom, left, right -> (B, 3, h, w) in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Source:
         count: images.
         height, width: in lq pixels.
         kept: bytes that stay in memory whatever the tiles.
-        device: where rows are put together.
+        rows_like: rows are put together as arrays of its kind, on its device.
     """
 
     window: Window
@@ -35,10 +33,10 @@ class Source:
     height: int
     width: int
     kept: int
-    device: torch.device
+    rows_like: Array
 
 
-def restore_rows(restorer: WindowRestorer, source: Source, options: CallOptions) -> Iterator[Tensor]:
+def restore_rows(restorer: WindowRestorer, source: Source, options: CallOptions) -> Iterator[Array]:
     """Plan the tiles, and start.
 
     Returns:
@@ -61,14 +59,14 @@ def restore_rows(restorer: WindowRestorer, source: Source, options: CallOptions)
     align = lq_patch * restorer.net.multiple
     rows, columns = (plan_axis(side, tile, halo, align) for side, tile in zip(padded, sides, strict=True))
 
-    def restore(top: int, bottom: int, left: int, right: int) -> Tensor:
+    def restore(top: int, bottom: int, left: int, right: int) -> Array:
         window = source.window(top, bottom, left, right)
         with memory_errors():
             sr = restorer(window, top, left, windows)
         check_restored(sr, window)
         return sr
 
-    bands = restore_bands(restore, source.count, scale, rows, columns, blend, options.progress, source.device)
+    bands = restore_bands(restore, source.count, scale, rows, columns, blend, source.rows_like, options.progress)
     return finish_bands(bands, source.height * scale, source.width * scale)
 
 

@@ -1,4 +1,7 @@
-"""How much memory a restoration takes, and tiles that keep it within a budget. Sizes of memory are in bytes."""
+"""How much memory a restoration takes, and tiles that keep it within a budget. Sizes of memory are in bytes.
+
+A device of None is the machine's own processor, used without torch.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.precision import has_bfloat16
+
+if TYPE_CHECKING:
+    import torch
 
 MIB = 2**20
 SHARE = 0.5  # of the memory that is free, when the caller sets no limit; see share_memory
@@ -86,12 +90,12 @@ def share_memory(processes: int) -> None:
     _processes = max(1, processes)
 
 
-def free_share(device: torch.device, fixed: float = 0) -> float:
+def free_share(device: torch.device | None, fixed: float = 0) -> float:
     """Bytes that this process may take of what is free, besides ``fixed`` ones."""
     return SHARE / _processes * (available_memory(device) - fixed)
 
 
-def plan_tile(job: Workload, device: torch.device, max_memory: float | None, resident: int) -> tuple[int, int]:
+def plan_tile(job: Workload, device: torch.device | None, max_memory: float | None, resident: int) -> tuple[int, int]:
     """Tiles for ``job`` within a limit.
 
     Args:
@@ -176,9 +180,9 @@ def choose_tile(job: Workload, budget: float) -> tuple[int, int]:
     return min(fitting, key=lambda sides: (job.waste(*sides), -min(sides), -sides[1]), default=(_SIDES[-1],) * 2)
 
 
-def has_own_memory(device: torch.device) -> bool:
+def has_own_memory(device: torch.device | None) -> bool:
     """Whether ``device`` has memory of its own; Apple's shares that of the machine."""
-    return device.type not in ("cpu", "mps")
+    return device is not None and device.type not in ("cpu", "mps")
 
 
 def flat_cost(num_feat: int, dtype: torch.dtype, device: torch.device) -> float:
@@ -189,12 +193,16 @@ def flat_cost(num_feat: int, dtype: torch.dtype, device: torch.device) -> float:
         dtype: float32 or bfloat16; what the latter takes depends on whether ``device`` multiplies in it.
         device: where it runs.
     """
+    import torch
+
+    from amd_restore.precision import has_bfloat16
+
     low = _FLAT_BFLOAT16 if has_bfloat16(device) else _FLAT_EMULATED
     base, per_feature = low if dtype == torch.bfloat16 else _FLAT
     return base + per_feature * num_feat
 
 
-def probed_cost(run: Callable[[], object], pixels: int, device: torch.device) -> float:
+def probed_cost(run: Callable[[], object], pixels: int, device: torch.device | None) -> float:
     """Bytes per lq pixel of a window, measured by restoring one.
 
     Args:
@@ -206,9 +214,11 @@ def probed_cost(run: Callable[[], object], pixels: int, device: torch.device) ->
     return _PROBE_MARGIN * max(_growth(run, device), 0) / pixels
 
 
-def available_memory(device: torch.device) -> int:
+def available_memory(device: torch.device | None) -> int:
     """Memory that can be had without swapping: of the device if it has its own, else of the machine or container."""
     if has_own_memory(device):
+        import torch
+
         module = torch.get_device_module(device)
         if hasattr(module, "mem_get_info"):
             return int(module.mem_get_info(device)[0])
@@ -235,9 +245,13 @@ def process_memory() -> int:
         return resident
 
 
-def _growth(run: Callable[[], object], device: torch.device) -> int:
+def _growth(run: Callable[[], object], device: torch.device | None) -> int:
     """By how much memory rises while ``run`` runs."""
-    module = torch.get_device_module(device) if has_own_memory(device) else None
+    module = None
+    if has_own_memory(device):
+        import torch
+
+        module = torch.get_device_module(device)
     if module is not None and hasattr(module, "max_memory_allocated"):
         module.reset_peak_memory_stats(device)
         before = module.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""Between numpy images of any depth and the RGB tensors that the network takes."""
+"""Between numpy images of any depth and the RGB windows that the network takes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from amd_restore.arrays import Array, HostArray, host
 from amd_restore.diffusion import cell_side
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import fill_transparent
@@ -29,7 +28,7 @@ class Planes:
         AMDRestoreError: no image by type, shape, dtype or range.
     """
 
-    def __init__(self, image: np.ndarray[Any, Any], lq_patch: int) -> None:
+    def __init__(self, image: HostArray, lq_patch: int) -> None:
         _check(image)
         image = image.astype(image.dtype.newbyteorder("="), copy=False)
         planes = np.atleast_3d(image)
@@ -44,15 +43,16 @@ class Planes:
         missing = [(0, cell_side(side, lq_patch) - side) for side in colour.shape[:2]]
         self.colour = np.pad(colour, [*missing, (0, 0)], mode="edge") if any(map(any, missing)) else colour
 
-    def window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+    def window(self, top: int, bottom: int, left: int, right: int) -> HostArray:
         """RGB (1, 3, bottom - top, right - left), float32 in [0, 1]; gray is repeated."""
-        return _tensor(self._floats(self.colour[top:bottom, left:right])).expand(-1, 3, -1, -1)
+        window = _planes(self._floats(self.colour[top:bottom, left:right]))
+        return np.broadcast_to(window, (1, 3, *window.shape[2:])) if window.shape[1] == 1 else window
 
-    def rows(self, sr: Tensor, start: int, upsample: Callable[[Tensor], Tensor], scale: int) -> np.ndarray[Any, Any]:
+    def rows(self, sr: HostArray, start: int, upsample: Callable[[Array], Array], scale: int) -> HostArray:
         """Rows of the output at the image's own depth: gray if it was gray, with the enlarged alpha.
 
         Args:
-            sr: (1, 3, n, scale W) in [0, 1], on the CPU; it is used up.
+            sr: (1, 3, n, scale W) in [0, 1]; it is used up.
             start: the first of these rows in the output.
             upsample: enlarges (1, 1, h, W) by ``scale``.
             scale: output pixels per input pixel.
@@ -61,31 +61,29 @@ class Planes:
             (n, scale W, channels).
         """
         if self.channels < 3:
-            sr = (sr * sr.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            sr = (sr * np.array(_LUMA, np.float32).reshape(1, 3, 1, 1)).sum(1, keepdims=True)
         out = np.empty((sr.shape[2], sr.shape[3], self.channels), self.dtype)
-        out[..., : sr.shape[1]] = self._stored(sr[0].permute(1, 2, 0).numpy(), in_place=True)
+        out[..., : sr.shape[1]] = self._stored(sr[0].transpose(1, 2, 0), in_place=True)
         if self.alpha is not None:
             top = max(start // scale - _ALPHA_MARGIN, 0)
             bottom = -(-(start + sr.shape[2]) // scale) + _ALPHA_MARGIN
-            enlarged = upsample(_tensor(self._floats(self.alpha[top:bottom]))).clamp_(0, 1)
+            enlarged = host(upsample(_planes(self._floats(self.alpha[top:bottom])))).clip(0, 1)
             enlarged = enlarged[:, :, start - top * scale :][:, :, : sr.shape[2]]
-            out[..., -1:] = self._stored(enlarged[0].permute(1, 2, 0).numpy(), in_place=True)
+            out[..., -1:] = self._stored(enlarged[0].transpose(1, 2, 0), in_place=True)
         return out
 
-    def bands(
-        self, bands: Iterable[Tensor], upsample: Callable[[Tensor], Tensor], scale: int
-    ) -> Iterator[np.ndarray[Any, Any]]:
+    def bands(self, bands: Iterable[Array], upsample: Callable[[Array], Array], scale: int) -> Iterator[HostArray]:
         """:meth:`rows` of restored bands (1, 3, n, scale W) from top to bottom."""
         done = 0
         for band in bands:
-            yield self.rows(band, done, upsample, scale)
+            yield self.rows(host(band), done, upsample, scale)
             done += band.shape[2]
 
-    def _floats(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _floats(self, values: HostArray) -> HostArray:
         """Own depth -> float32 in [0, 1]."""
         return values.astype(np.float32) / np.float32(self.highest)
 
-    def _stored(self, values: np.ndarray[Any, Any], in_place: bool = False) -> np.ndarray[Any, Any]:
+    def _stored(self, values: HostArray, in_place: bool = False) -> HostArray:
         """float32 in [0, 1] -> own depth; ``in_place`` uses ``values`` up, for a band may have a hundred megabytes."""
         if self.highest > 1:
             values = np.multiply(values, np.float32(self.highest), out=values if in_place else None)
@@ -113,6 +111,6 @@ def _check(image: Any) -> None:
             raise AMDRestoreError(f"an image must lie in [0, 1], alpha too, but spans {low:.3g} to {high:.3g}")
 
 
-def _tensor(planes: np.ndarray[Any, Any]) -> Tensor:
+def _planes(pixels: HostArray) -> HostArray:
     """(H, W, C) -> (1, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(planes)).permute(2, 0, 1)[None]
+    return np.ascontiguousarray(pixels).transpose(2, 0, 1)[None]

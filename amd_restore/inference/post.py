@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from torch import Tensor
+from amd_restore.arrays import Array
 
 
 class PostProcess(Protocol):
     """Changes a restored window, given the window of ``lq`` that it came from.
+
+    Windows are tensors where torch computes the network, and NumPy arrays with other backends.
 
     Attributes:
         halo: pixels of ``lq`` by which a window must be larger than what is kept of it, at every side that is not
@@ -19,7 +21,7 @@ class PostProcess(Protocol):
     @property
     def halo(self) -> int: ...
 
-    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+    def __call__(self, sr: Array, lq: Array, top: int = 0, left: int = 0) -> Array:
         """Process one window.
 
         Args:
@@ -44,7 +46,7 @@ class Chain:
         """The halos of all steps together, for each works on what the one before it has done."""
         return sum(step.halo for step in self.steps)
 
-    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+    def __call__(self, sr: Array, lq: Array, top: int = 0, left: int = 0) -> Array:
         for step in self.steps:
             sr = step(sr, lq, top, left)
         return sr

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from amd_restore.arrays import Array, HostArray, clip_, concatenate, copied, like, placed, zeros
 from amd_restore.errors import AMDRestoreError
 
 
@@ -53,7 +53,7 @@ def plan_axis(length: int, tile: int, halo: int, align: int = 1) -> list[Span]:
     ]
 
 
-def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
+def blend_weights(spans: list[Span], blend: int, scale: int) -> list[HostArray]:
     """Weights of the tiles along an axis; at every pixel they add up to one.
 
     Each inner edge is crossed by a linear ramp from ``blend`` before it to ``blend`` behind it, and a tile's
@@ -65,20 +65,19 @@ def blend_weights(spans: list[Span], blend: int, scale: int) -> list[Tensor]:
         scale: output pixels per pixel of ``lq``.
 
     Returns:
-        For each span a float32 tensor of ``scale`` times its outer size.
+        For each span a float32 array of ``scale`` times its outer size.
     """
     length = spans[-1].stop
 
-    def ramp(edge: int, span: Span) -> Tensor:
-        rows = torch.arange(span.outer_start * scale, span.outer_stop * scale, dtype=torch.float32, device="cpu")
-        centre = (rows + 0.5) / scale
+    def ramp(edge: int, span: Span) -> HostArray:
+        centre = (np.arange(span.outer_start * scale, span.outer_stop * scale, dtype=np.float32) + 0.5) / scale
         if edge == 0:
-            return torch.ones_like(centre)
+            return np.ones_like(centre)
         if edge == length:
-            return torch.zeros_like(centre)
+            return np.zeros_like(centre)
         if blend == 0:
-            return (centre > edge).float()
-        return ((centre - (edge - blend)) / (2 * blend)).clamp(0, 1)
+            return (centre > edge).astype(np.float32)
+        return ((centre - (edge - blend)) / (2 * blend)).clip(0, 1)
 
     edges = [spans[0].start, *(span.stop for span in spans)]
     return [ramp(edges[i], span) - ramp(edges[i + 1], span) for i, span in enumerate(spans)]
@@ -99,15 +98,15 @@ def blend_width(halo: int, reach: int | None) -> int:
 
 
 def restore_bands(
-    restore: Callable[[int, int, int, int], Tensor],
+    restore: Callable[[int, int, int, int], Array],
     count: int,
     scale: int,
     rows: list[Span],
     columns: list[Span],
     blend: int,
+    rows_like: Array,
     progress: Callable[[int, int], None] | None = None,
-    device: torch.device | str = "cpu",
-) -> Iterator[Tensor]:
+) -> Iterator[Array]:
     """Restore tile by tile, blend, and hand over rows from top to bottom as soon as no tile can change them.
 
     One tile at a time passes through the network; beside it only one row of tiles is in memory.
@@ -119,42 +118,40 @@ def restore_bands(
         scale: of ``restore``.
         rows, columns: plans of the two axes.
         blend: see :func:`blend_weights`.
+        rows_like: the rows are of its kind and on its device.
         progress: called as ``progress(done, total)`` after every tile.
-        device: where the rows are put together.
 
     Yields:
         The next rows of the output, (count, 3, n, scale W), float32; the caller may change them.
     """
     if len(rows) == len(columns) == 1:
-        whole = restore(0, rows[0].stop, 0, columns[0].stop).to(device, torch.float32, copy=True)
+        whole = placed(restore(0, rows[0].stop, 0, columns[0].stop), rows_like, copy=True)
         if progress is not None:
             progress(1, 1)
         yield whole
         return
     row_weights, column_weights = blend_weights(rows, blend, scale), blend_weights(columns, blend, scale)
     done, finished = 0, 0  # finished: rows of lq whose output nothing will change
-    pending = torch.zeros(
-        count, 3, 0, columns[-1].stop * scale, dtype=torch.float32, device=device
-    )  # what tiles to come will add to
+    pending = zeros((count, 3, 0, columns[-1].stop * scale), rows_like)  # what tiles to come will add to
     for i, (row, row_weight) in enumerate(zip(rows, row_weights, strict=True)):
         # Beyond the blend a tile has no weight.
         top, bottom = max(row.start - blend, row.outer_start), min(row.stop + blend, row.outer_stop)
         missing = (bottom - finished) * scale - pending.shape[2]
-        band = torch.cat([pending, pending.new_zeros(count, 3, missing, pending.shape[3])], dim=2)
+        band = concatenate([pending, zeros((count, 3, missing, pending.shape[3]), rows_like)], axis=2)
         for column, column_weight in zip(columns, column_weights, strict=True):
             left, right = max(column.start - blend, column.outer_start), min(column.stop + blend, column.outer_stop)
             tile = restore(row.outer_start, row.outer_stop, column.outer_start, column.outer_stop)
             inside = _scaled(top - row.outer_start, bottom - row.outer_start, scale)
             across = _scaled(left - column.outer_start, right - column.outer_start, scale)
-            weighted = tile[:, :, inside, across].to(device, torch.float32)
-            weighted = weighted * (row_weight[inside, None] * column_weight[across]).to(device)
+            weighted = placed(tile[:, :, inside, across], rows_like)
+            weighted = weighted * like(row_weight[inside, None] * column_weight[across], rows_like)
             band[:, :, _scaled(top - finished, bottom - finished, scale), _scaled(left, right, scale)] += weighted
             done += 1
             if progress is not None:
                 progress(done, len(rows) * len(columns))
         complete = bottom if i + 1 == len(rows) else max(rows[i + 1].start - blend, 0)
         cut = (complete - finished) * scale
-        pending, finished = band[:, :, cut:].clone(), complete
+        pending, finished = copied(band[:, :, cut:]), complete
         if cut:
             yield band[:, :, :cut]
         del band
@@ -164,12 +161,12 @@ def _scaled(start: int, stop: int, scale: int) -> slice:
     return slice(start * scale, stop * scale)
 
 
-def window_of(lq: Tensor) -> Callable[[int, int, int, int], Tensor]:
+def window_of(lq: Array) -> Callable[[int, int, int, int], Array]:
     """Cuts windows (B, C, bottom - top, right - left) out of ``lq`` (B, C, H, W)."""
     return lambda top, bottom, left, right: lq[:, :, top:bottom, left:right]
 
 
-def finish_bands(bands: Iterator[Tensor], height: int, width: int) -> Iterator[Tensor]:
+def finish_bands(bands: Iterator[Array], height: int, width: int) -> Iterator[Array]:
     """Crop bands of a padded output to ``height`` x ``width`` and clamp them to [0, 1]."""
     done = 0
     for band in bands:
@@ -177,15 +174,15 @@ def finish_bands(bands: Iterator[Tensor], height: int, width: int) -> Iterator[T
         done += band.shape[2]
         if band.shape[2] == 0:
             return
-        yield band.clamp_(0, 1)
+        yield clip_(band, 0, 1)
 
 
-def collect_bands(bands: Iterator[Tensor], count: int, height: int) -> Tensor:
+def collect_bands(bands: Iterator[Array], count: int, height: int) -> Array:
     """Join the bands of ``count`` images to (count, 3, height, W); a single band is passed on uncopied."""
     first = next(bands)
     if first.shape[2] == height:
         return first
-    out = first.new_empty(count, 3, height, first.shape[3])
+    out = zeros((count, 3, height, first.shape[3]), first)
     done = 0
     for band in itertools.chain([first], bands):
         out[:, :, done : done + band.shape[2]] = band

@@ -10,32 +10,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
+from amd_restore.arrays import Array, mirrored, quarter_turns, shuffle, unshuffle
 from amd_restore.diffusion import Draw
 from amd_restore.errors import AMDRestoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TTA_MODES = ("mean", "medoid")
 ORIENTATIONS = 8
 
 
-def orient(image: Tensor, k: int) -> Tensor:
+def orient(image: Array, k: int) -> Array:
     """Orientation ``k`` in 0..7 of (B, C, H, W): ``k % 4`` quarter turns, then a mirror image from 4 on."""
-    turned = torch.rot90(image, k % 4, (2, 3))
-    return turned.flip(3) if k >= 4 else turned
+    turned = quarter_turns(image, k % 4)
+    return mirrored(turned) if k >= 4 else turned
 
 
-def unorient(image: Tensor, k: int) -> Tensor:
+def unorient(image: Array, k: int) -> Array:
     """Inverse of :func:`orient`."""
-    return torch.rot90(image.flip(3) if k >= 4 else image, -(k % 4), (2, 3))
+    return quarter_turns(mirrored(image) if k >= 4 else image, -(k % 4))
 
 
-def orient_latent(latent: Tensor, k: int, patch: int) -> Tensor:
+def orient_latent(latent: Array, k: int, patch: int) -> Array:
     """:func:`orient` of a latent whose channels hold the pixels of ``patch`` x ``patch`` cells: they turn, too."""
-    return F.pixel_unshuffle(orient(F.pixel_shuffle(latent, patch), k), patch)
+    return unshuffle(orient(shuffle(latent, patch), k), patch)
 
 
 def medoid(samples: Tensor) -> Tensor:
@@ -46,14 +47,16 @@ def medoid(samples: Tensor) -> Tensor:
     Returns:
         (B, C, H, W).
     """
+    import torch
+
     distances = torch.stack([(samples - one).abs().mean(dim=(2, 3, 4)) for one in samples])  # (N, N, B)
     best = distances.sum(dim=1).argmin(dim=0)
     return samples[best, torch.arange(samples.shape[1], device=samples.device)]
 
 
 def restore_oriented(
-    restore: Callable[[Tensor, Draw], Tensor], lq: Tensor, draw: Draw, patch: int, mode: str = "mean"
-) -> Tensor:
+    restore: Callable[[Array, Draw], Array], lq: Array, draw: Draw, patch: int, mode: str = "mean"
+) -> Array:
     """Restore all eight orientations of a window with noise that is turned with it; eight times the cost.
 
     The mean is tile-safe with the halo of the network, whose reach is the same in all directions.
@@ -63,7 +66,7 @@ def restore_oriented(
         lq: (B, 3, h, w) in [0, 1].
         draw: noise of each step for ``lq`` as it is.
         patch: of the codec.
-        mode: ``mean``, or ``medoid``, which stays one sample but needs the whole image.
+        mode: ``mean``, or ``medoid`` (of tensors only), which stays one sample but needs the whole image.
 
     Returns:
         (B, 3, scale h, scale w).
@@ -74,10 +77,10 @@ def restore_oriented(
     if mode not in TTA_MODES:
         raise AMDRestoreError(f"tta must be one of {', '.join(TTA_MODES)}, not '{mode}'")
     draw = functools.cache(draw)  # the same noise eight times
-    samples: list[Tensor] = []
+    samples: list[Array] = []
     for k in range(ORIENTATIONS):
 
-        def turned(step: int, k: int = k) -> Tensor:
+        def turned(step: int, k: int = k) -> Array:
             return orient_latent(draw(step), k, patch)
 
         sr = unorient(restore(orient(lq, k), turned), k)
@@ -85,4 +88,8 @@ def restore_oriented(
             samples[0] = samples[0] + sr  # a running sum: eight large pictures need not fit
         else:
             samples.append(sr)
-    return samples[0] / ORIENTATIONS if mode == "mean" else medoid(torch.stack(samples))
+    if mode == "mean":
+        return samples[0] / ORIENTATIONS
+    import torch
+
+    return medoid(torch.stack(samples))

@@ -21,7 +21,7 @@ from torch import Tensor
 from amd_restore.diffusion import Denoiser, Draw, cell_sized, field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.call_options import whole_number
-from amd_restore.inference.check import check_restored
+from amd_restore.inference.flaws import check_restored
 from amd_restore.integrations.diffusers_images import ImageInput, to_batch
 from amd_restore.integrations.diffusers_network import AMDRestoreNetwork
 from amd_restore.integrations.diffusers_scheduler import AMDRestoreScheduler

@@ -1,6 +1,6 @@
 """Optional post-processing: colour fix, consistency, uncertainty, comparison.
 
-Images are tensors (B, 3, H, W) in [0, 1]. Steps on tiles declare their halo in pixels of ``lq``.
+Images are tensors or NumPy arrays, (B, 3, H, W) in [0, 1]. Steps on tiles declare their halo in pixels of ``lq``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from amd_restore.postprocess.colour import COLOR_FIXES, AdainFix, ChannelStatistics, WaveletFix
 from amd_restore.postprocess.compare import ENLARGEMENTS, side_by_side
 from amd_restore.postprocess.consistency import Consistency, knows_downscaling, lq_psnr
-from amd_restore.postprocess.resample import downscale, upscale
+from amd_restore.postprocess.resample import downscale
 from amd_restore.postprocess.uncertainty import IDEAL_ERROR_PER_STD, SampleStatistics, expected_error, heat_map
 
 __all__ = [
@@ -26,5 +26,4 @@ __all__ = [
     "knows_downscaling",
     "lq_psnr",
     "side_by_side",
-    "upscale",
 ]

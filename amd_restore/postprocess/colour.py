@@ -5,20 +5,21 @@ Both methods follow StableSR (2305.07015, section 3.3 and its code's ``wavelet``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
 
+from amd_restore.arrays import Array, cast, correlate, doubles, pad_edges
+from amd_restore.diffusion.codec import upsample
 from amd_restore.errors import AMDRestoreError
-from amd_restore.postprocess.resample import UP_REACH, downscale, halo_of, upscale
+from amd_restore.postprocess.resample import UP_REACH, downscale, halo_of
 
 COLOR_FIXES = ("none", "wavelet", "adain")
 LEVELS = 5
 
 
-def low_band(image: Tensor, levels: int = LEVELS) -> Tensor:
+def low_band(image: Array, levels: int = LEVELS) -> Array:
     """Return the low band of an undecimated ("à trous") wavelet transform after ``levels`` levels.
 
     Each level blurs by [1 2 1] / 4 along both axes, with taps twice as far apart as before. Edges are repeated, so
@@ -28,13 +29,12 @@ def low_band(image: Tensor, levels: int = LEVELS) -> Tensor:
         image: (B, C, H, W).
         levels: the blur reaches ``2^levels - 1`` pixels.
     """
-    planes = image.flatten(0, 1)[:, None]
-    kernel = image.new_tensor([0.25, 0.5, 0.25])
+    kernel = np.array([0.25, 0.5, 0.25], np.float32)
     for level in range(levels):
         gap = 2**level
-        planes = F.conv2d(F.pad(planes, (0, 0, gap, gap), "replicate"), kernel[None, None, :, None], dilation=(gap, 1))
-        planes = F.conv2d(F.pad(planes, (gap, gap, 0, 0), "replicate"), kernel[None, None, None, :], dilation=(1, gap))
-    return planes[:, 0].unflatten(0, image.shape[:2])
+        image = correlate(pad_edges(image, gap, gap, 0, 0), kernel, 2, dilation=gap)
+        image = correlate(pad_edges(image, 0, 0, gap, gap), kernel, 3, dilation=gap)
+    return image
 
 
 class WaveletFix:
@@ -53,9 +53,9 @@ class WaveletFix:
         """Return the halo: the reach of blur and upscaling."""
         return halo_of(2**self.levels - 1, self.scale) + UP_REACH
 
-    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+    def __call__(self, sr: Array, lq: Array, top: int = 0, left: int = 0) -> Array:
         """See :class:`~amd_restore.inference.post.PostProcess`; not clamped."""
-        return sr + low_band(upscale(lq, self.scale) - sr, self.levels)
+        return sr + low_band(upsample(lq, self.scale) - sr, self.levels)
 
 
 @dataclass
@@ -66,26 +66,28 @@ class ChannelStatistics:
     """
 
     count: int = 0
-    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64, device="cpu"))
-    squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64, device="cpu"))
+    total: Any = 0.0  # (B, C) once there is a piece
+    squares: Any = 0.0
 
-    def add(self, piece: Tensor) -> ChannelStatistics:
+    def add(self, piece: Array) -> ChannelStatistics:
         """Take in (B, C, h, w); returns itself."""
-        values = piece.double()
+        values = doubles(piece)
         self.count += piece.shape[2] * piece.shape[3]
-        self.total = self.total.to(values) + values.sum(dim=(2, 3))
-        self.squares = self.squares.to(values) + values.square().sum(dim=(2, 3))
+        self.total = self.total + values.sum((2, 3))
+        self.squares = self.squares + (values**2).sum((2, 3))
         return self
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Array:
         """Return the mean (B, C)."""
-        return self.total / self.count
+        mean: Array = self.total / self.count
+        return mean
 
     @property
-    def std(self) -> Tensor:
+    def std(self) -> Array:
         """Return the standard deviation (B, C)."""
-        return (self.squares / self.count - self.mean.square()).clamp_min(0).sqrt()
+        std: Array = (self.squares / self.count - self.mean**2).clip(0) ** 0.5
+        return std
 
 
 class AdainFix:
@@ -106,18 +108,18 @@ class AdainFix:
         self.output, self.input = ChannelStatistics(), ChannelStatistics()
 
     @classmethod
-    def of(cls, sr: Tensor, lq: Tensor, scale: int) -> AdainFix:
+    def of(cls, sr: Array, lq: Array, scale: int) -> AdainFix:
         """Gather the statistics of the whole image ``sr`` (B, 3, scale H, scale W) of ``lq`` (B, 3, H, W)."""
         fix = cls(scale)
         fix.gather(sr, lq)
         return fix
 
-    def gather(self, sr: Tensor, lq: Tensor) -> None:
+    def gather(self, sr: Array, lq: Array) -> None:
         """Add a window and its part of the input to the statistics; windows must not overlap."""
         self.output.add(downscale(sr, self.scale))
         self.input.add(lq)
 
-    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+    def __call__(self, sr: Array, lq: Array, top: int = 0, left: int = 0) -> Array:
         """See :class:`~amd_restore.inference.post.PostProcess`; not clamped.
 
         Raises:
@@ -126,6 +128,6 @@ class AdainFix:
         if self.output.count == 0:
             raise AMDRestoreError("adain: needs the statistics of the whole picture first; call gather or of")
         # The bounds limit the gain for plain areas, whose standard deviation is about 0.
-        gain = ((self.input.std + 1e-4) / (self.output.std + 1e-4)).clamp(0.25, 4.0)
+        gain = ((self.input.std + 1e-4) / (self.output.std + 1e-4)).clip(0.25, 4.0)
         offset = self.input.mean - gain * self.output.mean
-        return sr * gain.to(sr)[:, :, None, None] + offset.to(sr)[:, :, None, None]
+        return sr * cast(gain, sr)[:, :, None, None] + cast(offset, sr)[:, :, None, None]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io.sizing import resize
 
 ENLARGEMENTS = ("nearest", "bicubic")
 
@@ -38,7 +37,7 @@ def side_by_side(
             f"compare: input {lq.shape} {lq.dtype} and output {sr.shape} {sr.dtype} differ in channels or dtype"
         )
     height, width = sr.shape[:2]
-    left = _nearest(lq, height, width) if enlarge == "nearest" else _bicubic(lq, height, width)
+    left = _nearest(lq, height, width) if enlarge == "nearest" else resize(lq, (height, width))
     separator = max(2, width // 200) if separator is None else separator
     white = 1.0 if sr.dtype.kind == "f" else np.iinfo(sr.dtype).max
     line = np.full((height, separator, *sr.shape[2:]), white, sr.dtype)
@@ -49,18 +48,3 @@ def _nearest(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
     return image[rows[:, None], columns]
-
-
-def _bicubic(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
-    planes = torch.from_numpy(np.atleast_3d(image).astype(np.float32) / highest).permute(2, 0, 1)[None]
-    if planes.shape[1] in (2, 4):  # Weight colours by alpha, so that hidden colours do not bleed into edges.
-        planes = torch.cat([planes[:, :-1] * planes[:, -1:], planes[:, -1:]], dim=1)
-    planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True)
-    if planes.shape[1] in (2, 4):
-        planes = torch.cat([planes[:, :-1] / planes[:, -1:].clamp_min(1e-4), planes[:, -1:]], dim=1)
-    planes = planes.clamp(0, 1)
-    if highest > 1:
-        planes = (planes * highest).round()
-    out: NDArray[Any] = planes[0].permute(1, 2, 0).numpy().astype(image.dtype)
-    return out.reshape(height, width, *image.shape[2:])

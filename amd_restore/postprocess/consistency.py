@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from amd_restore.arrays import Array, clip_
+from amd_restore.diffusion.codec import upsample
 from amd_restore.errors import AMDRestoreError
-from amd_restore.postprocess.resample import DOWN_REACH, UP_REACH, downscale, upscale
+from amd_restore.postprocess.resample import DOWN_REACH, UP_REACH, downscale
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT_ITERATIONS = 4
 SMOOTH_GAIN = 0.9  # The first round handles larger gains.
@@ -61,15 +64,17 @@ class Consistency:
         """Return the halo: every round reaches as far as one downscaling and one upscaling."""
         return self.iterations * (DOWN_REACH + UP_REACH)
 
-    def __call__(self, sr: Tensor, lq: Tensor, top: int = 0, left: int = 0) -> Tensor:
+    def __call__(self, sr: Array, lq: Array, top: int = 0, left: int = 0) -> Array:
         """See :class:`~amd_restore.inference.post.PostProcess`; the result is clamped to [0, 1]."""
-        sr = sr.clamp(0, 1)
+        sr = sr.clip(0, 1)
         for step in relaxations(self.iterations):
-            sr = (sr + step * upscale(lq - downscale(sr, self.scale), self.scale)).clamp_(0, 1)
+            sr = clip_(sr + step * upsample(lq - downscale(sr, self.scale), self.scale), 0, 1)
         return sr
 
 
 def lq_psnr(sr: Tensor, lq: Tensor, scale: int) -> Tensor:
     """Return the PSNR of downscaled (B, 3, scale h, scale w) to (B, 3, h, w): over RGB in dB, (B,), at most 100."""
+    import torch
+
     mse = (downscale(sr, scale).clamp(0, 1) - lq).square().mean(dim=(1, 2, 3))
     return -10 * torch.log10(mse.clamp_min(1e-10))

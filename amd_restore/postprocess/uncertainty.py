@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
 
+from amd_restore.arrays import Array, copied, correlate, like, pad_edges, where, zeros
 from amd_restore.errors import AMDRestoreError
 
 # Mean absolute difference of two draws of a standard normal distribution, the value for ideal samples.
@@ -31,13 +30,14 @@ class SampleStatistics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._mean = self._squares = torch.zeros((), dtype=torch.float32, device="cpu")
+        self._mean: Array
+        self._squares: Array
 
-    def add(self, sr: Tensor) -> SampleStatistics:
+    def add(self, sr: Array) -> SampleStatistics:
         """Add one sample (B, 3, H, W); return itself."""
         self.count += 1
         if self.count == 1:
-            self._mean, self._squares = sr.clone(), torch.zeros_like(sr)
+            self._mean, self._squares = copied(sr), zeros(sr.shape, sr)
             return self
         delta = sr - self._mean
         self._mean += delta / self.count
@@ -45,12 +45,12 @@ class SampleStatistics:
         return self
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Array:
         """Return the mean (B, 3, H, W)."""
         return self._mean
 
     @property
-    def std(self) -> Tensor:
+    def std(self) -> Array:
         """Return the standard deviation (B, 3, H, W) of the population.
 
         Raises:
@@ -58,21 +58,19 @@ class SampleStatistics:
         """
         if self.count < 2:
             raise AMDRestoreError(f"uncertainty needs at least 2 samples, got {self.count}; use --n-samples 8")
-        return (self._squares / (self.count - 1)).sqrt()
+        return (self._squares / (self.count - 1)) ** 0.5
 
 
-def _blur(image: Tensor, sigma: float) -> Tensor:
+def _blur(image: Array, sigma: float) -> Array:
     """Gaussian blur of (B, 1, H, W), edges repeated."""
     radius = int(3 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32, device="cpu") / sigma) ** 2).to(
-        image
-    )
-    kernel = kernel / kernel.sum()
-    image = F.conv2d(F.pad(image, (0, 0, radius, radius), "replicate"), kernel[None, None, :, None])
-    return F.conv2d(F.pad(image, (radius, radius, 0, 0), "replicate"), kernel[None, None, None, :])
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1, dtype=np.float32) / np.float32(sigma)) ** 2)
+    kernel /= kernel.sum()
+    image = correlate(pad_edges(image, radius, radius, 0, 0), kernel, 2)
+    return correlate(pad_edges(image, 0, 0, radius, radius), kernel, 3)
 
 
-def expected_error(std: Tensor, error_per_std: float = 0.0, smoothing: float = SMOOTHING) -> Tensor:
+def expected_error(std: Array, error_per_std: float = 0.0, smoothing: float = SMOOTHING) -> Array:
     """Return the expected error of one sample at every pixel.
 
     ``error_per_std`` times the standard deviation, with the variance averaged over channels and a neighbourhood,
@@ -87,13 +85,13 @@ def expected_error(std: Tensor, error_per_std: float = 0.0, smoothing: float = S
     Returns:
         (B, 1, H, W): mean absolute error over the channels, for images in [0, 1].
     """
-    variance = std.square().mean(dim=1, keepdim=True)
+    variance = (std**2).mean(1)[:, None]
     if smoothing > 0:
         variance = _blur(variance, smoothing)
-    return (error_per_std or IDEAL_ERROR_PER_STD) * variance.sqrt()
+    return (error_per_std or IDEAL_ERROR_PER_STD) * variance**0.5
 
 
-def heat_map(values: Tensor, full_scale: float = FULL_SCALE, colour: bool = True) -> Tensor:
+def heat_map(values: Array, full_scale: float = FULL_SCALE, colour: bool = True) -> Array:
     """Render a map on a fixed scale, so that maps of different images are comparable.
 
     Args:
@@ -109,13 +107,13 @@ def heat_map(values: Tensor, full_scale: float = FULL_SCALE, colour: bool = True
     """
     if not full_scale > 0:
         raise AMDRestoreError(f"full_scale must be above 0, got {full_scale}")
-    values = (values / full_scale).clamp(0, 1)
+    values = (values / full_scale).clip(0, 1)
     if not colour:
         return values
-    out = values.new_zeros(values.shape[0], 3, *values.shape[2:])
+    out = zeros((values.shape[0], 3, *values.shape[2:]), values)
     for (low, first), (high, last) in zip(_RAMP[:-1], _RAMP[1:], strict=True):
         share = (values - low) / (high - low)
         inside = (values >= low) & ((values < high) | (high == 1.0))
-        start, stop = (values.new_tensor(colours).view(1, 3, 1, 1) for colours in (first, last))
-        out = torch.where(inside, start + share * (stop - start), out)
+        start, stop = (like(np.array(rgb, np.float32).reshape(1, 3, 1, 1), values) for rgb in (first, last))
+        out = where(inside, start + share * (stop - start), out)
     return out

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from amd_restore.archs.base import RestorationNetwork, checked_network
-from amd_restore.archs.latent.codecs import build_codec
-from amd_restore.diffusion import Codec, Denoiser, build_process
+from amd_restore.arrays import Array
+from amd_restore.diffusion import CODECS, Codec, Denoiser, build_codec, build_process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.registry import ARCH_REGISTRY, import_plugins
 from amd_restore.weights.header import Header
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from amd_restore.archs.base import RestorationNetwork
 
 ENCODER_PREFIX = "encoder."  # prefix of the tensors of an encoder trained with the network
 SOURCE_KEY = "pretrained_model_name_or_path"  # key of a diffusers checkpoint, in network and codec
@@ -29,6 +31,10 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     Raises:
         AMDRestoreError: an unknown network, arguments or tensors that do not fit, or another base.
     """
+    import torch
+
+    from amd_restore.archs.base import checked_network
+
     # This is cheap, because networks import third parties only when built.
     import_plugins("archs", "*_arch.py")
     options = dict(header.network)
@@ -45,12 +51,12 @@ def build_network(header: Header, state_dict: Mapping[str, Tensor] | None = None
     return (net.merged() if net.base_fingerprint else net).eval()
 
 
-def build_denoiser(header: Header, net: nn.Module, dtype: torch.dtype = torch.float32) -> Denoiser:
+def build_denoiser(header: Header, net: Callable[..., Array], dtype: torch.dtype | None = None) -> Denoiser:
     """Wrap ``net`` with the process and prediction type of ``header``: ``x0 = denoiser(x_t, t, cond)``."""
     return Denoiser(net, build_process(header.process), header.prediction_type, dtype)
 
 
-def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None = None) -> Codec:
+def build_header_codec(header: Header, state_dict: Mapping[str, Array] | None = None) -> Codec:
     """Build the codec of ``header``.
 
     Args:
@@ -60,7 +66,12 @@ def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None =
     Raises:
         AMDRestoreError: the autoencoder cannot be loaded, or differs from that of training.
     """
-    codec = build_codec(header.codec)
+    if header.codec.get("type", CODECS[0]) in CODECS:
+        codec: Codec = build_codec(header.codec)
+    else:
+        from amd_restore.archs.latent import codecs
+
+        codec = codecs.build_codec(header.codec)
     _check_base(header, "codec", codec.fingerprint, header.codec)
     trained, _ = split_encoder(state_dict or {})
     if trained:
@@ -68,7 +79,7 @@ def build_header_codec(header: Header, state_dict: Mapping[str, Tensor] | None =
     return codec
 
 
-def split_encoder(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def split_encoder(state_dict: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the tensors of a trained encoder, under the codec's names, and those of the network."""
     encoder = {k.removeprefix(ENCODER_PREFIX): v for k, v in state_dict.items() if k.startswith(ENCODER_PREFIX)}
     return encoder, {k: v for k, v in state_dict.items() if not k.startswith(ENCODER_PREFIX)}

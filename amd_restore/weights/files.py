@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
-from torch import Tensor
 
+from amd_restore.arrays import Array, HostArray, floats, is_floating
 from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 from amd_restore.weights.header import Header
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 METADATA_KEY = "amd_restore"  # key of the header in the safetensors metadata
 DEFAULT_MODEL = "x4-real"
@@ -24,7 +27,7 @@ WEIGHTS_FOLDER = Path(__file__).parent
 
 
 def save_checkpoint(
-    path: str | Path, state_dict: Mapping[str, Tensor], header: Header, dtype: torch.dtype = torch.float16
+    path: str | Path, state_dict: Mapping[str, Tensor], header: Header, dtype: torch.dtype | None = None
 ) -> None:
     """Write weights and header to ``path`` atomically.
 
@@ -32,11 +35,15 @@ def save_checkpoint(
         path: ends in ``.safetensors``; missing folders are created.
         state_dict: tensors on any device; floating ones are stored as ``dtype``, others unchanged.
         header: header of the file.
-        dtype: storage type.
+        dtype: storage type; None is float16.
 
     Raises:
         AMDRestoreError: a tensor is not finite in ``dtype``, or the file cannot be written.
     """
+    import torch
+    from safetensors.torch import save as to_bytes
+
+    dtype = dtype or torch.float16
     tensors = {}
     for key, value in state_dict.items():
         tensor = value.detach().cpu()
@@ -51,7 +58,7 @@ def save_checkpoint(
 
 def read_header(path: str | Path) -> Header:
     """Read the header of a weights file; errors as :func:`load_checkpoint`."""
-    return _read(Path(path), with_tensors=False)[0]
+    return _read(Path(path), None)[0]
 
 
 def load_checkpoint(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
@@ -60,7 +67,16 @@ def load_checkpoint(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
     Raises:
         AMDRestoreError: the file is missing, truncated or not a safetensors file, or has no valid header.
     """
-    return _read(Path(path), with_tensors=True)
+    return _read(Path(path), "pt")
+
+
+def load_arrays(path: str | Path) -> tuple[Header, dict[str, HostArray]]:
+    """:func:`load_checkpoint` with NumPy arrays, without torch.
+
+    Raises:
+        AMDRestoreError: as there, or a tensor of a type that NumPy does not have.
+    """
+    return _read(Path(path), "numpy")
 
 
 def released_models() -> dict[str, Path]:
@@ -93,16 +109,19 @@ def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
     raise AMDRestoreError(f"{name_or_path}: neither a released model nor a weights file; released models: {names}")
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, Tensor]]:
+def _read(path: Path, framework: str | None) -> tuple[Header, dict[str, Any]]:
+    """Header and tensors of a file, as tensors (``pt``) or arrays (``numpy``); None reads the header only."""
     if not path.is_file():
         released = ", ".join(released_models()) or "none"
         raise AMDRestoreError(f"{path}: no such weights file; released models: {released}")
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework or "numpy") as file:
             metadata = file.metadata() or {}
-            if with_tensors:
+            if framework:
                 tensors = {key: _to_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+    except TypeError as error:  # NumPy has no bfloat16.
+        raise AMDRestoreError(f"{path}: {error}; install torch to read it: pip install 'amd-restore[torch]'") from error
     except (SafetensorError, OSError) as error:
         raise AMDRestoreError(
             f"{path}: not a complete safetensors file ({error}); download or copy it again "
@@ -118,5 +137,5 @@ def _read(path: Path, with_tensors: bool) -> tuple[Header, dict[str, Tensor]]:
         raise AMDRestoreError(f"{path}: {error}") from error
 
 
-def _to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _to_float32(tensor: Array) -> Array:
+    return floats(tensor) if is_floating(tensor) else tensor

@@ -63,7 +63,9 @@ def restore_in_child(arguments: list[str]) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_killed_at_random_moments(tmp_path: Path, folder: Path, weights: Path, batch: int) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["amd_restore.apps.files.restorer", "amd_restore.apps.cli"])
+    context.set_forkserver_preload(
+        ["amd_restore.inference.check", "amd_restore.apps.files.restorer", "amd_restore.apps.cli"]
+    )
     moments = random.Random(batch)
     common = ["-i", str(folder), "--recursive", "--model", str(weights), "--workers", "3", "--batch", str(batch)]
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO give torch's pictures; exports carry the header; the cache mends itself."""
+"""ONNX Runtime and OpenVINO give torch's pictures; exports carry the header."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from amd_restore import backends
 from amd_restore.apps.cli.export import export, main
-from amd_restore.backends import calibration, choose_backend, graph, graph_bytes, load_network
-from amd_restore.backends.cache import cache_folder, cached
+from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.backends import calibration, choose_backend, graph_bytes, load_network, stored_ranges
+from amd_restore.backends.graph import FlatOptions
 from amd_restore.errors import AMDRestoreError
 from amd_restore.pipeline import RestorationPipeline
-from amd_restore.weights import METADATA_KEY, Header, build_network, load_checkpoint, resolve_weights
+from amd_restore.weights import METADATA_KEY, Header, build_network, load_arrays, load_checkpoint, resolve_weights
 
 LOWRES = REPOSITORY / "lowres"
 RUNTIMES = ("onnx", "openvino")
@@ -37,7 +38,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime that is installed."""
-    pytest.importorskip("onnx")
     if not backends.installed(request.param):
         pytest.skip(f"{request.param} is not installed")
     return str(request.param)
@@ -96,7 +96,6 @@ def test_int8_changes_little(runtime: str, steps: int) -> None:
 
 
 def test_bfloat16_of_openvino_changes_little() -> None:
-    pytest.importorskip("onnx")
     pytest.importorskip("openvino")
     lq = photograph(48, 64)
     difference = 255 * (restore(lq, "openvino", "bf16", 1) - restore(lq, "torch", "fp32", 1)).abs()
@@ -188,28 +187,27 @@ def test_weights_that_do_not_fit(runtime: str) -> None:
         load_network(tiny_header(), tiny_state(num_block=3), runtime, "fp32")
 
 
-def test_graphs_are_made_once_and_mended(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    header, state = tiny_header(), tiny_state()
-    made = graph_bytes(header, state, "fp32", runtime)
-    (entry,) = cache_folder().iterdir()
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("made again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(graph, "build_graph", refuse)
-        assert graph_bytes(header, state, "fp32", runtime) == made
-    entry.write_bytes(entry.read_bytes()[:-1])
-    assert graph_bytes(header, state, "fp32", runtime) == made
-    changed = state | {"conv_out.bias": state["conv_out.bias"] + 1}
-    assert graph_bytes(header, changed, "fp32", runtime) != made
-    assert len(list(cache_folder().iterdir())) == 2
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_graphs_are_valid_onnx(dtype: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    header, weights = load_arrays(resolve_weights("x4-classical-tiny"))
+    model = onnx.load_from_string(graph_bytes(header, weights, dtype, "onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    assert {one.key: one.value for one in model.metadata_props} == {METADATA_KEY: header.to_json()}
+    stored = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    np.testing.assert_array_equal(stored["conv_in.weight"], weights["conv_in.weight"])
+    assert (stored["blocks.0.conv1.weight"].dtype == np.int8) == (dtype == "int8")
+    assert [one.dim_param or one.dim_value for one in model.graph.input[0].type.tensor_type.shape.dim] == [
+        *("batch", 48, "height", "width")
+    ]
 
 
-def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert cached("key", lambda: b"graph") == b"graph"
+@pytest.mark.parametrize("options", [{}, {"num_feat": 8, "num_block": 2, "time_feat": 16, "cond_channels": 48}])
+def test_the_shapes_of_a_graph_are_those_of_the_network(options: dict[str, int]) -> None:
+    net = FlatDenoiser(**options)
+    flat = FlatOptions.of(tiny_header(network={"type": "FlatDenoiser", **options}))
+    assert flat.shapes() == {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    assert flat.radius == net.radius and flat.first_gain == net.first_gain
 
 
 def test_a_user_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,19 +218,18 @@ def test_a_user_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("pwd.getpwuid", nobody)
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cached("key", lambda: b"graph") == b"graph"
     header, state = load_checkpoint(resolve_weights("x4-classical"))
-    assert calibration.find_ranges(header, state)
+    assert stored_ranges.find_ranges(header, state)
     with pytest.raises(AMDRestoreError, match="no int8 ranges"):
-        calibration.find_ranges(tiny_header(), tiny_state())
+        stored_ranges.find_ranges(tiny_header(), tiny_state())
     with pytest.raises(AMDRestoreError, match="no home folder.*XDG_CACHE_HOME"):
-        calibration.keep_ranges(tiny_state(), {})
+        stored_ranges.keep_ranges(tiny_state(), {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_package_has_the_ranges_of_the_released_student() -> None:
     header, state = load_checkpoint(resolve_weights("x4-classical"))
-    ranges = calibration.find_ranges(header, state)
+    ranges = stored_ranges.find_ranges(header, state)
     convolutions = 2 * header.network["num_block"]
     assert len(ranges) == 2 * convolutions  # inputs and outputs
     assert all(low <= high for low, high in ranges.values())
@@ -309,5 +306,5 @@ def test_ranges_are_the_extremes(tmp_path: Path) -> None:
     wider = calibration.measure_ranges(header, state, [photograph(24, 24), 1 - photograph(24, 24)])
     assert ranges.keys() == wider.keys() == {f"blocks.0.conv{i}:{end}" for i in (1, 2) for end in ("in", "out")}
     assert all(wider[place][0] <= low and high <= wider[place][1] for place, (low, high) in ranges.items())
-    stored = json.loads(calibration.keep_ranges(state, ranges, tmp_path / "own.json").read_text())
-    assert stored["weights"] == calibration.weights_digest(state)
+    stored = json.loads(stored_ranges.keep_ranges(state, ranges, tmp_path / "own.json").read_text())
+    assert stored["weights"] == stored_ranges.weights_digest(state)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from amd_restore.benchmark.images import resize_to_height
+from amd_restore.diffusion.codec import upsample
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.fidelity import noise_level, tempered
 from amd_restore.inference.post import Chain, PostProcess
@@ -26,7 +27,6 @@ from amd_restore.postprocess import (
     knows_downscaling,
     lq_psnr,
     side_by_side,
-    upscale,
 )
 from amd_restore.postprocess.resample import DOWN_REACH, UP_REACH
 
@@ -72,16 +72,16 @@ def test_downscaling_is_that_of_the_tables(scale: int, height: int, width: int) 
 
 def test_a_picture_of_one_pixel_scales() -> None:
     lq = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1)
-    torch.testing.assert_close(downscale(upscale(lq, 4), 4), lq)
-    sr = upscale(lq, 4) + 0.05
-    torch.testing.assert_close(Consistency(4)(sr, lq), upscale(lq, 4), atol=1e-4, rtol=0)
-    torch.testing.assert_close(WaveletFix(4)(sr, lq), upscale(lq, 4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(downscale(upsample(lq, 4), 4), lq)
+    sr = upsample(lq, 4) + 0.05
+    torch.testing.assert_close(Consistency(4)(sr, lq), upsample(lq, 4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(WaveletFix(4)(sr, lq), upsample(lq, 4), atol=1e-6, rtol=0)
 
 
 def test_scaling_looks_no_farther_than_declared() -> None:
     lq = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
     lq[..., 7, 7] = 1
-    touched = upscale(lq, 4)[0, 0].abs().amax(0).nonzero().flatten() // 4
+    touched = upsample(lq, 4)[0, 0].abs().amax(0).nonzero().flatten() // 4
     assert int(touched.min()) >= 7 - UP_REACH and int(touched.max()) <= 7 + UP_REACH
     sr = torch.zeros(1, 1, 60, 60, dtype=torch.float64)
     sr[..., 28:32, 28:32] = 1
@@ -99,7 +99,7 @@ def test_scaling_looks_no_farther_than_declared() -> None:
 )
 def test_windows_with_halo_agree_with_the_whole(post: PostProcess) -> None:
     lq = picture(40, 40)
-    sr = (upscale(lq, 4) + 0.05 * torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    sr = (upsample(lq, 4) + 0.05 * torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     whole = post(sr, lq)
     halo = post.halo
     for top, bottom, left, right in ((0, 20, 0, 20), (20, 40, 13, 27), (18, 22, 18, 22)):
@@ -129,9 +129,9 @@ def test_consistency_leaves_the_truth_alone() -> None:
 def test_consistency_stays_in_range_where_the_input_is_saturated() -> None:
     truth = (picture(64, 64) > 0.5).float()
     lq = downscale(truth, 4).clamp(0, 1)
-    fixed = Consistency(4)(upscale(lq, 4), lq)
+    fixed = Consistency(4)(upsample(lq, 4), lq)
     assert fixed.min() >= 0 and fixed.max() <= 1
-    assert float(lq_psnr(fixed, lq, 4)) > float(lq_psnr(upscale(lq, 4).clamp(0, 1), lq, 4)) + 10
+    assert float(lq_psnr(fixed, lq, 4)) > float(lq_psnr(upsample(lq, 4).clamp(0, 1), lq, 4)) + 10
 
 
 def test_consistency_refuses_what_makes_no_sense() -> None:

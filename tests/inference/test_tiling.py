@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,14 +58,14 @@ def test_weights_are_a_partition_of_unity(tile: int, halo: int, blend: int, scal
     for span, weight in zip(spans, blend_weights(spans, blend, scale), strict=True):
         assert weight.shape == ((span.outer_stop - span.outer_start) * scale,)
         assert weight.min() >= 0
-        total[span.outer_start * scale : span.outer_stop * scale] += weight
+        total[span.outer_start * scale : span.outer_stop * scale] += torch.from_numpy(weight)
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
 
 
 def test_weights_of_a_long_axis_take_little_memory() -> None:
     spans = plan_axis(100_000, 100, 16)
     weights = blend_weights(spans, 8, 4)
-    stored = sum(weight.untyped_storage().nbytes() for weight in weights)
+    stored = sum((weight if weight.base is None else weight.base).nbytes for weight in weights)
     assert stored == sum(4 * 4 * (span.outer_stop - span.outer_start) for span in spans)
 
 
@@ -74,7 +76,11 @@ def test_blend_width() -> None:
 
 
 @pytest.mark.parametrize(("tile", "halo", "blend"), [(6, 4, 2), (1, 4, 4), (6, 4, 0), (40, 4, 2), (3, 7, 5)])
-def test_assembly_puts_every_pixel_in_its_place(tile: int, halo: int, blend: int) -> None:
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+def test_assembly_puts_every_pixel_in_its_place(
+    tile: int, halo: int, blend: int, kind: Callable[[np.ndarray[Any, Any]], Any]
+) -> None:
+    """Rows may be put together as tensors or as arrays, whichever the tiles are."""
     lq = torch.rand(2, 3, 23, 31)
     seen: list[tuple[int, int]] = []
 
@@ -82,7 +88,10 @@ def test_assembly_puts_every_pixel_in_its_place(tile: int, halo: int, blend: int
         return F.interpolate(lq[:, :, top:bottom, left:right], scale_factor=3)
 
     rows, columns = plan_axis(23, tile, halo), plan_axis(31, 10, halo)
-    bands = list(restore_bands(restore, 2, 3, rows, columns, blend, lambda *x: seen.append(x)))
+    rows_like = kind(np.empty(0, np.float32))
+    found = list(restore_bands(restore, 2, 3, rows, columns, blend, rows_like, lambda *x: seen.append(x)))
+    assert {type(band) for band in found} == {type(rows_like)}
+    bands = [torch.as_tensor(band) for band in found]
     assert torch.allclose(torch.cat(bands, dim=2), F.interpolate(lq, scale_factor=3), atol=1e-6)
     assert seen == [(i, 4 * len(rows)) for i in range(1, 4 * len(rows) + 1)]
     if tile == 1:  # the first rows come long before the last tile is done

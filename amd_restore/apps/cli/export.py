@@ -2,7 +2,7 @@
 
 The file contains one network call, ``raw = network(x_t, t, cond)``, for any batch and size, with the model's header
 (sampling, codec, licence) in its metadata under ``amd_restore``. ``--backend onnx`` and ``--backend openvino`` need no
-export: they build and cache their files.
+export: they build their graphs themselves.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def export(
     if calibration is not None and dtype != "int8":
         raise AMDRestoreError(f"--calibration sets the ranges of int8; with --dtype {dtype} it has no meaning")
     from amd_restore.atomic import write_atomically
-    from amd_restore.weights import load_checkpoint, resolve_weights
+    from amd_restore.weights import load_arrays, resolve_weights
 
-    header, state_dict = load_checkpoint(resolve_weights(model))
+    header, weights = load_arrays(resolve_weights(model))
     path = output or Path(f"{header.name}-{dtype}{SUFFIXES[to]}")
     if path.suffix != SUFFIXES[to]:
         raise AMDRestoreError(f"{path}: a file for {to} must end in {SUFFIXES[to]}; rename -o or change --to")
@@ -113,14 +113,16 @@ def export(
 
     if calibration is not None:
         from amd_restore.backends.calibration import keep_ranges, measure_ranges, read_pictures
+        from amd_restore.weights import load_checkpoint
 
-        keep_ranges(state_dict, measure_ranges(header, state_dict, read_pictures(calibration)))
-    data = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", to)
+        state_dict = load_checkpoint(resolve_weights(model))[1]
+        keep_ranges(weights, measure_ranges(header, state_dict, read_pictures(calibration)))
+    data = graph_bytes(header, weights, "int8" if dtype == "int8" else "fp32", to)
     if to == "onnx":
         write_atomically(path, data)
     else:
-        weights, description = _openvino_files(data, header.to_json(), dtype)
-        write_atomically(path.with_suffix(".bin"), weights)
+        values, description = _openvino_files(data, header.to_json(), dtype)
+        write_atomically(path.with_suffix(".bin"), values)
         write_atomically(path, description)
     return path
 

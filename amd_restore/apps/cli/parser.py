@@ -143,10 +143,9 @@ def add_machine(add: Callable[..., Any]) -> None:
     add(
         "--backend",
         choices=("auto", "torch", "onnx", "openvino"),
-        default="torch",
-        help="runtime of the network (default: torch)",
+        help="runtime of the network (default: torch where it is installed, else the fastest)",
     )
-    add("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
+    add("--threads", type=number(1), metavar="N", help="processor threads (default: the backend's choice)")
     add(
         "--max-memory",
         type=size,

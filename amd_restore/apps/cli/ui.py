@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: x4-real)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
-    add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: torch's choice)")
+    add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: the backend's choice)")
     add(
         "--max-upload-mb",
         type=millions,
@@ -110,15 +110,13 @@ def _serve_model(options: argparse.Namespace, shared: bool) -> None:
         if (error.name or "").split(".")[0] == "amd_restore":
             raise
         raise AMDRestoreError(f"the page needs a package ({error.name}): pip install 'amd-restore[ui]'") from error
-    import torch
-
     from amd_restore.apps.ui.uploads import UploadRestorer
     from amd_restore.pipeline import RestorationPipeline
     from amd_restore.weights import DEFAULT_MODEL
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    pipeline = RestorationPipeline.from_pretrained(options.model or DEFAULT_MODEL, options.device)
+    pipeline = RestorationPipeline.from_pretrained(
+        options.model or DEFAULT_MODEL, options.device, threads=options.threads
+    )
     restorer = UploadRestorer(pipeline, options.max_pixels)
     names = (options.host, socket.gethostname(), f"{socket.gethostname()}.local") if shared else ()
     app = create_app(restorer, options.max_upload_mb, names)

@@ -118,8 +118,8 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
         "model": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "steps": settings.steps or pipeline.header.default_steps,
         "threads": None,  # These settings do not change pixels.
-        "device": str(pipeline.device),
-        "dtype": f"{settings.dtype} {pipeline.dtype}",
+        "device": str(pipeline.restorer.device or "cpu"),
+        "dtype": f"{settings.dtype} {pipeline.denoiser.dtype}",
     }
     return restore, recipe
 

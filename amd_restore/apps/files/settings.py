@@ -32,7 +32,7 @@ class Settings:
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    backend: str = "torch"
+    backend: str | None = None
     threads: int | None = None
     steps: int | None = None
     seed: int = 0

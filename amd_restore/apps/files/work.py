@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from amd_restore.apps.files.needs import Need, need_of
 from amd_restore.apps.files.settings import Settings
+from amd_restore.arrays import Array, host
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture
 from amd_restore.image_io.sizing import output_size, resize
@@ -31,7 +30,6 @@ from amd_restore.weights import DEFAULT_MODEL
 
 Pixels = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None] | None
-_CPU = torch.device("cpu")
 UNCERTAINTY_SAMPLES = 8  # where --n-samples is lower
 
 
@@ -46,11 +44,9 @@ class Work:
     """
 
     def __init__(self, settings: Settings) -> None:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
         self.settings = settings
         self.pipeline = RestorationPipeline.from_pretrained(
-            settings.model or DEFAULT_MODEL, settings.device, settings.dtype, settings.backend
+            settings.model or DEFAULT_MODEL, settings.device, settings.dtype, settings.backend, settings.threads
         )
         scale, degradation = self.pipeline.scale, self.pipeline.header.degradation
         if settings.consistency and not (scale > 1 and knows_downscaling(degradation)):
@@ -83,12 +79,12 @@ class Work:
     @property
     def room(self) -> float:
         """Bytes for pictures and tiles, beside what the process has without them."""
-        return memory.free_share(_CPU) if self._limit is None else self._limit - self._resident
+        return memory.free_share(None) if self._limit is None else self._limit - self._resident
 
     @property
     def _limit(self) -> int | None:
         """Limit of the process; one for a device with memory of its own is no affair of pictures."""
-        return None if memory.has_own_memory(self.pipeline.device) else self.settings.max_memory
+        return None if memory.has_own_memory(self.pipeline.restorer.device) else self.settings.max_memory
 
     def check_memory(self, need: Need, size: tuple[int, int]) -> None:
         """Refuse a picture of this (height, width) that cannot fit, before any work.
@@ -100,7 +96,7 @@ class Work:
         if self._limit is not None:
             memory.check_limit(self._limit, self._resident + need.most, size, whole)
         else:
-            memory.check_limit(memory.available_memory(_CPU), need.most, size, whole, free=True)
+            memory.check_limit(memory.available_memory(None), need.most, size, whole, free=True)
 
     def reserve(self, held: float) -> None:
         """Let the pipeline plan its tiles within what ``held`` bytes leave."""
@@ -124,10 +120,10 @@ class Work:
 
         Numbers round differently in a batch than alone; pixels may differ by one step of 255.
         """
-        lq = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+        lq = np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255
         options = self._options(progress) | {"seed": [self.settings.seed] * len(pictures)}
-        sr = self.pipeline(lq, **options).mul_(255).round_()
-        return list(sr.permute(0, 2, 3, 1).numpy().astype(np.uint8))
+        sr = np.rint(255 * self.pipeline(lq, **options))
+        return list(sr.transpose(0, 2, 3, 1).astype(np.uint8))
 
     def stream(self, target: Path, picture: Picture, progress: Progress) -> tuple[int, int]:
         """Restore into a file while rows come; returns the (height, width) of the output."""
@@ -155,19 +151,20 @@ class Work:
             options = self._options(None) | {"fidelity": 0.0, "seed": self.settings.seed + number}
             statistics.add(_colour(self.pipeline.restore_image(floats, **options)))
         error = expected_error(statistics.std, self.pipeline.header.error_per_std)
-        drawn: Pixels = heat_map(error)[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        drawn: Pixels = np.rint(255 * heat_map(error)[0]).astype(np.uint8).transpose(1, 2, 0)
         return self.resized(drawn, pixels)
 
     def _with_statistics(self, pixels: Pixels, options: dict[str, Any]) -> Pixels:
         """With colours matched over the whole picture, which therefore has to be in memory."""
         floats = _floating(pixels)
         restored = self.pipeline.restore_image(floats, **{**options, "post": None})
-        sr, lq = _colour(restored), _colour(floats)
+        lq = _colour(floats)
+        sr: Array = _colour(restored)
         sr = AdainFix.of(sr, lq, self.pipeline.scale)(sr, lq)
         for step in self._consistency:
             sr = step(sr, lq)
         channels = sr.shape[1]
-        restored[..., :channels] = sr[0].clamp(0, 1).permute(1, 2, 0).numpy()
+        restored[..., :channels] = host(sr)[0].clip(0, 1).transpose(1, 2, 0)
         if pixels.dtype.kind == "f":
             return restored
         return np.rint(restored * np.iinfo(pixels.dtype).max).astype(pixels.dtype)
@@ -199,7 +196,7 @@ def _floating(pixels: Pixels) -> Pixels:
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
-def _colour(pixels: Pixels) -> Tensor:
+def _colour(pixels: Pixels) -> Pixels:
     """(1, C, H, W) of (H, W, C) without alpha."""
     channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-    return torch.from_numpy(np.ascontiguousarray(pixels[..., :channels])).permute(2, 0, 1)[None]
+    return np.ascontiguousarray(pixels[..., :channels]).transpose(2, 0, 1)[None]
