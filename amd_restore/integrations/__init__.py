@@ -1,4 +1,4 @@
-"""Adapters for diffusers and spandrel. Nothing else of the package imports these modules."""
+"""Adapters for diffusers, spandrel and ComfyUI. Nothing else of the package imports these modules."""
 
 from __future__ import annotations
 

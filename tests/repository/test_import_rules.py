@@ -53,7 +53,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "postprocess": {"diffusion", "image_io"},
         "backends": {"precision", "weights", "diffusion", "archs", "image_io"},
         "pipeline": {"precision", "weights", "diffusion", "image_io", "inference", "backends"},
-        "integrations": {"compat", "weights", "diffusion", "inference", "pipeline"},
+        "integrations": {"compat", "weights", "diffusion", "inference", "postprocess", "pipeline"},
     },
     "training": {
         "training": {"registry", "options", "data", "models"},
@@ -91,6 +91,8 @@ DOORS = {
     "peft": {"archs"},
     "transformers": {"archs"},
     "spandrel": {"integrations"},
+    "comfy": {"integrations"},
+    "folder_paths": {"integrations"},  # ComfyUI's
     "lpips": {"rewards", "benchmark"},
     "pyiqa": {"rewards", "benchmark"},
     "cv2": {"data", "image_io"},
