@@ -156,6 +156,40 @@ def test_several_files_one_of_them_broken(opened: Opened, tmp_path: Path) -> Non
     assert (download.value.suggested_filename, image.format, image.size) == ("last_x4.webp", "WEBP", (80, 80))
 
 
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_pictures_come_by_drop_and_paste(opened: Opened, tmp_path: Path, event: str) -> None:
+    data = saved(tmp_path / "small.png", read_image(PICTURE).pixels[:9, :9]).read_bytes()
+    opened.page.evaluate(
+        """([event, data]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([Uint8Array.from(data)], `by_${event}.png`, { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true };
+            const sent = event === "drop"
+                ? new DragEvent(event, { dataTransfer: transfer, ...options })
+                : new ClipboardEvent(event, { clipboardData: transfer, ...options });
+            document.body.dispatchEvent(sent);
+        }""",
+        [event, list(data)],
+    )
+    opened.page.get_by_role("button", name=f"by_{event}.png: restored in").wait_for()
+
+
+def test_stop_ends_all_and_the_next_picture_is_restored(opened: Opened, tmp_path: Path) -> None:
+    page = opened.page
+    large = saved(tmp_path / "large.png", np.tile(read_image(PICTURE).pixels, (8, 6, 1)))  # minutes of work
+    after = saved(tmp_path / "after.png", read_image(PICTURE).pixels[:9, :9])
+    page.get_by_label("Choose pictures").set_input_files([large, after])
+    page.get_by_role("button", name="Stop").click()
+    for name in ("large.png", "after.png"):
+        page.get_by_role("button", name=f"{name}: stopped").wait_for()
+    assert opened.restore(after).shape == (36, 36, 3)
+
+
+def test_where_there_is_no_gpu_the_processor_computes(opened: Opened, address: str) -> None:
+    opened.open(f"{address}?device=webgpu")
+    assert "on the processor" in opened.page.get_by_role("status").inner_text()
+
+
 def test_it_works_without_a_network_once_it_was_loaded(opened: Opened, address: str) -> None:
     opened.page.context.set_offline(True)
     opened.open(address)

@@ -35,6 +35,7 @@ const entries: Entry[] = [];
 const waiting: Entry[] = [];
 let shown: Entry | null = null;
 let isBusy = false;
+let isStopped = false;
 
 const wanted = new URLSearchParams(location.search).get("device") ?? "auto";
 const offline = keepForOffline([example]);
@@ -105,6 +106,7 @@ async function workOff(): Promise<void> {
   setBusy(true);
   for (let entry = waiting.shift(); entry; entry = waiting.shift()) {
     try {
+      isStopped = false;
       await restore(entry);
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
@@ -122,6 +124,7 @@ async function restore(entry: Entry): Promise<void> {
   mark(entry, "at work");
   say(`${entry.name}: reading`);
   const picture = await decode(entry.file);
+  if (isStopped) throw new Stopped("stopped");
   const input = `${picture.width} x ${picture.height}`;
   entry.size = { width: picture.width * scale, height: picture.height * scale };
   if (entry.result) URL.revokeObjectURL(entry.result.address);
@@ -193,6 +196,7 @@ form.addEventListener("submit", (event) => {
   void workOff();
 });
 stop.addEventListener("click", async () => {
+  isStopped = true;
   for (const entry of waiting.splice(0)) mark(entry, "stopped");
   (await engine).stop();
 });

@@ -44,6 +44,7 @@ interface Place {
 
 const LQ_MEAN = 0.45; // They bring the condition to unit scale, as in amd_restore/diffusion/codec.py.
 const LQ_STD = 0.25;
+const ADVICE = ": this device computes wrong numbers; try another browser";
 const BLACK = 0.5 / 255; // as in amd_restore/inference/check.py
 const BRIGHT = 8 / 255; // Night skies may become black: noise is taken from them. An image of this mean must not.
 
@@ -203,12 +204,9 @@ function copyRows(
 function check(restored: Float32Array, lq: Float32Array): void {
   let highest = -Infinity;
   for (const value of restored) {
-    if (!Number.isFinite(value)) throw new WrongResult("the result is not finite");
+    if (!Number.isFinite(value)) throw new Error(`the result is not finite${ADVICE}`);
     if (value > highest) highest = value;
   }
   const mean = lq.reduce((sum, value) => sum + value, 0) / lq.length;
-  if (highest < BLACK && mean > BRIGHT) throw new WrongResult("the result is black");
+  if (highest < BLACK && mean > BRIGHT) throw new Error(`the result is black${ADVICE}`);
 }
-
-/** The device computes wrong numbers. */
-export class WrongResult extends Error {}

@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import * as runtime from "onnxruntime-web";
+import { isRight } from "../src/check.js";
 import { loadNetwork } from "../src/network.js";
 import { fieldNoise } from "../src/noise.js";
 import type { Picture } from "../src/planes.js";
-import { type Header, type Model, restore } from "../src/restore.js";
+import { type Header, type Model, type Network, restore } from "../src/restore.js";
 
 interface Stored {
   shape: [number, number, number];
@@ -80,6 +81,25 @@ for (const wanted of expected.restorations) {
     assert.ok(largest <= TOLERANCE, `off by ${largest}/255`);
   });
 }
+
+test("the check of devices passes where numbers are right, and only there", async () => {
+  for (const name of Object.keys(models)) {
+    const model = await load(name);
+    assert.ok(await isRight(model), name);
+    const network: Network = async (...input) => (await model.network(...input)).map((value) => 1.1 * value);
+    assert.ok(!(await isRight({ ...model, network })), name);
+  }
+});
+
+test("a black or infinite result is refused", async () => {
+  const picture = { width: 8, height: 8, data: new Uint8ClampedArray(256).fill(200) };
+  for (const [value, words] of [[1e3, /black/], [NaN, /not finite/]] as const) {
+    const network: Network = async (x) => x.map(() => value);
+    const model = { header: models["x4-real"], network };
+    const options = { steps: 1, seed: 0, fidelity: 0, tile: 0, halo };
+    await assert.rejects(restore(picture, model, null, options, () => {}, () => {}), words);
+  }
+});
 
 async function load(name: string): Promise<Model> {
   const graph = await readFile(new URL(`models/${name}.onnx`, root));
