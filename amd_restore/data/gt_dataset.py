@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from amd_restore.data.degradations import BicubicDegradation, build_degradation
-from amd_restore.data.image_files import check_pair, list_images, pair_by_name, read_rgb, size_of
+from amd_restore.data.image_files import check_pair, list_images, pair_by_name, read_rgb, size_of, usable_sizes
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.blocks import DegradationOptions
 from amd_restore.options.fields import Limits, PathText
@@ -82,17 +82,15 @@ class GTDataset(Dataset[dict[str, Any]]):
 
     def _add(self, gt: Path, lq: Path | None) -> None:
         """Add a clean image, with its low-quality image if any, or record why not."""
-        sizes = {file: size_of(file) for file in (gt, lq) if file}
-        unreadable = [file.name for file, size in sizes.items() if size is None]
-        if unreadable:
-            self.left_out.append(f"{unreadable[0]} (cannot be read)")
+        sizes = usable_sizes((gt, lq) if lq else (gt,), size_of, self.left_out)
+        if sizes is None:
             return
-        height, width = sizes[gt] or (0, 0)
+        height, width = sizes[0]
         if min(height, width) < 4 * self.scale:
             self.left_out.append(f"{gt.name} ({width}x{height}, less than {4 * self.scale} pixels)")
             return
         if lq is not None:
-            check_pair(gt, (height, width), lq, sizes[lq] or (0, 0), self.scale)
+            check_pair(gt, (height, width), lq, sizes[1], self.scale)
         self.pairs.append((gt, lq))
 
     def __len__(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -59,25 +60,56 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.asarray(image[:, :, ::-1], dtype=np.float32) / 255.0
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
-    """Return height and width of the upright image; None if it cannot be read completely."""
-    try:
-        with Image.open(path) as image:
-            image.load()  # Pillow fails on a truncated file, where OpenCV fills the rest with grey.
+class UnusableError(AMDRestoreError):
+    """An image cannot be used; the message is the reason alone."""
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return height and width of the upright image, which is read completely.
+
+    Raises:
+        UnusableError: it cannot be.
+    """
+    with _reasons(), Image.open(path) as image:
+        image.load()  # Pillow fails on a truncated file, where OpenCV fills the rest with grey.
         return read_rgb(path).shape[:2]
-    except (AMDRestoreError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
 
 
-def size_in_header(path: Path) -> tuple[int, int] | None:
-    """Return height and width of the upright image from its header; None without one."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            is_turned = image.getexif().get(274, 1) >= 5
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+def size_in_header(path: Path) -> tuple[int, int]:
+    """Return height and width of the upright image from its header.
+
+    Raises:
+        UnusableError: it has none that can be read.
+    """
+    with _reasons(), Image.open(path) as image:
+        width, height = image.size
+        is_turned = image.getexif().get(274, 1) >= 5
     return (width, height) if is_turned else (height, width)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UnusableError(f"more than {limit:.0f} megapixels; cut it up") from error
+    except (AMDRestoreError, OSError, ValueError, SyntaxError) as error:
+        raise UnusableError("cannot be read") from error
+
+
+def usable_sizes(
+    files: Sequence[Path], measure: Callable[[Path], tuple[int, int]], left_out: list[str]
+) -> list[tuple[int, int]] | None:
+    """Return what ``measure`` gives for each file; None if one cannot be used, which ``left_out`` receives."""
+    sizes = []
+    for file in files:
+        try:
+            sizes.append(measure(file))
+        except UnusableError as error:
+            left_out.append(f"{file.name} ({error})")
+            return None
+    return sizes
 
 
 def low_quality_name(template: str, stem: str) -> str:
@@ -151,13 +183,13 @@ def usable_pairs(
     Raises:
         AMDRestoreError: as :func:`check_pair`.
     """
-    usable, left_out = [], []
+    usable, left_out = list[Mapping[str, str]](), list[str]()
     for pair in sorted(paths, key=lambda pair: pair["gt_path"]):
         clean, low_quality = Path(pair["gt_path"]), Path(pair["lq_path"])
-        size, small = size_in_header(clean), size_in_header(low_quality)
-        if size is None or small is None:
-            left_out.append(f"{(low_quality if size else clean).name} (cannot be read)")
+        sizes = usable_sizes((clean, low_quality), size_in_header, left_out)
+        if sizes is None:
             continue
+        size, small = sizes
         check_pair(clean, size, low_quality, small, scale)
         if min(size) < least:
             left_out.append(f"{clean.name} ({size[1]}x{size[0]}, less than {least} pixels)")

@@ -99,6 +99,11 @@ class CallOptions:
         if not isinstance(self.fidelity, Real):
             raise AMDRestoreError(f"fidelity must be a number from 0 to 1, got {self.fidelity!r}")
         noise_level(self.fidelity)
+        if not isinstance(self.tta, bool | np.bool_):
+            raise AMDRestoreError(f"tta must be True or False, got {self.tta!r}")
+        for name in ("post", "progress"):
+            if (value := getattr(self, name)) is not None and not callable(value):
+                raise AMDRestoreError(f"{name} must be a function, got {value!r}")
 
     def of_windows(self, default_steps: int, count: int) -> WindowOptions:
         """What each window of ``count`` images needs; ``default_steps`` are taken where no number of steps is named.

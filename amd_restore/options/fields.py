@@ -46,6 +46,7 @@ class Plugin:
     find: Callable[[str], Callable[..., Any]]
     given: tuple[str, ...] = ()
     common: type | None = None
+    lowest: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ class _ExpandedPath:
     """Annotation of text that is a path: ``~`` and ``${VARIABLES}`` are expanded."""
 
 
+_WHOLE = (int, int | None, Sequence[int])
 PathText = Annotated[str, _ExpandedPath()]
 
 
@@ -265,7 +267,9 @@ def _check_plugin(value: Any, plugin: Plugin, where: str) -> dict[str, Any]:
         if key not in named and not takes_any:
             hint = did_you_mean(key, {*named, *common})
             raise OptionError(_join(where, key), f"{value['type']} has no such argument; {hint}")
-        checked[key] = check(item, hints.get(key, Any), _join(where, key))
+        hint = hints.get(key, Any)
+        bounds = {"low": plugin.lowest} if plugin.lowest is not None and hint in _WHOLE else None
+        checked[key] = check(item, hint, _join(where, key), bounds)
     if plugin.common is not None:
         checked |= _check_fields(value, plugin.common, where)
     for name, parameter in named.items():

@@ -94,7 +94,7 @@ def _find_loss(name: str) -> type:
     return LOSS_REGISTRY.get(name)
 
 
-Network = Annotated[dict[str, Any], Plugin(_find_network)]
+Network = Annotated[dict[str, Any], Plugin(_find_network, lowest=1)]
 Reward = Annotated[RewardOptions, Plugin(_find_reward, given=("device",), common=RewardOptions)]
 Loss = Annotated[LossOptions, Plugin(_find_loss, given=("device",), common=LossOptions)]
 Dataset = Annotated[DatasetOptions, Plugin(dataset_arguments, given=("scale",), common=DatasetOptions)]

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psutil
 import torch
 
 from amd_restore.data.degradations import build_degradation
@@ -24,6 +25,9 @@ from amd_restore.options.run import dataset_arguments, takes_dictionary
 from amd_restore.registry import import_basicsr  # Import this first: it patches and imports BasicSR.
 
 from basicsr.utils import get_root_logger, tensor2img  # isort: skip
+
+# As large as a batch of clean crops: these, their latents, noise, noisy latents, the prediction and its gradient.
+_TENSORS = 6
 
 
 def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
@@ -69,9 +73,26 @@ def build_dataset(opt: Mapping[str, Any], phase: str) -> Any:
     if left_out:
         count = f"{len(left_out)} of {len(left_out) + len(dataset)} files"
         get_root_logger().warning(f"datasets.{phase}: {count} are left out{_named(': ', left_out)}")
-    if phase != "train":
+    if phase == "train":
+        check_batch(item["gt"], images_of_process(opt))
+    else:
         try_metrics(opt.get("val") or {}, phase, item)
     return dataset
+
+
+def check_batch(crop: torch.Tensor, batch: int) -> None:
+    """Refuse a batch that memory cannot hold even without the features of the network.
+
+    Raises:
+        AMDRestoreError: its tensors in float32 take more than what is free.
+    """
+    needed, free = _TENSORS * batch * crop.numel() * torch.float32.itemsize, psutil.virtual_memory().available
+    if needed > free:
+        size = f"{batch} crops of {crop.shape[-1]}x{crop.shape[-2]} take at least {needed / 2**30:.1f} GiB"
+        raise AMDRestoreError(
+            f"datasets.train.batch_size_per_gpu: {size}, {free / 2**30:.1f} GiB are free; lower it, and set "
+            "train.accumulate for a large batch"
+        )
 
 
 def _paired_images(cls: Any, arguments: Mapping[str, Any], names: Mapping[str, Any]) -> Any:

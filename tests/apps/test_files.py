@@ -290,6 +290,9 @@ class SlowRestorer(Restorer):
     def need(self, job: Job) -> Need:
         return Need(1, 1, 1)
 
+    def written(self, source: Source) -> int:
+        return 1
+
     def stage(self, name: str) -> None:
         start = time.perf_counter()
         time.sleep(0.03)

@@ -19,7 +19,7 @@ from amd_restore.apps.files.engine import Engine
 from amd_restore.apps.files.plan import Job, plan_jobs
 from amd_restore.apps.files.restorer import Restorer
 from amd_restore.apps.files.settings import Settings
-from amd_restore.image_io import read_shape
+from amd_restore.image_io import Picture, read_shape, write_image
 from amd_restore.inference import memory
 from amd_restore.inference.memory import MIB, Account
 
@@ -167,6 +167,31 @@ def test_what_is_written_behind_counts(tmp_path: Path, monkeypatch: pytest.Monke
         assert restorer.account.held() == 0
 
 
+def test_what_has_no_header_that_is_known_counts_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16-bit RGB TIFFs, as HEIF, have none, and the frames of an animation are held all at once."""
+    write_image(tmp_path / "in" / "deep.tif", Picture(np.zeros((40, 50, 3), np.uint16)))
+    frames = [Image.new("RGB", (40, 50), (number, 0, 0)) for number in range(20)]
+    frames[0].save(tmp_path / "in" / "moving.webp", save_all=True, append_images=frames[1:])
+    settings = Settings(model=str(save_tiny(tmp_path / "tiny.safetensors")), device="cpu", frames=True)
+    restorer = Restorer(settings)
+    held: dict[str, list[float]] = {"deep.tif": [], "moving.webp": []}
+    hold = Account.hold
+
+    def watched(self: Account, owner: Job, size: float) -> None:
+        hold(self, owner, size)
+        held[owner.source.name].append(size)
+
+    monkeypatch.setattr(Account, "hold", watched)
+    outcomes = list(Engine(restorer).run(plan_jobs(tmp_path / "in", tmp_path / "out", frames=True)))
+    assert [outcome.status for outcome in outcomes] == ["restored"] * 2
+    output = 160 * 200
+    for name, pixels in (("deep.tif", 6 * output), ("moving.webp", 20 * 4 * output)):
+        *_, writing, none = held[name]
+        assert pixels < writing < 10 * pixels and none == 0, held[name]
+
+
 @pytest.mark.parametrize(
     ("mode", "suffix", "expected"),
     [("RGB", ".png", (3, 1)), ("RGBA", ".png", (4, 1)), ("I;16", ".png", (1, 2)), ("L", ".jpg", (1, 1))],
@@ -177,8 +202,6 @@ def test_shapes_by_the_header(mode: str, suffix: str, expected: tuple[int, int],
 
 
 def test_shapes_of_what_pillow_does_not_know(tmp_path: Path) -> None:
-    from amd_restore.image_io import Picture, write_image
-
     write_image(tmp_path / "deep.png", Picture(np.zeros((5, 7, 3), np.uint16)))
     assert read_shape(tmp_path / "deep.png") == (5, 7, 3, 2)
     (tmp_path / "text.png").write_text("no image")

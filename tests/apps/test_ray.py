@@ -126,6 +126,8 @@ def test_one_picture(tmp_path: Path, store: fsspec.AbstractFileSystem) -> None:
     assert plan_cluster_jobs("memory://in/a.png", tmp_path) == [
         ClusterJob("memory://in/a.png", str(tmp_path / "a.png"))
     ]
+    with pytest.raises(AMDRestoreError, match=r"x.gif: .gif files are written with --frames only; add it, or name a"):
+        plan_cluster_jobs("memory://in/a.png", tmp_path / "x.gif")
 
 
 def test_what_is_there_is_known_from_one_listing(store: fsspec.AbstractFileSystem) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import random
 from pathlib import Path
@@ -19,6 +20,7 @@ from amd_restore.data.crops_dataset import CropsDataset
 from amd_restore.data.degradations import BicubicDegradation, build_degradation
 from amd_restore.data.device_crops import DeviceCrops, lies_on_device
 from amd_restore.data.gt_dataset import GTDataset, imresize
+from amd_restore.data.image_files import usable_pairs
 from amd_restore.data.resumable import DegradedPositions, PositionDataset, PositionSampler
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.basicsr import DatasetOptions
@@ -217,6 +219,25 @@ class Noisy(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return torch.tensor([index, random.random(), np.random.random(), float(torch.rand(()))], dtype=torch.float64)
+
+
+def test_images_above_the_limit_of_the_decoder_are_left_out_by_that_reason(tmp_path: Path) -> None:
+    for folder, side in (("gt", 32), ("lq", 8)):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", "b.png", "vast.bmp"):
+            cv2.imwrite(str(tmp_path / folder / name), np.zeros((side, side, 3), np.uint8))
+    vast = bytearray((tmp_path / "lq" / "vast.bmp").read_bytes())
+    vast[18:26] = np.array([20_000, 20_000], "<i4").tobytes()
+    (tmp_path / "lq" / "vast.bmp").write_bytes(vast)
+    (tmp_path / "gt" / "b.png").write_text("no image")
+    dataset = GTDataset(str(tmp_path / "gt"), 4, str(tmp_path / "lq"))
+    reasons = ["b.png (cannot be read)", "vast.bmp (more than 179 megapixels; cut it up)"]
+    assert len(dataset) == 1 and dataset.left_out == reasons
+    paths = [
+        {f"{side}_path": str(tmp_path / side / name) for side in ("gt", "lq")} for name in os.listdir(tmp_path / "gt")
+    ]
+    usable, left_out = usable_pairs(paths, 8, 4)
+    assert len(usable) == 1 and left_out == reasons
 
 
 def test_positions_repeat_after_a_resume_whatever_the_workers() -> None:

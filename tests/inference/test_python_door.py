@@ -104,6 +104,22 @@ def test_byte_order_does_not_matter(pipeline: RestorationPipeline, dtype: str) -
     assert found.dtype == np.dtype(dtype) and np.array_equal(found, pipeline.restore_image(image))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tta": "no"}, "tta must be True or False, got 'no'"),
+        ({"tta": 1}, "tta must be True or False, got 1"),
+        ({"post": "wavelet"}, "post must be a function, got 'wavelet'"),
+        ({"progress": True}, "progress must be a function, got True"),
+    ],
+)
+def test_switches_and_functions_are_no_words(
+    pipeline: RestorationPipeline, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(AMDRestoreError, match=f"^{words}$"):
+        pipeline.restore_image(IMAGE, **options)
+
+
 @pytest.mark.parametrize("seed", [None, 1.5, 1.0, "1", True, torch.tensor(1.0), torch.Generator(), [1.5], [None], {}])
 def test_seeds_are_whole_numbers(pipeline: RestorationPipeline, seed: Any) -> None:
     with pytest.raises(AMDRestoreError, match="seed must be a whole number, got"):

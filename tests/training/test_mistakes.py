@@ -170,6 +170,14 @@ MISTAKES: dict[str, tuple[Callable[[Options, Path], Any], str]] = {
     "wrong_template": (wrong_template, "datasets.val: filename_tmpl: 'x4' must hold {}"),
     "metric": (metric_of_large_images, "val.metrics.niqe: fails on an image of datasets.val, .*0.png .208x112.: "),
     "only_broken": (only_broken, "datasets.val: .*val: no usable image; left out: 0.png .cannot be read."),
+    "negative": (
+        lambda o, _: o["network_g"].update(num_feat=-1),
+        "network_g.num_feat: must be at least 1, got -1",
+    ),
+    "large_batch": (
+        lambda o, _: o["datasets"]["train"].update(batch_size_per_gpu=10**8),
+        r"datasets.train.batch_size_per_gpu: 100000000 crops of 48x48 take at least \d+\.\d GiB, .* are free",
+    ),
     "no_batch": (lambda o, _: o["datasets"]["train"].update(batch_size_per_gpu=0), "batch_size_per_gpu: must be at le"),
 }
 

@@ -122,7 +122,7 @@ class Engine:
                 if source.job not in missing:
                     account.hold(source.job, 0)
                 else:
-                    account.hold(source.job, self.restorer.need(source.job).writing)
+                    account.hold(source.job, self.restorer.written(source))
                     written.append(writers.submit(self._write, source, result, seconds))
 
     def _write(self, source: Source, result: Callable[[], tuple[int, int]], seconds: float) -> Outcome:

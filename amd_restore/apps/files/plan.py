@@ -57,8 +57,8 @@ def plan_jobs(
     """
     if source.is_file() and is_image_name(output, frames) and not output.is_dir():
         return [Job(source, name_target(source, _key(source), output, _key, suffix, ext, extras))]
-    if source.is_file() and is_image_name(output, frames=True) and not output.is_dir():
-        raise AMDRestoreError(f"{output}: {output.suffix} files are written with --frames only; add it, or name a .png")
+    if source.is_file() and not output.is_dir():
+        check_folder_name(output)
     left_out = Counter() if left_out is None else left_out
     root, sources = find_sources(source, output, recursive, left_out)
     if source.is_dir():
@@ -221,6 +221,16 @@ def is_image_name(path: PurePath, frames: bool = False) -> bool:
     from amd_restore.image_io import FRAME_SUFFIXES, SUFFIXES
 
     return path.suffix.lower() in (*SUFFIXES, *(FRAME_SUFFIXES if frames else ()))
+
+
+def check_folder_name(output: PurePath) -> None:
+    """Refuse a folder with the name of an animation, for one file.
+
+    Raises:
+        AMDRestoreError: it has.
+    """
+    if is_image_name(output, frames=True):
+        raise AMDRestoreError(f"{output}: {output.suffix} files are written with --frames only; add it, or name a .png")
 
 
 def is_done(target: str | Path) -> bool:

@@ -105,6 +105,13 @@ class Restorer:
         need = self._need(job, shape)
         return dataclasses.replace(need, reading=need.reading + size)
 
+    def written(self, source: Source) -> int:
+        """Memory that the outputs of what was read take while they are written."""
+        if source.frames is not None:
+            width, height = source.frames.size
+            return self._need(source.job, (height, width, 4, 1)).writing * source.frames.count
+        return 0 if source.picture is None else self._need(source.job, shape_of(source.picture.pixels)).writing
+
     def _need(self, job: Job, shape: tuple[int, int, int, int]) -> Need:
         suffixes = job.source.suffix, job.target.suffix
         return self.work.need(shape, self._streams(job, shape[0] * shape[1]), suffixes)

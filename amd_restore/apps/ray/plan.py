@@ -10,6 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from amd_restore.apps.files.plan import (
     IN_OUTPUT,
+    check_folder_name,
     find_sources,
     is_done,
     is_image_name,
@@ -68,6 +69,8 @@ def plan_cluster_jobs(
             own = _key(from_prefix, root)
             target = name_target(root, own, folder, lambda path: _key(to_prefix, path), suffix, ext, extras)
             return [ClusterJob(str(source), _join(to_prefix, target))]
+        if is_url(output) or not os.path.isdir(output):
+            check_folder_name(folder)
         root, names = root.parent, [root.name]
         sources = [str(source)]
         paths = [root / names[0]]
