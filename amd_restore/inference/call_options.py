@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from amd_restore.arrays import Array, is_array, is_floating
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.fidelity import noise_level
