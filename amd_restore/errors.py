@@ -25,6 +25,9 @@ class AMDRestoreError(Exception):
     """A problem with the user's input; the message is shown as one line, without a traceback."""
 
 
+EXTRAS = ("diffusers", "torch")  # packages that some of the work needs, each brought by the extra of its name
+
+
 class DeliveryError(AMDRestoreError):
     """The work is done, but its result or its report cannot be written."""
 
@@ -70,6 +73,12 @@ def run_command(
     except (AMDRestoreError, OSError) as error:
         complain(f"{name}: {error}" if name else str(error), error if debug else None)
         return SOME_FAILED if isinstance(error, DeliveryError) else NOT_STARTED
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        needs = f"this needs {error.name}: pip install 'amd-restore[{error.name}]'"
+        complain(f"{name}: {needs}" if name else needs, error if debug else None)
+        return NOT_STARTED
     except KeyboardInterrupt:
         complain(interrupted)
         return INTERRUPTED

@@ -10,6 +10,11 @@ if __name__ == "__main__":
     started = time.monotonic()  # a time limit covers the seconds in which torch is imported, too
     # Run as a script, this folder would come first on the path and shadow packages; the repository should.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from amd_restore.training.pipeline import run_pipeline
+    from amd_restore.errors import run_command
 
-    sys.exit(run_pipeline(is_train=True, started=started))
+    def command() -> int:
+        from amd_restore.training.pipeline import run_pipeline
+
+        return run_pipeline(is_train=True, started=started)
+
+    sys.exit(run_command(command, stops_on_sigterm=False))

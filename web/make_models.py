@@ -2,7 +2,7 @@
 
 ``models/NAME.onnx`` is the graph of ``amd-restore export`` with its weights stored in 16 bits, which is what the
 released files contain; the graph casts them back, so its arithmetic and its results stay those of float32. Needs the
-extra ``onnx``.
+extras ``torch`` and ``onnx``.
 """
 
 from __future__ import annotations

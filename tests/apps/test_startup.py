@@ -57,6 +57,14 @@ def test_a_restoration_imports_no_training_package(tmp_path: Path) -> None:
     assert not {name for name in modules if name.startswith(("torch._dynamo", "torch._inductor", "torch.onnx"))}
 
 
+def test_a_graph_is_restored_without_importing_torch(tmp_path: Path) -> None:
+    Image.fromarray(np.full((12, 12, 3), 99, np.uint8)).save(tmp_path / "a.png")
+    code, modules = run(["-i", "a.png", "-o", "out", "--backend", "onnx", "--fidelity", "0.5"], tmp_path)
+    assert code == 0
+    assert "onnxruntime" in modules
+    assert not {name.split(".")[0] for name in modules} & (NEVER - {"onnxruntime"} | {"torch"})
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_questions_are_answered_without_torch(arguments: list[str], tmp_path: Path) -> None:
     code, modules = run(arguments, tmp_path)

@@ -25,6 +25,16 @@ def pins(requirements: list[str]) -> list[str]:
     return [f"{bound[1]}=={bound[2]}.*" for bound in bounds if bound]
 
 
+def requirements_of(extra: str, optional: dict[str, list[str]]) -> list[str]:
+    """What an extra brings, with the extras that it names itself."""
+    lines: list[str] = []
+    for line in optional[extra]:
+        named = re.fullmatch(r"amd-restore\[(.*)\]", line)
+        inner = named[1].split(",") if named else []
+        lines += [one for name in inner for one in requirements_of(name, optional)] or [line]
+    return lines
+
+
 def prepare(folder: Path, extras: list[str]) -> Path:
     """The interpreter of an environment in which the project and pytest are installed, everything at its bound.
 
@@ -35,7 +45,7 @@ def prepare(folder: Path, extras: list[str]) -> Path:
     optional = project["optional-dependencies"]
     venv.create(folder, with_pip=True)
     constraints = folder / "lower_bounds.txt"
-    wanted = project["dependencies"] + [line for extra in extras for line in optional[extra]]
+    wanted = project["dependencies"] + [line for extra in extras for line in requirements_of(extra, optional)]
     constraints.write_text("\n".join(dict.fromkeys(pins(wanted))) + "\n", encoding="utf-8")
     python = folder / "bin" / "python"
     target = f"{REPOSITORY}[{','.join(extras)}]" if extras else str(REPOSITORY)
@@ -48,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Install, then run pytest; the exit status is pytest's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--extras", default="train", help="comma-separated; empty for inference alone")
+    parser.add_argument("--extras", default="train", help="comma-separated; empty for inference without torch")
     options, rest = parser.parse_known_args(arguments)
     python = prepare(options.folder, [extra for extra in options.extras.split(",") if extra])
     return subprocess.run([python, "-m", "pytest", *rest], cwd=REPOSITORY).returncode
