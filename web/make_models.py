@@ -143,7 +143,7 @@ def expected_results() -> dict[str, Any]:
         seed, channels, top, left, height, width, step = window
         noise = field_noise(seed, channels, top, left, height, width, step)
         fields.append({"window": window, "values": [round(float(x), 7) for x in noise.flatten()]})
-    pipelines = {name: RestorationPipeline.from_pretrained(name, "cpu", "fp32") for name in MODELS}
+    pipelines = {name: RestorationPipeline.from_pretrained(name, "cpu", "fp32", "torch") for name in MODELS}
     restorations = []
     for case in _RESTORATIONS:
         image = picture(case)

@@ -87,7 +87,7 @@ def opened(address: str, browser: Any) -> Iterator[Opened]:
 
 def command(path: Path, model: str, **options: Any) -> np.ndarray[Any, Any]:
     """What the command writes for a file, upright, as RGB or RGBA."""
-    pipeline = RestorationPipeline.from_pretrained(model, "cpu", "fp32")
+    pipeline = RestorationPipeline.from_pretrained(model, "cpu", "fp32", "torch")
     return pipeline.restore_image(read_image(path).pixels, tile=0, **options)
 
 

@@ -45,7 +45,7 @@ interface Place {
 const LQ_MEAN = 0.45; // They bring the condition to unit scale, as in amd_restore/diffusion/codec.py.
 const LQ_STD = 0.25;
 const ADVICE = ": this device computes wrong numbers; try another browser";
-const BLACK = 0.5 / 255; // as in amd_restore/inference/check.py
+const BLACK = 0.5 / 255; // as in amd_restore/inference/flaws.py
 const BRIGHT = 8 / 255; // Night skies may become black: noise is taken from them. An image of this mean must not.
 
 /**
