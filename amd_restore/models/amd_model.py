@@ -39,7 +39,7 @@ class AMDModel(DMDModel):
         """Build the rewards; standardisation and ``std_floor`` use their running standard deviations."""
         blocks = [{"type": block.type, "weight": block.weight, **block.arguments} for block in self.run.rewards]
         self.reward = build_rewards(blocks, self.device, self.run.distill.standardize_rewards)
-        self.mean_advantage = torch.zeros((), device=self.device)  # that of the last step with rewards
+        self.mean_advantage = torch.zeros((), dtype=torch.float32, device=self.device)  # of the last rewards
         super().init_training_settings()
 
     def diagnose(self, rollout: Rollout, update_student: bool) -> Tensor | None:

@@ -50,10 +50,12 @@ class Arm:
 
     @property
     def is_amd(self) -> bool:
+        """Return whether advantages weigh anything."""
         return bool(self.distill.get("adaptation_strength") or self.distill.get("sharpening_strength"))
 
     @property
     def is_control(self) -> bool:
+        """Return whether samples get the advantages of others."""
         return bool(self.distill.get("permute_advantage"))
 
     @property
@@ -91,6 +93,7 @@ class Ablation:
 
     @property
     def datasets(self) -> list[str]:
+        """Return the names of the test sets, in order."""
         return list(dict.fromkeys(row["dataset"] for row in self.results))
 
     def by_seed(self, arm: str, dataset: str, metric: str) -> dict[int, float]:

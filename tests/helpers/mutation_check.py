@@ -105,6 +105,18 @@ MUTATIONS = (
         "advantage inverted", "return group_advantage(", "return -group_advantage(", f"{MEANING}::has_the_advantage"
     ),
     Mutation(
+        "faithful where textured",
+        "resize_map((1 - share) * error,",
+        "resize_map(share * error,",
+        "tests/core/test_rewards_complexity.py::counts_in_its_half",
+    ),
+    Mutation(
+        "advantage lost between its computations",
+        "return self.mean_advantage.expand(len(rollout))",
+        "return 0.0 * self.mean_advantage.expand(len(rollout))",
+        "tests/training/test_matching_options.py::every_kth_time",
+    ),
+    Mutation(
         "fake without fresh noise",
         "noise=self.randn(rollout.x0.shape),\n            cond=self.condition_of_fake",
         "noise=0.0 * self.randn(rollout.x0.shape),\n            cond=self.condition_of_fake",
