@@ -79,15 +79,16 @@ class AMDModel(DMDModel):
     @torch.no_grad()
     def teacher_images(self, draw: Draw) -> Tensor:
         """Return the teacher's sample of the same lq in the windows, one for each group, repeated for its members."""
-        options = self.run.distill
-        of_groups = draw[:: options.group_size]
-        noise = self.randn(of_groups.noise.shape)
-        denoiser = self.denoiser(self.net_teacher)
-        times = denoiser.process.times(options.teacher_steps, noise.device)
-        with self.autocast():
-            x0 = sample_ode(denoiser, noise * denoiser.process.sigma(times[0]), of_groups.cond, times)
-        image = decode_windows(self.codec, x0.float(), of_groups.lq, of_groups.windows).clamp(0, 1)
-        return image.repeat_interleave(options.group_size, dim=0)
+        size, denoiser = self.run.distill.group_size, self.denoiser(self.net_teacher)
+        of_groups = draw[::size]
+        of_groups = of_groups.having(noise=self.randn(of_groups.noise.shape))
+        times = denoiser.process.times(self.run.distill.teacher_steps, of_groups.noise.device)
+        images = []
+        for part in of_groups.parts(self.accumulate):
+            with self.autocast():
+                x0 = sample_ode(denoiser, part.noise * denoiser.process.sigma(times[0]), part.cond, times)
+            images.append(decode_windows(self.codec, x0.float(), part.lq, part.windows).clamp(0, 1))
+        return torch.cat(images).repeat_interleave(size, dim=0)
 
     def advantage(
         self, image: Tensor, gt: Tensor, lq: Tensor, reference: Tensor | None = None

@@ -193,7 +193,10 @@ class RewardSum(nn.Module):
         count, so that the estimate is the same in all.
         """
         groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
-        variance = groups.var(dim=1, correction=int(groups.shape[1] > 1)).mean(dim=0)
+        mean, count = groups.mean(dim=1, keepdim=True), groups.shape[1]
+        if group_size is None:  # The group is the batch of all processes.
+            mean, count = _mean_of_processes(mean), count * _process_count()
+        variance = (groups - mean).square().mean(dim=(0, 1)) * (count / max(count - 1, 1))
         if values.dim() == 4:
             variance = variance.mean()
         running.lerp_(_mean_of_processes(variance).sqrt(), self._rate())
@@ -201,10 +204,14 @@ class RewardSum(nn.Module):
 
 def _mean_of_processes(value: Tensor) -> Tensor:
     """Average ``value``, in place, over the processes of a distributed training."""
-    if dist.is_available() and dist.is_initialized():
+    if _process_count() > 1:
         dist.all_reduce(value)
-        value /= dist.get_world_size()
+        value /= _process_count()
     return value
+
+
+def _process_count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def build_rewards(

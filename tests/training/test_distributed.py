@@ -28,8 +28,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "teacher": ("teacher_x4_classical", {}),
     "amd": ("amd_x4_classical", {"train__grad_clip": 0.5}),
     "spatial": ("amd_x4_real", {"distill__spatial": True}),
+    "relative": (
+        "amd_x4_classical",
+        {
+            "distill__advantage": "teacher",
+            "distill__group_size": 1,
+            "distill__advantage_every": 2,
+            "distill__fake_updates_per_student": 1,
+            "distill__spatial": True,
+        },
+    ),
 }
-IN_TWO = {"teacher": HALF, "amd": HALF, "spatial": HALF | PARTS}
+IN_TWO = {"teacher": HALF, "amd": HALF, "spatial": HALF | PARTS, "relative": HALF}
 
 
 class Results:
@@ -76,7 +86,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Any:
         made.running.wait()
 
 
-@pytest.mark.parametrize("name", ["teacher", "spatial"])
+@pytest.mark.parametrize("name", ["teacher", "spatial", "relative"])
 def test_parts_give_the_result_of_the_whole(results: Results, name: str) -> None:
     in_parts = train(results.options(name, PARTS), results.folder)
     assert_equal(in_parts, results.alone(name))
