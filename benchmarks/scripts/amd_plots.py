@@ -20,8 +20,8 @@ import io
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,14 @@ class Ablation:
         return "DMD, by weight" if self.own_keys[arm.name] <= {"weight_dmd"} else "DMD, varied"
 
 
+@dataclass(frozen=True)
+class Names:
+    """Names of points, (text, x, y, colour), and the lines that they should not cover."""
+
+    labels: list[tuple[str, float, float, str]] = field(default_factory=list)
+    lines: list[list[tuple[float, float]]] = field(default_factory=list)
+
+
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -159,14 +167,14 @@ def plot_gain(ablation: Ablation, plt: Any) -> Any:
         )
     figure, axes = plt.subplots(figsize=(7.2, 4.8), layout="constrained")
     controls = {arm.name for arm in ablation.arms if arm.is_control}
-    labels = []
+    names = Names()
     for index, (name, pairs) in enumerate(points.items()):
         color, hollow = COLORS[index % len(COLORS)], name in controls
         xs, ys = zip(*pairs, strict=True)
         axes.plot(xs, ys, "o", color=color, markersize=4, alpha=0.7, markerfacecolor="none" if hollow else color)
         mean = float(np.mean(xs)), float(np.mean(ys))
         axes.plot(*mean, "D", color=color, markersize=8, markerfacecolor="none" if hollow else color)
-        labels.append((name, *mean, color))
+        names.labels.append((name, *mean, color))
     for name in ablation.references:
         gain = ablation.gains(name)
         if gain:
@@ -181,7 +189,7 @@ def plot_gain(ablation: Ablation, plt: Any) -> Any:
         f"better {METRICS[ablation.metric].title} than {ablation.references[0]} on {ablation.dataset}{unit} →"
     )
     axes.margins(0.15)
-    return finished(figure, {axes: labels})
+    return finished(figure, {axes: names})
 
 
 def plot_cosine(ablation: Ablation, plt: Any) -> Any:
@@ -253,32 +261,34 @@ def plot_tradeoff(ablation: Ablation, plt: Any) -> Any:
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(6.4 * columns, 5.0 * rows), layout="constrained", squeeze=False)
-    labels = {}
+    names = {}
     for axes, (dataset, metric) in zip(grid.flat, panels, strict=False):
-        labels[axes] = draw_tradeoff(ablation, axes, dataset, metric)
+        names[axes] = draw_tradeoff(ablation, axes, dataset, metric)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    return finished(figure, labels)
+    return finished(figure, names)
 
 
-def draw_tradeoff(ablation: Ablation, axes: Any, dataset: str, metric: str) -> list[tuple[str, float, float, str]]:
+def draw_tradeoff(ablation: Ablation, axes: Any, dataset: str, metric: str) -> Names:
     """Draw one panel of :func:`plot_tradeoff`; returns the names to place."""
-    labels, weights = [], []
+    names, weights = Names(), []
     for arm in ablation.arms:
         across, up = (list(ablation.differences(arm.name, dataset, one).values()) for one in (DISTORTION, metric))
         if not (across and up):
             continue
         family = ablation.family(arm)
         color, x, y = FAMILIES[family], float(np.mean(across)), float(np.mean(up))
-        error = [None if len(one) < 2 else np.std(one, ddof=1) / len(one) ** 0.5 for one in (across, up)]
+        dx, dy = (float(np.std(one, ddof=1)) / len(one) ** 0.5 if len(one) > 1 else 0.0 for one in (across, up))
         face = "none" if arm.is_control else color
-        axes.errorbar(x, y, error[1], error[0], "o", color=color, markersize=6, markerfacecolor=face, elinewidth=1)
-        labels.append((arm.name, x, y, color))
+        axes.errorbar(x, y, dy, dx, "o", color=color, markersize=6, markerfacecolor=face, elinewidth=1)
+        names.labels.append((arm.name, x, y, color))
+        names.lines.extend(([(x - dx, y), (x + dx, y)], [(x, y - dy), (x, y + dy)]))
         if family == "DMD, by weight":
             weights.append((float(arm.distill.get("weight_dmd", 1.0)), x, y))
     line = [point[1:] for point in sorted(weights)]
     if len(line) > 1:
         axes.plot(*zip(*line, strict=True), color=FAMILIES["DMD, by weight"], linewidth=1.2)
+        names.lines.append([(x, y) for x, y in line])
     reference = ablation.references[0]
     own = [np.mean(list(ablation.by_seed(reference, dataset, one).values())) for one in (DISTORTION, metric)]
     title, digits = METRICS[metric].title, METRICS[metric].digits
@@ -289,10 +299,10 @@ def draw_tradeoff(ablation: Ablation, axes: Any, dataset: str, metric: str) -> l
     axes.set_ylabel(f"{title} above {reference}, lower is better →")
     axes.invert_yaxis()  # better is further up
     axes.margins(0.18)
-    return labels
+    return names
 
 
-def finished(figure: Any, labels: dict[Any, list[tuple[str, float, float, str]]] | None = None) -> Any:
+def finished(figure: Any, names: Mapping[Any, Names] | None = None) -> Any:
     """Return the figure with plain gray axes and the names of its points."""
     for axes in figure.axes:
         axes.tick_params(colors=TEXT, labelsize=8)
@@ -304,8 +314,8 @@ def finished(figure: Any, labels: dict[Any, list[tuple[str, float, float, str]]]
             spine.set_color(TEXT)
     figure.canvas.draw()  # Names need the final layout.
     figure.set_layout_engine("none")
-    for axes, names in (labels or {}).items():
-        place_labels(axes, names)
+    for axes, own in (names or {}).items():
+        place_labels(axes, own.labels, own.lines)
     return figure
 
 
