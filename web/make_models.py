@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import onnx
 
 MODELS = ("x4-classical-tiny", "x4-real")  # the first is loaded with the page
-_CHECK_SIDE, _CHECKED = 8, 64  # size of the input by which the page checks a GPU, and how many predictions it compares
+_CHECK_SIDE, _CHECKED = 32, 64  # size of the input by which the page checks a device, and compared predictions
 _SMALLEST = 64  # numbers; what is smaller stays as it is
 _PICTURE = HERE.parent / "lowres" / "kingfisher.png"
 _WINDOWS = (

@@ -191,6 +191,8 @@ def test_where_there_is_no_gpu_the_processor_computes(opened: Opened, address: s
 
 
 def test_it_works_without_a_network_once_it_was_loaded(opened: Opened, address: str) -> None:
+    opened.open(address)
+    opened.page.get_by_text("works without a network").wait_for()
     opened.page.context.set_offline(True)
     opened.open(address)
     opened.page.get_by_role("button", name="Try an example").click()

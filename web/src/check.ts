@@ -3,7 +3,7 @@
 import { fieldNoise } from "./noise.js";
 import type { Model } from "./restore.js";
 
-const SIDE = 8; // as in make_models.py
+const SIDE = 32; // as in make_models.py
 const TOLERANCE = 0.02; // of a latent of unit deviation
 
 /** Whether the network predicts for fixed noise what it does in Python. */

@@ -15,8 +15,15 @@ export class Engine {
   private worker: Worker;
   private running: (Listeners & { resolve: () => void; reject: (error: Error) => void }) | null = null;
 
-  /** `device` is `auto`, `webgpu` or `wasm`; `onState` gets what the worker loads, and on what it computes. */
-  constructor(private readonly device: string, private readonly onState: (text: string) => void) {
+  /**
+   * `device` is `auto`, `webgpu` or `wasm`; `onState` gets what the worker loads, or why it cannot; `onReady` on what it
+   * computes, and the files that it has loaded.
+   */
+  constructor(
+    private readonly device: string,
+    private readonly onState: (text: string) => void,
+    private readonly onReady: (text: string, files: string[]) => void,
+  ) {
     this.worker = this.start();
   }
 
@@ -49,7 +56,7 @@ export class Engine {
     else if (report.kind === "done") this.end(null);
     else if (report.kind === "error") this.fail(report.message);
     else if (report.kind === "loading") this.onState(`Loading ${report.model}`);
-    else this.onState(`Ready, on ${deviceName(report.device, report.threads)}`);
+    else this.onReady(`Ready, on ${deviceName(report.device, report.threads)}`, report.files);
   }
 
   private fail(message: string): void {

@@ -34,19 +34,19 @@ const viewer = new Viewer(find("#viewer"));
 const entries: Entry[] = [];
 const waiting: Entry[] = [];
 let shown: Entry | null = null;
+let isFollowing = true; // shows what is at work, until another picture of the list is chosen
 let isBusy = false;
 let isStopped = false;
 
 const wanted = new URLSearchParams(location.search).get("device") ?? "auto";
-const offline = keepForOffline([example]);
-const engine = offline.isControlled.then(() => new Engine(wanted, onState));
+const engine = new Engine(wanted, say, onReady);
 
-function onState(text: string): void {
-  if (!isBusy || text.startsWith("Loading")) say(text);
-  if (text.startsWith("Ready")) {
-    document.body.dataset.ready = "true";
-    void offline.keep();
-  }
+function onReady(text: string, files: string[]): void {
+  if (!isBusy) say(text);
+  if (document.body.dataset.ready) return; // A stop starts another worker.
+  document.body.dataset.ready = "true";
+  const own = [location.pathname, example, ...performance.getEntriesByType("resource").map(({ name }) => name)];
+  void keepForOffline([...new Set([...own, ...files])], () => (find("#offline").hidden = false));
 }
 
 function say(text: string): void {
@@ -67,6 +67,7 @@ function chosen(): { model: string; options: Options } {
 
 /** Take pictures, to be restored in their order. */
 function take(files: Iterable<File>): void {
+  isFollowing = true;
   for (const file of files) {
     find("#empty").hidden = true;
     const row = document.createElement("li");
@@ -76,7 +77,10 @@ function take(files: Iterable<File>): void {
     entries.push(entry);
     const button = document.createElement("button");
     button.type = "button";
-    button.addEventListener("click", () => show(entry));
+    button.addEventListener("click", () => {
+      isFollowing = false;
+      show(entry);
+    });
     row.append(button);
     list.append(row);
     mark(entry, "waiting");
@@ -129,11 +133,11 @@ async function restore(entry: Entry): Promise<void> {
   entry.size = { width: picture.width * scale, height: picture.height * scale };
   if (entry.result) URL.revokeObjectURL(entry.result.address);
   entry.result = null;
-  show(entry);
+  if (isFollowing || shown === entry) show(entry);
   progress.removeAttribute("value");
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [entry.size.width, entry.size.height];
-  await (await engine).restore({ picture, model, options }, {
+  await engine.restore({ picture, model, options }, {
     onRows: (rows, top) => {
       paint(canvas, rows, top);
       if (shown === entry) viewer.watch(canvas);
@@ -195,10 +199,10 @@ form.addEventListener("submit", (event) => {
   waiting.push(shown);
   void workOff();
 });
-stop.addEventListener("click", async () => {
+stop.addEventListener("click", () => {
   isStopped = true;
   for (const entry of waiting.splice(0)) mark(entry, "stopped");
-  (await engine).stop();
+  engine.stop();
 });
 find("#actual").addEventListener("change", ({ target }) => viewer.setActual((target as HTMLInputElement).checked));
 for (const type of ["png", "webp"]) find(`#save-${type}`).addEventListener("click", () => void save(shown, type));

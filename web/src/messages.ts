@@ -15,7 +15,7 @@ export interface Opening {
 }
 
 export type Report =
-  | { kind: "ready"; device: string; threads: number } // the first model is loaded
+  | { kind: "ready"; device: string; threads: number; files: string[] } // the first model and these files are loaded
   | { kind: "loading"; model: string }
   | { kind: "tile"; done: number; total: number }
   | { kind: "rows"; rows: Rows; top: number }

@@ -1,33 +1,23 @@
 // The page's part of working without a network; the rest is in sw.ts.
 
-const PATIENCE = 2000; // milliseconds for a service worker to start, which takes a tenth of that
-
-interface Offline {
-  isControlled: Promise<void>; // from here on the service worker keeps what is loaded
-  keep: () => Promise<void>;
-}
-
-/** Start the service worker; `keep` makes it keep what was loaded before it was there, and `others`. */
-export function keepForOffline(others: string[]): Offline {
-  const loaded = (): string[] => performance.getEntriesByType("resource").map(({ name }) => name);
-  const isFirst = !navigator.serviceWorker?.controller;
-  const isOffered = import.meta.env.PROD && "serviceWorker" in navigator;
-  const keep = async (): Promise<void> => {
-    if (!isFirst || !isOffered) return;
-    const own = [location.pathname, ...loaded(), ...others];
-    await Promise.all(own.map((address) => fetch(address).catch(() => undefined))); // what fails is loaded when it is used
-  };
-  return { isControlled: isOffered && isFirst ? controlled() : Promise.resolve(), keep };
-}
-
-async function controlled(): Promise<void> {
+/**
+ * Start the service worker and let it keep `files`; once more when a new version of it, with an empty cache, takes over.
+ *
+ * `onKept` is called each time all are kept. Not before the page is ready, so that nothing is loaded later for it.
+ */
+export async function keepForOffline(files: string[], onKept: () => void): Promise<void> {
+  if (!import.meta.env.PROD || !("serviceWorker" in navigator)) return;
   const container = navigator.serviceWorker;
-  const taken = new Promise<void>((resolve) => container.addEventListener("controllerchange", () => resolve()));
-  const late = new Promise<void>((resolve) => setTimeout(resolve, PATIENCE));
+  const keep = async (): Promise<void> => {
+    // The service worker keeps what it hands on; most of this comes from the browser's own cache.
+    const answers = await Promise.allSettled(files.map((file) => fetch(file)));
+    if (answers.every((answer) => answer.status === "fulfilled" && answer.value.ok)) onKept();
+  };
+  container.addEventListener("controllerchange", () => void keep());
   try {
     await container.register("sw.js");
-    await Promise.race([taken, late]);
   } catch {
     return; // Some browsers allow none, in private windows or without HTTPS; the page works all the same.
   }
+  if (container.controller) void keep();
 }

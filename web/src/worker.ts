@@ -14,8 +14,10 @@ import { pixelsOf } from "./pixels.js";
 import type { Rows } from "./planes.js";
 import { type Model, restore } from "./restore.js";
 
+const DEVICES = { webgpu: "graphics device", wasm: "processor" };
+
 interface Device {
-  name: "webgpu" | "wasm";
+  name: keyof typeof DEVICES;
   runtime: typeof Runtime;
   models: Map<string, Promise<Model>>;
 }
@@ -34,7 +36,7 @@ async function openDevice(wanted: string): Promise<Device> {
   }
   const runtime = await import("onnxruntime-web/wasm");
   runtime.env.wasm.wasmPaths = { mjs: cpuCode, wasm: cpuBinary };
-  // Threads need memory that pages of other origins cannot measure; without the headers for that there is one.
+  // Threads share memory, which browsers allow only to pages with the headers of vite.config.ts.
   runtime.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
   return { name: "wasm", runtime, models };
 }
@@ -60,15 +62,14 @@ function load({ name, runtime, models }: Device, model: string): Promise<Model> 
   return found;
 }
 
-async function fetchModel(runtime: typeof Runtime, device: string, name: string): Promise<Model> {
+async function fetchModel(runtime: typeof Runtime, device: Device["name"], name: string): Promise<Model> {
   const answer = await fetch(graphOf(name));
   if (!answer.ok) throw new Error(`the model ${name} could not be loaded (${answer.status})`);
   const header = headerOf(name);
   const network = await loadNetwork(runtime, new Uint8Array(await answer.arrayBuffer()), device);
   const model = { header, network };
-  if (device !== "wasm" && !(await isRight(model))) {
-    throw new Error("the graphics device computes wrong numbers");
-  }
+  // On the processor, too: browsers compile code better once it has run, here while the visitor looks for a picture.
+  if (!(await isRight(model))) throw new Error(`this ${DEVICES[device]} computes wrong numbers`);
   return model;
 }
 
@@ -85,7 +86,8 @@ async function work({ picture, model, options }: Job): Promise<void> {
 async function open(): Promise<void> {
   const found = await device;
   await load(found, FIRST_MODEL);
-  report({ kind: "ready", device: found.name, threads: found.runtime.env.wasm.numThreads ?? 1 });
+  const files = performance.getEntriesByType("resource").map(({ name }) => name);
+  report({ kind: "ready", device: found.name, threads: found.runtime.env.wasm.numThreads ?? 1, files });
 }
 
 /** A task, and once more on the processor where the GPU fails. */
