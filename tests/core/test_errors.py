@@ -88,7 +88,7 @@ def test_the_parser_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="streams are redirected by a shell of Unix")
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "2>/dev/full", "| true"])
 def test_help_is_given_whatever_the_streams_are(redirect: str) -> None:
-    done = run("Parser(prog='x').parse_args(['--help'])", redirect)
+    done = run("Parser(prog='x').parse_args(['--help'])", redirect, PYTHONUNBUFFERED="")
     assert done.returncode == 0
     assert done.stderr.startswith(b"usage: x") if redirect == ">&-" else done.stderr == b""
 
