@@ -78,6 +78,7 @@ def make_bench(work: Path) -> Bench:
     from tiny_model import save_tiny
 
     from amd_restore.apps.cli import main as command
+    from amd_restore.errors import AMDRestoreError
     from amd_restore.image_io import Picture, encode
 
     torch.set_num_threads(1)
@@ -88,7 +89,7 @@ def make_bench(work: Path) -> Bench:
     for suffix in (".heic", ".webp", ".jpg", ".avif", ".tiff"):
         try:
             originals.append(encode(Picture(pixels[..., :3]), suffix))
-        except Exception:  # HEIF needs a package
+        except AMDRestoreError:  # HEIF needs a package that may be missing.
             continue
     good = [encode(Picture(pixels[:9, :12]), suffix) for suffix in (".png", ".tiff", ".bmp", ".webp")]
     bench = Bench(work, weights, [data for data in originals if 0 < len(data) < LARGEST], good, command)

@@ -134,7 +134,8 @@ def test_damage_is_noted_and_counted(ffmpeg: FFmpeg, tmp_path: Path, capsys: pyt
     assert 0 < summary.frames < 20 and summary.complaints
     assert [note for note in notes if f"ffmpeg complains {summary.complaints} time" in note]
     assert command(tmp_path, "-i", tmp_path / "cut.mkv", "-o", tmp_path / "b.mp4") == 0
-    assert f"; the input is damaged ({summary.complaints} complaints)" in capsys.readouterr().out
+    count = "1 complaint" if summary.complaints == 1 else f"{summary.complaints} complaints"
+    assert f"; the input is damaged ({count})" in capsys.readouterr().out
 
 
 def test_small_things_of_the_command(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,8 @@ def run(options: argparse.Namespace) -> None:
     again = (
         f", {summary.frames - summary.restored} of them by an earlier run" if summary.restored < summary.frames else ""
     )
-    damage = f"; the input is damaged ({summary.complaints} complaints)" if summary.complaints else ""
+    count = summary.complaints
+    damage = f"; the input is damaged ({count} complaint{'s' * (count > 1)})" if count else ""
     say(f"{target}: {summary.frames} frame{'s' * (summary.frames != 1)}{again}, {summary.seconds:.1f} s{damage}")
 
 

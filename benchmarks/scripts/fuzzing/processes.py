@@ -121,14 +121,14 @@ def _child(call: Call, command: Callable[[Sequence[str]], int], paths: Sequence[
         code = stop.code
     except KeyboardInterrupt:  # before the command takes signals, or behind: as the interpreter
         code = 130
-    except BaseException:
+    except BaseException:  # Whatever escapes the command is a finding.
         traceback.print_exc(file=crash)
     try:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
-    except BaseException:
+    except BaseException:  # The interpreter would say it on standard error, and end with another code.
         traceback.print_exc(file=crash)
     crash.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
