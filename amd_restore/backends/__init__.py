@@ -147,7 +147,7 @@ def load_network(
 
     Args:
         header: header of the weights.
-        state_dict: weights, float32; NumPy arrays do for other backends than torch.
+        state_dict: weights, float32, as tensors or arrays.
         backend, dtype, device: see :func:`choose_backend`.
         threads: processor threads; those of torch hold for the whole process. None for :func:`default_threads`.
 
@@ -163,7 +163,7 @@ def load_network(
         import torch
 
         torch.set_num_threads(threads or torch.get_num_threads())
-        return build_network(header, state_dict)
+        return build_network(header, {name: torch.as_tensor(value) for name, value in state_dict.items()})
     from amd_restore.backends import runtime
     from amd_restore.backends.graph import FlatOptions
 

@@ -6,74 +6,21 @@ A device is judged by a fixed image that the default model restores, beside what
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from amd_restore.arrays import placed
-from amd_restore.backends.runtime import GraphNetwork
 from amd_restore.errors import AMDRestoreError, note
-from amd_restore.inference.call_options import WindowOptions
-from amd_restore.inference.flaws import flaw_of
-from amd_restore.inference.window import WindowRestorer
+from amd_restore.inference.trial import fault_of, first_line, fixed_image, restoration
 from amd_restore.precision import CPU, present_devices, resolve_device, resolve_dtype
 from amd_restore.weights import DEFAULT_MODEL, Header, build_network, load_checkpoint, resolve_weights
 
-# Largest difference that a value may have from float32 of the CPU, in 1/255. Wrong kernels differ by far more, rounding
-# (TF32 of CUDA included) by less.
-TOLERANCES = {"fp32": 1.0, "bf16": 6.0, "int8": 24.0}
 _SIDE = 16  # of the image that judges a device before its first use
 
 
 def default_weights() -> tuple[Header, dict[str, Tensor]]:
     """The model that judges a device."""
     return load_checkpoint(resolve_weights(DEFAULT_MODEL))
-
-
-def fixed_image(side: int) -> Tensor:
-    """Coloured rings that grow finer outwards, and a vertical edge: (1, 3, side, side) in [0, 1]."""
-    x = torch.arange(side, dtype=torch.float32, device="cpu")
-    squares = (x - side / 3) ** 2
-    phases = torch.arange(3, dtype=torch.float32, device="cpu").view(3, 1, 1)
-    rings = torch.sin(1.5 * (squares[:, None] + squares) / side + phases)
-    return (0.5 + rings * torch.where(x > 0.7 * side, 0.4, 0.24))[None]
-
-
-def restoration(
-    header: Header, net: nn.Module | GraphNetwork, device: torch.device, dtype: torch.dtype, lq: Tensor
-) -> Callable[[], Tensor]:
-    """A call without arguments that restores ``lq`` by ``net`` and waits for the result, on the CPU.
-
-    Args:
-        header: of the network.
-        net: a module of torch, moved to ``device``, or a graph.
-        device, dtype: as in :class:`~amd_restore.inference.window.WindowRestorer`.
-        lq: (1, 3, H, W) in [0, 1].
-    """
-    graph = isinstance(net, GraphNetwork)
-    restorer: WindowRestorer = WindowRestorer(
-        header, net, None, None if graph else device, None if graph else dtype, lambda: restorer
-    )
-    return lambda: placed(restorer(lq, 0, 0, WindowOptions(header.default_steps, (0,))), lq)
-
-
-def difference(sr: Tensor, expected: Tensor) -> float:
-    """Largest difference between two results, clamped as in a file, in 1/255."""
-    return 255 * float((sr.clamp(0, 1) - expected.clamp(0, 1)).abs().max())
-
-
-def fault_of(sr: Tensor, lq: Tensor, expected: Tensor, dtype: str) -> str | None:
-    """Why ``sr`` is not right, in words; None if it is.
-
-    Args:
-        sr: the result (1, 3, scale H, scale W).
-        lq: its input.
-        expected: that of the CPU in float32.
-        dtype: one of :data:`TOLERANCES`.
-    """
-    off = difference(sr, expected)
-    return flaw_of(sr, lq) or (f"off by {off:.0f}/255" if off > TOLERANCES[dtype] else None)
 
 
 @functools.cache  # for this process only: the next one may have another driver
@@ -87,11 +34,6 @@ def device_fault(device: torch.device, dtype: torch.dtype) -> str | None:
     except RuntimeError as error:  # no kernel for this device, or no memory
         return first_line(error)
     return fault_of(sr, lq, expected, "bf16" if dtype == torch.bfloat16 else "fp32")
-
-
-def first_line(error: BaseException) -> str:
-    """What ``error`` says, in one line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def sound_device(device: str | torch.device, dtype: str | torch.dtype = "auto") -> torch.device:

@@ -95,6 +95,18 @@ def test_what_needs_torch_says_so(folder: Path) -> None:
     assert said.splitlines() == list(commands)
 
 
+def test_doctor_checks_what_is_there(folder: Path) -> None:
+    codes, said = run([["doctor", "--json", "doctor.json", "--threads", "1"]], folder)
+    record = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
+    assert codes == [0] and said == ""
+    assert [(one["device"], one["backend"], one["dtype"], one["fault"]) for one in record["checks"]] == [
+        ("cpu", "onnx", "fp32", None),
+        ("cpu", "onnx", "int8", None),
+    ]
+    assert record["chosen"] == {"auto": {"device": "cpu", "backend": "onnx", "dtype": "fp32"}}
+    assert record["reference"] == "onnx" and "torch" not in record["devices"]
+
+
 def test_graphs_are_exported_without_torch(folder: Path) -> None:
     assert run([["export", "--model", "x4-classical-tiny", "--dtype", "int8", "-o", "tiny.onnx"]], folder)[0] == [0]
     assert (folder / "tiny.onnx").stat().st_size > 300_000

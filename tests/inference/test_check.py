@@ -12,8 +12,11 @@ import torch
 from pretend_cuda import forget_networks, pretend_cuda
 from tiny_model import save_tiny, tiny_header, tiny_state
 
+from amd_restore.arrays import host
+from amd_restore.diffusion.codec import upsample
 from amd_restore.errors import AMDRestoreError
-from amd_restore.inference import check
+from amd_restore.inference import check, trial
+from amd_restore.inference.flaws import flaw_of
 from amd_restore.integrations.diffusers_pipeline import AMDRestorePipeline
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.precision import CPU
@@ -68,14 +71,14 @@ def test_a_wrong_device_that_is_named_is_an_error(fault: str, backend: str, weig
 
 @pytest.mark.parametrize("message", ["CUDA error: no kernel image is available\nfor execution", ""])
 def test_a_device_that_cannot_compute_is_wrong(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    restorer = check.WindowRestorer
+    restorer = trial.WindowRestorer
 
     def without_cuda(header: object, net: object, codec: object, device: torch.device, *rest: object) -> object:
         if device.type == "cuda":
             raise RuntimeError(message)
         return restorer(header, net, codec, device, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(check, "WindowRestorer", without_cuda)
+    monkeypatch.setattr(trial, "WindowRestorer", without_cuda)
     with pretend_cuda():
         fault = check.device_fault(torch.device("cuda"), torch.float32)
         assert fault == (message.splitlines()[0] if message else "RuntimeError")
@@ -125,18 +128,18 @@ def test_pipelines_of_diffusers_refuse_black_images_too(blackening: Path) -> Non
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_one_value_that_is_not_finite_spoils_an_image(value: float) -> None:
     sr, lq = torch.full((2, 3, 8, 8), 0.5), torch.full((2, 3, 2, 2), 0.5)
-    assert check.flaw_of(sr, lq) is None
+    assert flaw_of(sr, lq) is None
     sr[1, 2, 7, 7] = value
-    assert check.flaw_of(sr, lq) == "not finite"
+    assert flaw_of(sr, lq) == "not finite"
 
 
 def test_the_image_of_the_check_needs_the_network(tmp_path: Path) -> None:
     """Enlarging it by interpolation alone is off by far more than any tolerance."""
     header, state = check.default_weights()
     for side in (16, 64):
-        lq = check.fixed_image(side)
+        lq = trial.fixed_image(side)
         assert 0 <= lq.min() and lq.max() <= 1
-        expected = check.restoration(header, build_network(header, state), CPU, torch.float32, lq)()
-        plain = torch.nn.functional.interpolate(lq, scale_factor=4, mode="bicubic")
-        assert check.difference(plain, expected) > 2 * max(check.TOLERANCES.values())
-        assert check.fault_of(expected, lq, expected, "fp32") is None
+        expected = trial.restoration(header, build_network(header, state), CPU, torch.float32, lq)()
+        plain = host(upsample(lq, 4))
+        assert trial.difference(plain, expected) > 2 * max(trial.TOLERANCES.values())
+        assert trial.fault_of(expected, lq, expected, "fp32") is None

@@ -23,8 +23,8 @@ from amd_restore.errors import OK, SOME_FAILED, Parser, run_command
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
+    from amd_restore.arrays import HostArray
     from amd_restore.weights import Header
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "numpy")
@@ -36,7 +36,9 @@ _COLUMNS = "{:8}{:10}{:7}{:>9}{:>12}{:>11}  {}"
 def build_parser() -> argparse.ArgumentParser:
     """Parser of ``amd-restore doctor``."""
     parser = Parser(prog="amd-restore doctor", description=__doc__)
-    parser.add_argument("--threads", type=number(1), metavar="N", help="processor threads (default: torch's choice)")
+    parser.add_argument(
+        "--threads", type=number(1), metavar="N", help="processor threads (default: the backend's choice)"
+    )
     parser.add_argument("--json", type=path_option, metavar="FILE", help="also write the result as JSON; - for stdout")
     return parser
 
@@ -57,11 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.json not in (None, STANDARD):
         try_writing(options.json)
-    import torch
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    record = examine()
+    record = examine(options.threads)
     console = Console(options.debug, quiet=options.json == STANDARD)
     for line in lines_of(record):
         console.say(line)
@@ -81,17 +79,17 @@ class Check:
         fault: the first that occurred, in words; None if all is right.
     """
 
-    def __init__(self, device: str, backend: str, dtype: str, load: Callable[[], Callable[[], Tensor]]) -> None:
+    def __init__(self, device: str, backend: str, dtype: str, load: Callable[[], Callable[[], HostArray]]) -> None:
         self.names = {"device": device, "backend": backend, "dtype": dtype}
         self.fault: str | None = None
         self._load = load
-        self._restore: Callable[[], Tensor] | None = None
+        self._restore: Callable[[], HostArray] | None = None
         self._seconds: list[float] = []
         self._difference = 0.0
 
-    def repeat(self, lq: Tensor, expected: Tensor) -> None:
+    def repeat(self, lq: HostArray, expected: HostArray) -> None:
         """Restore ``lq`` once more, and compare with ``expected``; whatever fails is a fault."""
-        from amd_restore.inference.check import difference, fault_of, first_line
+        from amd_restore.inference.trial import difference, fault_of, first_line
 
         try:
             self._restore = self._restore or self._load()
@@ -116,58 +114,87 @@ class Check:
         }
 
 
-def examine() -> dict[str, Any]:
-    """The machine, the checks, and what ``auto`` chooses, as a JSON object."""
-    import torch
+def examine(threads: int | None = None) -> dict[str, Any]:
+    """The machine, the checks, and what ``auto`` chooses, as a JSON object.
 
-    from amd_restore.backends import choose_backend
-    from amd_restore.inference import check
-    from amd_restore.precision import CPU, present_devices
-    from amd_restore.weights import build_network
+    Args:
+        threads: processor threads; None leaves them to the backends.
+    """
+    from amd_restore.backends import choose_backend, default_threads, installed, load_network
+    from amd_restore.inference import trial
+    from amd_restore.weights import DEFAULT_MODEL, load_arrays, resolve_weights
 
-    header, state_dict = check.default_weights()
-    lq = check.fixed_image(SIDE)
-    expected = check.restoration(header, build_network(header, state_dict), CPU, torch.float32, lq)()
-    checks = [one for device in present_devices() for one in _checks_of(device, header, state_dict, lq)]
+    header, weights = load_arrays(resolve_weights(DEFAULT_MODEL))
+    lq = trial.fixed_image(SIDE)
+    reference = "torch" if installed("torch") else "onnx"
+    net = load_network(header, weights, reference, "fp32", threads)
+    expected = trial.restoration(header, net, *_place("cpu", "fp32"), lq)()
+    devices, device = _devices()
+    checks = [one for name in devices for one in _checks_of(name, header, weights, lq, threads)]
     for _ in range(1 + ROUNDS):  # one after the other in each round, so that other programs disturb all alike
         for one in checks:
             one.repeat(lq, expected)
-    device = check.sound_device("auto")
-    chosen = {backend: choose_backend(header, backend, "auto", device) for backend in ("torch", "auto")}
+    options = ("torch", "auto") if installed("torch") else ("auto",)
+    chosen = {backend: choose_backend(header, backend, "auto", device) for backend in options}
     return {
         "version": __version__,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "threads": torch.get_num_threads(),
+        "threads": threads or default_threads(),
         "processors": os.cpu_count(),
-        "devices": {str(device): _describe(device) for device in present_devices()},
+        "devices": {name: _describe(name) for name in devices},
         "model": header.name,
-        "tolerances": check.TOLERANCES,
+        "reference": reference,
+        "tolerances": trial.TOLERANCES,
         "checks": [one.record() for one in checks],
         "chosen": {
-            option: {"device": str(device), "backend": backend, "dtype": dtype}
+            option: {"device": device, "backend": backend, "dtype": dtype}
             for option, (backend, dtype) in chosen.items()
         },
         "right": not any(one.fault for one in checks),
     }
 
 
-def _checks_of(device: torch.device, header: Header, state_dict: dict[str, Tensor], lq: Tensor) -> Iterator[Check]:
+def _devices() -> tuple[list[str], str]:
+    """Names of the devices of this machine, and that of the one which ``auto`` chooses."""
+    from amd_restore.backends import installed
+
+    if not installed("torch"):
+        return ["cpu"], "cpu"
+    from amd_restore.inference.check import sound_device
+    from amd_restore.precision import present_devices
+
+    return [str(device) for device in present_devices()], str(sound_device("auto"))
+
+
+def _place(device: str, dtype: str) -> tuple[torch.device | None, torch.dtype | None]:
+    """Device and arithmetic of torch; None without it."""
+    from amd_restore.backends import installed
+
+    if not installed("torch"):
+        return None, None
+    from amd_restore.precision import resolve_device, resolve_dtype
+
+    found = resolve_device(device)
+    return found, resolve_dtype(dtype, found)
+
+
+def _checks_of(
+    device: str, header: Header, weights: dict[str, HostArray], lq: HostArray, threads: int | None
+) -> Iterator[Check]:
     """Every backend and arithmetic that ``device`` has."""
-    from amd_restore.backends import BACKENDS, RANKING, installed, load_network
-    from amd_restore.inference.check import restoration
-    from amd_restore.precision import has_bfloat16, resolve_dtype
+    from amd_restore.backends import BACKENDS, RANKING, has_bfloat16, installed, load_network
+    from amd_restore.inference.trial import restoration
 
     def check_of(backend: str, dtype: str) -> Check:
-        def load() -> Callable[[], Tensor]:
-            net = load_network(header, state_dict, backend, dtype, device=device)
+        def load() -> Callable[[], HostArray]:
+            net = load_network(header, weights, backend, dtype, threads, device)
             # Other backends take and give float32, whatever they compute in.
-            arithmetic = resolve_dtype(dtype if backend == "torch" else "fp32", device)
-            return restoration(header, net, device, arithmetic, lq)
+            return restoration(header, net, *_place(device, dtype if backend == "torch" else "fp32"), lq)
 
-        return Check(str(device), backend, dtype, load)
+        return Check(device, backend, dtype, load)
 
-    if device.type != "cpu":
+    if device != "cpu":
         # Without hardware for it, bf16 may not work at all, and nobody would choose it.
         return (check_of("torch", dtype) for dtype in ("fp32", "bf16") if dtype == "fp32" or has_bfloat16(device))
     present = [backend for backend in BACKENDS if backend != "auto" and installed(backend)]
@@ -181,7 +208,7 @@ def lines_of(record: dict[str, Any]) -> Iterator[str]:
     for name, description in record["devices"].items():
         yield f"{name}: {description}"
     yield ""
-    yield f"{record['model']}, {SIDE}x{SIDE} pixels, beside cpu torch fp32; differences in 1/255"
+    yield f"{record['model']}, {SIDE}x{SIDE} pixels, beside cpu {record['reference']} fp32; differences in 1/255"
     yield _COLUMNS.format("device", "backend", "dtype", "ms", "difference", "tolerance", "result")
     for check in record["checks"]:
         names = [check[key] for key in ("device", "backend", "dtype")]
@@ -202,18 +229,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _describe(device: torch.device) -> str:
-    """Name and free memory of ``device``, or why it has none."""
-    import torch
-
-    from amd_restore.inference.check import first_line
+def _describe(name: str) -> str:
+    """What is behind the name of a device, and its free memory, or why it has none."""
     from amd_restore.inference.memory import available_memory
+    from amd_restore.inference.trial import first_line
 
+    device, _ = _place(name, "fp32")
     try:
-        if device.type == "cpu":
-            name = torch.backends.cpu.get_cpu_capability()
-        else:
-            name = getattr(torch.get_device_module(device), "get_device_name", str)(device)
-        return f"{name}, {available_memory(device) / 2**30:.1f} GiB of memory free"
+        return f"{_kind(device)}, {available_memory(device) / 2**30:.1f} GiB of memory free"
     except RuntimeError as error:
         return first_line(error)
+
+
+def _kind(device: torch.device | None) -> str:
+    if device is None:
+        return platform.processor() or platform.machine()
+    import torch
+
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability()
+    return str(getattr(torch.get_device_module(device), "get_device_name", str)(device))
