@@ -25,6 +25,7 @@ from amd_restore.backends import graph_bytes  # noqa: E402
 from amd_restore.diffusion import field_noise  # noqa: E402
 from amd_restore.errors import AMDRestoreError, run_command, say  # noqa: E402
 from amd_restore.image_io import read_image  # noqa: E402
+from amd_restore.inference.tiling import blend_weights, plan_axis  # noqa: E402
 from amd_restore.inference.window import DEFAULT_HALO  # noqa: E402
 from amd_restore.pipeline import RestorationPipeline  # noqa: E402
 from amd_restore.weights import Header, build_network, load_checkpoint, resolve_weights  # noqa: E402
@@ -47,8 +48,9 @@ _RESTORATIONS: tuple[dict[str, Any], ...] = (
     {"model": "x4-classical-tiny", "size": (50, 60), "steps": 2, "seed": 7, "fidelity": 0.4, "tile": 24},
     {"model": "x4-real", "size": (5, 20), "steps": 4, "seed": 1, "fidelity": 0.0, "tile": 0},
     {"model": "x4-real", "size": (20, 20), "steps": 1, "seed": 2, "fidelity": 1.0, "tile": 0, "gray": True},
-    {"model": "x4-classical-tiny", "size": (21, 26), "steps": 1, "seed": 3, "fidelity": 0.0, "tile": 0, "alpha": True},
+    {"model": "x4-classical-tiny", "size": (37, 26), "steps": 1, "seed": 3, "fidelity": 0.0, "tile": 15, "alpha": True},
 )
+_AXES = ((50, 24, 16, 8), (61, 20, 3, 0), (9, 9, 4, 2))  # length, tile, halo, blend
 
 
 def main() -> int:
@@ -137,7 +139,7 @@ def half_stored(data: bytes) -> bytes:
 
 
 def expected_results() -> dict[str, Any]:
-    """Return windows of noise, and pictures restored by torch on the CPU."""
+    """Return windows of noise, tiles along an axis, and pictures restored by torch on the CPU."""
     fields = []
     for window in _WINDOWS:
         seed, channels, top, left, height, width, step = window
@@ -152,7 +154,13 @@ def expected_results() -> dict[str, Any]:
             gray, num_steps=case["steps"], seed=case["seed"], fidelity=case["fidelity"], tile=case["tile"]
         )
         restorations.append(case | {"input": encoded(image), "output": encoded(restored)})
-    return {"fields": fields, "restorations": restorations}
+    axes = []
+    for length, tile, halo, blend in _AXES:
+        spans = plan_axis(length, tile, halo)
+        weights = [values.tolist() for values in blend_weights(spans, blend, 2)]
+        edges = [(span.start, span.stop, span.outer_start, span.outer_stop) for span in spans]
+        axes.append({"axis": (length, tile, halo, blend), "edges": edges, "weights": weights})
+    return {"fields": fields, "axes": axes, "restorations": restorations}
 
 
 def picture(case: dict[str, Any]) -> np.ndarray[Any, Any]:

@@ -2,9 +2,6 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { defaultClientConditions, defineConfig } from "vite";
 
-// Threads in WASM need shared memory, which browsers give only to pages with these headers.
-const headers = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
-
 /** Changes with every file that the build is made from: the service worker's cache is one version's. */
 function version(): string {
   const hash = createHash("sha256");
@@ -27,6 +24,4 @@ export default defineConfig({
       output: { entryFileNames: ({ name }) => (name === "sw" ? "sw.js" : "assets/[name]-[hash].js") },
     },
   },
-  server: { headers },
-  preview: { headers },
 });

@@ -58,10 +58,11 @@ def test_files_have_the_headers_that_threads_need(port: int, path: str, kind: st
     assert ("immutable" in headers["Cache-Control"]) is kept
 
 
-@pytest.mark.parametrize("path", ["/assets/", "/none", "/../secret", "/%2e%2e/secret"])
+@pytest.mark.parametrize("path", ["/assets/", "/assets/none", "/none", "/../secret", "/%2e%2e/secret"])
 def test_nothing_but_the_files_of_the_page_is_served(port: int, path: str) -> None:
-    status, _, data = get(port, path)
+    status, headers, data = get(port, path)
     assert status == 404 and b"secret" not in data and b"runtime" not in data
+    assert headers["Cache-Control"] == "no-cache", "a file that is missing now may come"
 
 
 def test_a_page_that_is_not_built_is_one_line(

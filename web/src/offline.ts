@@ -6,7 +6,7 @@
  * `onKept` is called each time all are kept. Not before the page is ready, so that nothing is loaded later for it.
  */
 export async function keepForOffline(files: string[], onKept: () => void): Promise<void> {
-  if (!import.meta.env.PROD || !("serviceWorker" in navigator)) return;
+  if (!("serviceWorker" in navigator)) return;
   const container = navigator.serviceWorker;
   const keep = async (): Promise<void> => {
     // The service worker keeps what it hands on; most of this comes from the browser's own cache.

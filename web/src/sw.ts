@@ -3,6 +3,7 @@
 declare const BUILD: string; // of the build, see vite.config.ts
 const scope = self as unknown as ServiceWorkerGlobalScope;
 const CACHE = `amd-restore-${BUILD}`;
+const ASSETS = new URL("assets/", scope.registration.scope).href;
 
 scope.addEventListener("install", (event) => event.waitUntil(scope.skipWaiting()));
 
@@ -24,7 +25,7 @@ scope.addEventListener("fetch", (event) => {
 async function answer(request: Request): Promise<Response> {
   const cache = await caches.open(CACHE);
   const kept = await cache.match(request, { ignoreSearch: true, ignoreVary: true });
-  if (kept && request.url.includes("/assets/")) return kept;
+  if (kept && request.url.startsWith(ASSETS)) return kept;
   try {
     const fresh = isolated(await fetch(request));
     if (fresh.status === 200) await cache.put(request, fresh.clone());

@@ -36,7 +36,7 @@ async function openDevice(wanted: string): Promise<Device> {
   }
   const runtime = await import("onnxruntime-web/wasm");
   runtime.env.wasm.wasmPaths = { mjs: cpuCode, wasm: cpuBinary };
-  // Threads share memory, which browsers allow only to pages with the headers of vite.config.ts.
+  // Threads share memory, which browsers allow only to pages with the headers of sw.ts.
   runtime.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 8) : 1;
   return { name: "wasm", runtime, models };
 }

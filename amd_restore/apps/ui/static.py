@@ -79,11 +79,15 @@ class _Handler(SimpleHTTPRequestHandler):
         self._is_logged = is_logged
         super().__init__(*arguments, **options)
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self._is_found = code in (http.HTTPStatus.OK, http.HTTPStatus.NOT_MODIFIED)
+        super().send_response(code, message)
+
     def end_headers(self) -> None:
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         # Names in assets/ contain a hash of the content; other files are checked at every visit.
-        is_kept = self.path.startswith("/assets/")
+        is_kept = self._is_found and self.path.startswith("/assets/")
         self.send_header("Cache-Control", _FOREVER if is_kept else "no-cache")
         super().end_headers()
 
