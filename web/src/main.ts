@@ -116,6 +116,7 @@ async function workOff(): Promise<void> {
       const message = error instanceof Error ? error.message : String(error);
       mark(entry, error instanceof Stopped ? "stopped" : message);
       say(`${entry.name}: ${message}`);
+      if (shown === entry) show(entry);
     }
   }
   setBusy(false);
@@ -140,7 +141,7 @@ async function restore(entry: Entry): Promise<void> {
   await engine.restore({ picture, model, options }, {
     onRows: (rows, top) => {
       paint(canvas, rows, top);
-      if (shown === entry) viewer.watch(canvas);
+      if (shown === entry) viewer.watch(canvas, top + rows.height);
     },
     onTile: (done, total) => {
       say(`${entry.name}: tile ${done} of ${total}, ${seconds(start)} s`);

@@ -32,9 +32,10 @@ export class Viewer {
     void image.decode().catch(() => undefined).then(() => this.replace(image));
   }
 
-  /** Show a restoration at work over its input. */
-  watch(canvas: HTMLCanvasElement): void {
-    this.replace(canvas);
+  /** Show the first rows of a restoration at work over its input. */
+  watch(canvas: HTMLCanvasElement, rows: number): void {
+    if (this.after !== canvas) this.replace(canvas);
+    this.frame.style.setProperty("--done", `${(100 * rows) / this.height}%`);
   }
 
   /** One pixel of the restoration for each of the page's, or the whole picture. */
@@ -55,6 +56,7 @@ export class Viewer {
       this.frame.prepend(after);
     }
     this.root.classList.toggle("alone", !after);
+    this.root.classList.toggle("working", after instanceof HTMLCanvasElement);
     this.divider.disabled = !after;
   }
 
