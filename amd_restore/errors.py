@@ -68,7 +68,7 @@ def run_command(
     """
     _open_missing_streams()
     try:
-        with _sigterm_interrupts() if stops_on_sigterm else contextlib.nullcontext():
+        with _interruptions() if stops_on_sigterm else contextlib.nullcontext():
             return command() or OK
     except (AMDRestoreError, OSError) as error:
         complain(f"{name}: {error}" if name else str(error), error if debug else None)
@@ -161,16 +161,29 @@ def _open_missing_streams() -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def _interruptions() -> Iterator[None]:
+    """Make SIGTERM an interruption, and what native code makes of an interruption one again."""
+    came: list[int] = []
+
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        came.append(signum)
         raise KeyboardInterrupt
 
+    previous: dict[int, Any] = {}
     try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
+        # What a shell makes a process in the background ignore stays ignored.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+        previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, interrupt)
     except ValueError:  # Outside the main thread, the caller handles signals.
         yield
         return
     try:
         yield
+    except Exception as error:
+        if came:  # A library that is written in C may raise an error of its own in its place.
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -77,6 +77,17 @@ def test_sigterm_is_an_interruption() -> None:
     assert run("print(signal.getsignal(signal.SIGTERM).__name__)").stdout == b"interrupt\n"
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interruption_that_native_code_turns_into_an_error(number: str) -> None:
+    body = """try:
+        os.kill(os.getpid(), signal.{number})
+    except KeyboardInterrupt:
+        raise {error}("could not determine the shape")"""
+    for error in ("ValueError", "AMDRestoreError"):
+        done = run(body.format(number=number, error=error))
+        assert (done.returncode, done.stderr) == (INTERRUPTED, b"interrupted\n")
+
+
 def test_the_parser_says_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         Parser(prog="prog").parse_args(["--nothing"])
