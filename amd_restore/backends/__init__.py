@@ -162,14 +162,15 @@ def load_network(
     if backend == "torch":
         import torch
 
-        torch.set_num_threads(threads or torch.get_num_threads())
+        if threads:
+            torch.set_num_threads(threads)
         return build_network(header, {name: torch.as_tensor(value) for name, value in state_dict.items()})
     from amd_restore.backends import runtime
     from amd_restore.backends.graph import FlatOptions
 
     model = graph_bytes(header, state_dict, "int8" if dtype == "int8" else "fp32", backend)
     null_cond = np.ascontiguousarray(host(state_dict["null_cond"]), np.float32)
-    own = (null_cond, FlatOptions.of(header).radius, threads or default_threads())
+    own = (null_cond, FlatOptions.of(header), threads or default_threads())
     if backend == "onnx":
         return runtime.OnnxRuntimeNetwork(model, *own)
     low = dtype != "fp32" and has_bfloat16("cpu")  # Emulated bf16 is slower and less exact than float32.

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from amd_restore.arrays import Array, HostArray, host, like
-from amd_restore.backends.graph import INPUTS
+from amd_restore.backends.graph import INPUTS, FlatOptions
 from amd_restore.diffusion.denoiser import given_condition
 from amd_restore.errors import AMDRestoreError
 
@@ -20,14 +20,19 @@ class GraphNetwork(ABC):
 
     Args:
         null_cond: learned null condition (1, K, 1, 1).
-        radius: see :class:`~amd_restore.archs.base.RestorationNetwork`.
+        options: of the network.
         threads: processor threads.
+
+    Attributes:
+        radius, multiple: see :class:`~amd_restore.archs.base.RestorationNetwork`.
+        num_feat: width.
     """
 
     multiple = 1
 
-    def __init__(self, null_cond: HostArray, radius: int | None, threads: int) -> None:
-        self.null_cond, self.radius, self.threads = null_cond, radius, threads
+    def __init__(self, null_cond: HostArray, options: FlatOptions, threads: int) -> None:
+        self.null_cond, self.threads = null_cond, threads
+        self.radius, self.num_feat = options.radius, options.num_feat
 
     @abstractmethod
     def run(self, x_t: HostArray, t: HostArray, cond: HostArray) -> HostArray:
@@ -51,17 +56,17 @@ class OnnxRuntimeNetwork(GraphNetwork):
 
     Args:
         model: the ONNX file's bytes.
-        null_cond, radius, threads: see :class:`GraphNetwork`.
+        null_cond, options, threads: see :class:`GraphNetwork`.
     """
 
-    def __init__(self, model: bytes, null_cond: HostArray, radius: int | None, threads: int) -> None:
-        super().__init__(null_cond, radius, threads)
+    def __init__(self, model: bytes, null_cond: HostArray, options: FlatOptions, threads: int) -> None:
+        super().__init__(null_cond, options, threads)
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.log_severity_level = 3  # errors only
+        self._session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
     def run(self, x_t: HostArray, t: HostArray, cond: HostArray) -> HostArray:
         raw: HostArray = self._session.run(None, dict(zip(INPUTS, (x_t, t, cond), strict=True)))[0]
@@ -74,11 +79,11 @@ class OpenVINONetwork(GraphNetwork):
     Args:
         model: the ONNX file's bytes.
         precision: ``f32`` or ``bf16``, for layers that are not in 8 bits.
-        null_cond, radius, threads: see :class:`GraphNetwork`.
+        null_cond, options, threads: see :class:`GraphNetwork`.
     """
 
-    def __init__(self, model: bytes, precision: str, null_cond: HostArray, radius: int | None, threads: int) -> None:
-        super().__init__(null_cond, radius, threads)
+    def __init__(self, model: bytes, precision: str, null_cond: HostArray, options: FlatOptions, threads: int) -> None:
+        super().__init__(null_cond, options, threads)
         import openvino
 
         core = openvino.Core()

@@ -23,6 +23,7 @@ MIB = 2**20
 SHARE = 0.5  # of the memory that is free, when the caller sets no limit; see share_memory
 # Python, torch, OpenCV, the weights and what their allocators keep, see benchmarks/2026-11-23_constants.md.
 RUNTIME = 384 * MIB
+GRAPH_RUNTIME = 192 * MIB  # the same without torch
 KEPT = 64 * MIB  # Part of RUNTIME that is added while a pipeline restores: what allocators keep.
 OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blended, its copies, and what is written
 
@@ -31,6 +32,7 @@ OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blende
 # and 2 steps; neither steps nor blocks matter). Low precision saves little: noise, state and output stay float32. Where
 # the processor has no bfloat16, torch unfolds the input of a convolution, nine values for each, and saves nothing.
 _FLAT, _FLAT_BFLOAT16, _FLAT_EMULATED = (900.0, 19.0), (1300.0, 6.0), (1350.0, 20.0)
+_FLAT_GRAPH = (1250.0, 18.0)  # ONNX Runtime grows with the width, OpenVINO rounds it up.
 
 # Allowed tile sizes. A short list, so that similar machines choose the same size.
 _SIDES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
@@ -185,20 +187,20 @@ def has_own_memory(device: torch.device | None) -> bool:
     return device is not None and device.type not in ("cpu", "mps")
 
 
-def flat_cost(num_feat: int, dtype: torch.dtype, device: torch.device) -> float:
+def flat_cost(num_feat: int, dtype: torch.dtype | None = None, device: torch.device | None = None) -> float:
     """Bytes per lq pixel of a window for :class:`~amd_restore.archs.flat_arch.FlatDenoiser` of this width.
 
     Args:
         num_feat: its width.
-        dtype: float32 or bfloat16; what the latter takes depends on whether ``device`` multiplies in it.
-        device: where it runs.
+        dtype: of torch, float32 or bfloat16; what the latter takes depends on whether ``device`` multiplies in it. None
+            for a graph, which takes as much in any arithmetic.
+        device: where torch runs.
     """
-    import torch
+    base, per_feature = _FLAT_GRAPH if device is None else _FLAT
+    if device is not None and str(dtype) == "torch.bfloat16":
+        from amd_restore.precision import has_bfloat16
 
-    from amd_restore.precision import has_bfloat16
-
-    low = _FLAT_BFLOAT16 if has_bfloat16(device) else _FLAT_EMULATED
-    base, per_feature = low if dtype == torch.bfloat16 else _FLAT
+        base, per_feature = _FLAT_BFLOAT16 if has_bfloat16(device) else _FLAT_EMULATED
     return base + per_feature * num_feat
 
 

@@ -63,7 +63,8 @@ class WindowRestorer:
             self.codec = self.codec.to(device)
             self.net = _on_device(net, device)
         self.denoiser = build_denoiser(header, self.net, dtype)
-        self.resident = max(memory.process_memory() + memory.KEPT, memory.RUNTIME)
+        runtime = memory.GRAPH_RUNTIME if device is None else memory.RUNTIME
+        self.resident = max(memory.process_memory() + memory.KEPT, runtime)
         self._probed: float | None = None
 
     def reach(self, num_steps: int) -> int | None:
@@ -81,7 +82,9 @@ class WindowRestorer:
     @property
     def bytes_per_pixel(self) -> float:
         """Memory that a window takes, per lq pixel: known for the flat network, else measured once."""
-        if self.device is not None and self.denoiser.dtype is not None:
+        if isinstance(self.net, GraphNetwork):
+            return memory.flat_cost(self.net.num_feat)
+        if self.device is not None:
             from amd_restore.archs.flat_arch import FlatDenoiser
 
             if isinstance(self.net, FlatDenoiser):

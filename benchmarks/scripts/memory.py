@@ -37,10 +37,15 @@ def peak_bytes() -> int:
 
 def load(options: argparse.Namespace) -> Any:
     """The pipeline; with ``--num_feat`` a flat network of random weights takes the place of the released one."""
+    from amd_restore.pipeline import RestorationPipeline
+
+    if options.backend != "torch":  # not even imported, for its memory would count
+        return RestorationPipeline.from_pretrained(
+            options.model, "cpu", "float32", options.backend, threads=options.threads
+        )
     import torch
 
     from amd_restore.archs.flat_arch import FlatDenoiser
-    from amd_restore.pipeline import RestorationPipeline
 
     torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
@@ -53,14 +58,15 @@ def load(options: argparse.Namespace) -> Any:
 
 def measure_window(options: argparse.Namespace) -> dict[str, float]:
     """Bytes per lq pixel of one window, and how many the plan of tiles counts for it."""
-    import torch
+    import numpy as np
 
     from amd_restore.inference.call_options import WindowOptions
 
     pipeline = load(options)
-    pipeline(torch.rand(1, 3, 64, 64), num_steps=options.steps, tile=0)
+    generator = np.random.default_rng(0)
+    pipeline(generator.random((1, 3, 64, 64), np.float32), num_steps=options.steps, tile=0)
+    lq = generator.random((1, 3, options.window, options.window), np.float32)
     before = peak_bytes()
-    lq = torch.rand(1, 3, options.window, options.window)
     pipeline.restorer(lq, 0, 0, WindowOptions(options.steps, (0,)))
     taken = (peak_bytes() - before) / options.window**2
     return {"bytes_per_pixel": taken, "planned": pipeline.restorer.bytes_per_pixel}
@@ -106,6 +112,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--model", default="x4-classical")
     add("--steps", type=int, default=1)
     add("--dtype", default="float32", choices=("float32", "bfloat16"))
+    add("--backend", default="torch", help="others compute the model's own network, in float32")
     add("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     add("--num_feat", type=int, help="random flat network of this width instead of the model's")
     add("--num_block", type=int, default=16)
@@ -141,7 +148,8 @@ def main() -> None:
 
 def _in_own_process(options: argparse.Namespace, side: int, output: Path) -> dict[str, Any]:
     values = {"side": side, "output": output} | {
-        name: getattr(options, name) for name in ("max_memory", "model", "steps", "dtype", "threads", "num_block")
+        name: getattr(options, name)
+        for name in ("max_memory", "model", "steps", "dtype", "backend", "threads", "num_block")
     }
     arguments = [text for name, value in values.items() for text in (f"--{name}", str(value))]
     if options.num_feat:

@@ -18,6 +18,7 @@ from tiny_model import save_tiny, tiny_header
 from torch import Tensor
 
 from amd_restore.archs.base import RestorationNetwork
+from amd_restore.backends import installed
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference import memory
 from amd_restore.inference.memory import MIB, Workload, choose_tile, plan_tile, probed_cost
@@ -133,6 +134,23 @@ def test_the_model_of_the_flat_network_agrees_with_a_process(dtype: str, isa: st
     """Peak memory of a process that restores one window, less what it had before."""
     found = measured("--window", "256", "--num_feat", "64", "--num_block", "1", "--dtype", dtype, isa=isa)
     assert 0.4 * found["planned"] < found["bytes_per_pixel"] <= found["planned"]
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_graphs_take_what_the_model_of_the_flat_network_says(backend: str) -> None:
+    if not installed(backend):
+        pytest.skip(f"{backend} is not installed")
+    found = measured("--window", "256", "--model", "x4-classical-tiny", "--backend", backend, "--threads", "1")
+    assert 0.4 * found["planned"] < found["bytes_per_pixel"] <= found["planned"]
+
+
+def test_a_limit_holds_for_graphs(tmp_path: Path) -> None:
+    def restore(limit: float, name: str) -> dict[str, float]:
+        options = ["--side", "450", "--model", "x4-classical-tiny", "--backend", "onnx", "--threads", "1"]
+        return measured(*options, "--max_memory", str(limit), "--output", str(tmp_path / name))
+
+    limit = memory.GRAPH_RUNTIME / MIB + 60
+    assert restore(limit, "limited.png")["peak_mib"] < limit < restore(4000, "free.png")["peak_mib"]
 
 
 @pytest.mark.parametrize(("dtype", "isa"), [("float32", None), ("bfloat16", None), ("bfloat16", "AVX2")])
