@@ -37,7 +37,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
 
 
 def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
-    arguments = ["--seed", "1", "--runs", "16", "--keep", str(tmp_path / "kept")]
+    # Of a seed without interruptions: these come at times, and test_files.py has many.
+    arguments = ["--seed", "8", "--runs", "16", "--keep", str(tmp_path / "kept")]
     done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "{'bytes': 4, 'chunks': 4, 'folders': 4, 'streams': 4}, " in done.stdout
