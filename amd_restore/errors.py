@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 OK, SOME_FAILED, NOT_STARTED, INTERRUPTED = 0, 1, 2, 130
+_came: list[int] = []  # signals that interrupted the command
 
 
 class AMDRestoreError(Exception):
@@ -160,13 +161,22 @@ def _open_missing_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")
 
 
+def raise_interruption() -> None:
+    """Interrupt again, where something else was raised in place of the interruption, as libraries written in C do.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came during :func:`run_command`.
+    """
+    if _came:
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _interruptions() -> Iterator[None]:
     """Make SIGTERM an interruption, and what native code makes of an interruption one again."""
-    came: list[int] = []
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        came.append(signum)
+        _came.append(signum)
         raise KeyboardInterrupt
 
     previous: dict[int, Any] = {}
@@ -181,9 +191,10 @@ def _interruptions() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if came:  # A library that is written in C may raise an error of its own in its place.
+        if _came:
             raise KeyboardInterrupt from error
         raise
     finally:
+        _came.clear()
         for number, handler in previous.items():
             signal.signal(number, handler)

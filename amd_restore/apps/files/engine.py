@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from amd_restore.apps.files.outcome import Outcome, failed
 from amd_restore.apps.files.plan import Job, is_done
 from amd_restore.apps.files.restorer import Restorer, Source
+from amd_restore.errors import raise_interruption
 
 
 class Engine:
@@ -114,6 +115,7 @@ class Engine:
             try:
                 results = self.restorer.restore(group, self._tiles(group))
             except Exception as error:  # a bug of ours must not cost the other pictures; it is reported and counted
+                raise_interruption()
                 self._release(group)
                 yield from (failed(source.job, error) for source in wanted)
                 continue

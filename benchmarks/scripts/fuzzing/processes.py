@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 NOBODY = 65_534  # a user who may not do everything
-ROOM = 8 << 30  # bytes of addresses of a run; one that goes on taking memory must not take that of other programs
+ROOM = 8 << 30  # bytes of a run; one that goes on taking memory must not take that of other programs
 HANGS = 180.0  # seconds after which a run counts as hanging, on a busy machine, too
 
 
@@ -110,7 +110,7 @@ def _child(call: Call, command: Callable[[Sequence[str]], int], paths: Sequence[
         sys.unraisablehook = lambda given: traceback.print_exception(given.exc_value, file=crash)
         threading.excepthook = lambda given: traceback.print_exception(given.exc_value, file=crash)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        resource.setrlimit(resource.RLIMIT_AS, (ROOM, ROOM))
+        resource.setrlimit(resource.RLIMIT_DATA, (ROOM, ROOM))
         if call.user is not None and not os.getuid():
             os.setgroups([])
             os.setgid(call.user)
