@@ -164,7 +164,7 @@ def load_network(
 
         if threads:
             torch.set_num_threads(threads)
-        return build_network(header, {name: torch.as_tensor(value) for name, value in state_dict.items()})
+        return build_network(header, {name: torch.as_tensor(value, device="cpu") for name, value in state_dict.items()})
     from amd_restore.backends import runtime
     from amd_restore.backends.graph import FlatOptions
 
