@@ -136,6 +136,20 @@ def test_any_output_folder_again_and_again(
     assert contents(tmp_path) == expected
 
 
+@pytest.mark.parametrize("output", ["in", "out"])
+def test_no_output_goes_through_a_broken_link_into_the_inputs(tmp_path: Path, weights: Path, output: str) -> None:
+    write_image(tmp_path / "in" / "a.png", Picture(np.full((5, 7, 3), 90, np.uint8)))
+    (tmp_path / output).mkdir(exist_ok=True)
+    link = tmp_path / output / ("a_restored.png" if output == "in" else "a.png")
+    link.symlink_to(tmp_path / "in" / "nothing.png")
+    command = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / output), "--model", str(weights)]
+    assert main(command) == 0
+    expected = contents(tmp_path)
+    assert len(expected) == 2 and link.is_symlink() and not link.exists()
+    assert main([*command, "--overwrite"]) == 0
+    assert contents(tmp_path) == expected
+
+
 def test_all_names_of_a_format_and_what_is_left_out(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,8 +63,16 @@ def plan_jobs(
     root, sources = find_sources(source, output, recursive, left_out)
     if source.is_dir():
         suffix, sources = set_apart(sources, root, output, _key, _key, suffix, left_out)
-    taken = {_key(path) for path in sources}
-    targets = name_targets(sources, root, output, taken, _key, suffix, ext, extras, frames)
+    homes = {path.parent.resolve() for path in sources}
+
+    def key(path: Path) -> str:
+        # Through a broken link into a folder of inputs, an output would be an input of the next run.
+        broken = os.path.islink(path) and not path.exists()
+        leads_to_input = broken and path.resolve().parent in homes
+        return "" if leads_to_input and source.is_dir() else _key(path)
+
+    taken = {_key(path) for path in sources} | {""}
+    targets = name_targets(sources, root, output, taken, key, suffix, ext, extras, frames)
     return [Job(path, target) for path, target in zip(sources, targets, strict=True)]
 
 
