@@ -23,6 +23,7 @@ from amd_restore.errors import AMDRestoreError
 # number, that is also visible from another container. Locks need not reach other hosts, hence the name of the host.
 # The suffix keeps a leftover from being taken for an image or a checkpoint.
 _TEMPORARY = re.compile(r"\.amd-restore-(?P<host>[0-9a-f]{8})-[0-9a-f]+\.part")
+_ADVICE = "choose another output folder or free some space"
 _OLD = 24 * 3600.0  # seconds after which a leftover counts as dead where locks do not tell
 
 
@@ -44,7 +45,7 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         AMDRestoreError: the folder or the file cannot be written; names the path and the reason.
     """
-    with user_error(f"cannot write {path}", "choose another output folder or free some space"):
+    with user_error(f"cannot write {path}", _ADVICE):
         target, old = real_target(path)
         if old is not None and (stream := _stream(target, old)) is not None:
             memory = io.BytesIO()
@@ -77,6 +78,16 @@ def real_target(path: str | Path) -> tuple[Path, os.stat_result | None]:
     if not os.access(path, os.W_OK):
         raise PermissionError(0, "it is read-only")
     return Path(os.path.realpath(path) if stat.S_ISREG(old.st_mode) else path), old
+
+
+def check_target(path: str | Path) -> None:
+    """Refuse a path that no file can replace, before the work for it.
+
+    Raises:
+        AMDRestoreError: as :func:`open_atomically` would.
+    """
+    with user_error(f"cannot write {path}", _ADVICE):
+        real_target(path)
 
 
 def take_mode(path: Path, old: os.stat_result | None) -> None:

@@ -228,15 +228,20 @@ def test_names_and_reports_that_cannot_be_are_said_before_the_work(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RestorationPipeline, "restore_image", lambda *_, **__: pytest.fail("restored first"))
-    long = tmp_path / f"{'n' * 248}.png"
+    long = tmp_path / f"{'n' * 243}.png"
     write_image(long, Picture(np.zeros((5, 7, 3), np.uint8)))
     common = ["-o", str(tmp_path / "out"), "--model", str(weights)]
-    for options, length in (["--suffix", "_restored"], 261), (["--compare"], 260):
+    for options, length in (["--suffix", "_restored2"], 257), (["--compare", "--suffix", "_2345"], 260):
         assert main(["-i", str(long), *common, *options]) == 1
         message = f"the output would have a name of {length} bytes, at most 255 can be; rename it"
         assert message in capsys.readouterr().err
     assert main(["-i", str(long), *common, "--json", str(long / "report.json")]) == 2
     assert "report.json: not a directory" in capsys.readouterr().err
+    for folder in (long.name, f"{long.stem}_sample2.png"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+        assert main(["-i", str(long), *common, "--n-samples", "2"]) == 1
+        assert f"{folder}: it is a folder" in capsys.readouterr().err
+        (tmp_path / "out" / folder).rmdir()
 
 
 def test_the_place_is_named_as_what_it_is(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,9 +28,9 @@ class Job:
     source: Path
     target: Path
 
-    def beside(self, what: str, suffix: str = ".png") -> Path:
-        """A further output: ``NAME_what.png`` beside the target."""
-        return _beside(self.target, what, suffix)
+    def extra(self, what: str) -> Path:
+        """A further output: ``NAME_what.png`` beside the target, samples in its format."""
+        return _extra(self.target, what)
 
 
 def plan_jobs(
@@ -49,7 +49,7 @@ def plan_jobs(
     an output that would replace an input gets ``_restored`` added, and where the outputs lie among the inputs, all get
     it that have no ``suffix`` (see :func:`set_apart`). Where the source is one file, an ``output`` with the
     suffix of an image is the file to write, unless a folder of that name exists. ``extras`` are the further outputs of
-    each image, see :meth:`Job.beside`. With ``frames`` a GIF stays one, else it becomes a PNG. ``left_out`` counts
+    each image, see :meth:`Job.extra`. With ``frames`` a GIF stays one, else it becomes a PNG. ``left_out`` counts
     what is in the folder and no input, by kind.
 
     Raises:
@@ -219,7 +219,7 @@ def _check_extras(
     source: PurePath, target: AnyPath, extras: Sequence[str], taken: set[str], key: Callable[[AnyPath], str]
 ) -> None:
     for what in extras:
-        extra = _beside(target, what, target.suffix if what.startswith("sample") else ".png")
+        extra = _extra(target, what)
         if key(extra) in taken:
             raise AMDRestoreError(f"{source}: {extra} would replace another picture; choose a --suffix")
 
@@ -313,7 +313,8 @@ def _walk(folder: Path, output: Path | None, recursive: bool, left_out: Counter[
         folders[:] = entered
 
 
-def _beside(target: AnyPath, what: str, suffix: str) -> AnyPath:
+def _extra(target: AnyPath, what: str) -> AnyPath:
+    suffix = target.suffix if what.startswith("sample") else ".png"
     return target.with_name(f"{target.stem}_{what}{suffix}")
 
 

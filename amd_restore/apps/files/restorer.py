@@ -16,6 +16,7 @@ from amd_restore.apps.files.outcome import Outcome, failed
 from amd_restore.apps.files.plan import Job, check_name, is_image_name
 from amd_restore.apps.files.settings import Settings
 from amd_restore.apps.files.work import Work, shape_of
+from amd_restore.atomic import check_target
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import (
     DEFAULT_MAX_PIXELS,
@@ -120,8 +121,9 @@ class Restorer:
         """Read the picture of ``job``; never raises, for it runs ahead in another thread."""
         start = time.perf_counter()
         try:
-            for what in (job.target, *(job.beside(extra) for extra in self.settings.extras)):
-                check_name(what)
+            for output in (job.target, *map(job.extra, self.settings.extras)):
+                check_name(output)
+                check_target(output)
             if (shape := read_shape(job.source)) is not None:
                 check_size(shape[1], shape[0], self._max_pixels)
                 self.work.check_memory(self._need(job, shape), shape[:2])
@@ -237,14 +239,14 @@ class Restorer:
         def write() -> tuple[int, int]:
             # Write the main image last: its presence marks the job as complete.
             for number, other in enumerate(others, start=2):
-                write_image(job.beside(f"sample{number}", job.target.suffix), other, self.settings.quality)
+                write_image(job.extra(f"sample{number}"), other, self.settings.quality)
             if uncertainty is not None:
-                write_image(job.beside("uncertainty"), Picture(uncertainty))
+                write_image(job.extra("uncertainty"), Picture(uncertainty))
             if self.settings.compare:
                 from amd_restore.postprocess import side_by_side
 
                 pair = side_by_side(picture.pixels, restored.pixels)
-                write_image(job.beside("compare"), Picture(pair, restored.icc, signal=restored.signal))
+                write_image(job.extra("compare"), Picture(pair, restored.icc, signal=restored.signal))
             if is_image_name(job.target):
                 write_image(job.target, restored, self.settings.quality)
             else:  # a still picture in a format of animations
