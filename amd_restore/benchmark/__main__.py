@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from amd_restore.atomic import path_option
 from amd_restore.benchmark.absent import Absent, find_absent
+from amd_restore.benchmark.earlier import EarlierReport
 from amd_restore.benchmark.evaluate import Evaluator, Result
 from amd_restore.benchmark.images import TestSet
 from amd_restore.benchmark.methods import Method, build_methods
@@ -37,6 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=path_option, help="folder of tables and cached results (default: benchmarks/NAME)")
     add("--methods", nargs="+", default=[], metavar="NAME", help="only these methods of the file")
     add("--weights", nargs="+", default=[], metavar="NAME=FILE", help="replace the weights of a method")
+    add(
+        "--keep",
+        action="store_true",
+        help="measure the --methods alone, which may also be rows ('NAME, 2 steps'); other rows stay as the earlier "
+        "report has them if their weights and files are the same",
+    )
     add("--fresh", action="store_true", help="ignore cached results")
     add("--save_images", action="store_true", help="save every restored image in the output folder")
     return parser
@@ -87,20 +94,26 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         AMDRestoreError: any failure, if possible before the first measurement.
     """
-    options = select(load_benchmark_options(args.opt), args.methods, args.weights)
+    options = select(load_benchmark_options(args.opt), [] if args.keep else args.methods, args.weights)
     folder = args.out or Path("benchmarks") / options.name
+    earlier = EarlierReport(folder, options) if args.keep else None
+    if earlier is not None:  # Speeds of some rows alone cannot be compared.
+        options = dataclasses.replace(options, speed=None)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     test_sets = find_test_sets(options)
     methods = list(build_methods(options))
     check_compare(options, methods)
     absent = find_absent(methods, test_sets)
+    kept: list[Result] = []
+    if earlier is not None:
+        absent, kept = keep_rows(earlier, args.methods, methods, test_sets, absent)
     for one in absent:
         complain(f"{one.method}: not available on {one.dataset}: {one.reason}")
-    gaps = {(one.method, one.dataset) for one in absent}
+    gaps = {(one.method, one.dataset) for one in absent} | {(one.method.name, one.dataset) for one in kept}
     work = [(method, [one for one in test_sets if (method.name, one.name) not in gaps]) for method in methods]
     wanted, found = {one.name for one in test_sets}, {one.name for _, present in work for one in present}
-    missing = wanted - found
+    missing = wanted - found - {one.dataset for one in kept}
     if missing:
         raise AMDRestoreError(f"no method has results on {', '.join(sorted(missing))}; the lines above say why")
     total = sum(len(method.runs(options)) * sum(map(len, present)) for method, present in work if present)
@@ -112,9 +125,14 @@ def run(args: argparse.Namespace) -> None:
 
         evaluator = Evaluator(options, folder, args.fresh, args.save_images)
         results = [result for method, present in work if present for result in evaluator([method], present, progress)]
+    order = [method.name for method in methods]
+    results = sorted([*results, *kept], key=lambda result: order.index(result.method.name))
     weights = {name: digest for method in methods for name, digest in method.describe().items()}
     header = protocol(weights, {test_set.name: test_set.fingerprint() for test_set in test_sets})
-    speeds = speeds_of(options, [method for method, present in work if present], results, header)
+    if earlier is not None:
+        header["kept"] = earlier.origins(kept)
+    # Seconds of kept rows are of another run, so that nothing can be compared with them.
+    speeds = [] if kept else speeds_of(options, [method for method, present in work if present], results, header)
     plots = write_plots(folder, options, results, speeds) if options.plots else {}
     absent += [
         Absent("all", name, "the data set is not on disk")
@@ -125,6 +143,44 @@ def run(args: argparse.Namespace) -> None:
     say(text)
     also = "; ".join([f"{options.name}_speed.*"] * bool(options.speed) + [file.name for file in plots.values()])
     say(f"written to {folder}/{options.name}.md, .csv and .json{'; ' * bool(also)}{also}")
+
+
+def keep_rows(
+    earlier: EarlierReport,
+    chosen: Sequence[str],
+    methods: Sequence[Method],
+    test_sets: Sequence[TestSet],
+    absent: Sequence[Absent],
+) -> tuple[list[Absent], list[Result]]:
+    """Return what is absent and what stays from the earlier report, where a row is not measured now.
+
+    Args:
+        earlier: report.
+        chosen: names of methods or rows to measure.
+        methods: all rows.
+        test_sets: data sets.
+        absent: rows without images.
+
+    Raises:
+        AMDRestoreError: a name is none of a method or row.
+    """
+    names = [name for method in methods for name in (method.family, method.name)]
+    for name in chosen:
+        if name not in names:
+            raise AMDRestoreError(f"no method or row '{name}' in the option file; {did_you_mean(name, names)}")
+    reasons = {(one.method, one.dataset): one.reason for one in absent}
+    gaps, kept = [], []
+    for method in methods:
+        for test_set in test_sets:
+            place = method.name, test_set.name
+            if {method.name, method.family} & {*chosen} and place not in reasons:
+                continue
+            found = earlier.find(method, test_set)
+            if found is None:
+                gaps.append(Absent(*place, "not measured with these weights and files"))
+            else:
+                kept.append(found)
+    return gaps, kept
 
 
 def find_test_sets(options: BenchmarkOptions) -> list[TestSet]:

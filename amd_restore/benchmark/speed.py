@@ -104,8 +104,8 @@ def collect(
 
 
 def is_timed(result: Result) -> bool:
-    """Return whether the seconds are those of a restoration; a folder's are those of reading a file."""
-    return not isinstance(result.method, Folder)
+    """Return whether the seconds are those of a restoration in this run; a folder's are those of reading a file."""
+    return not isinstance(result.method, Folder) and not np.isnan(result.seconds).any()
 
 
 def _of_peer(method: Folder, options: BenchmarkOptions) -> list[Speed]:

@@ -211,6 +211,10 @@ def origin_lines(protocol: dict[str, Any], metrics: Sequence[str], threads: str)
     return [
         *(f"- {METRICS[name].title}: {METRICS[name].protocol}." for name in metrics),
         f"- {protocol['date']}, commit {protocol['commit']}, {protocol['machine']}, {threads}.",
+        *(
+            f"- Kept from {one['date']}, commit {one['commit']}, {one['machine']}: {'; '.join(one['rows'])}."
+            for one in protocol.get("kept", [])
+        ),
         f"- {', '.join(f'{name} {version}' for name, version in protocol['versions'].items())}.",
         *(f"- Weights {name}: SHA-256 {digest[:16]}" for name, digest in protocol["weights"].items()),
     ]

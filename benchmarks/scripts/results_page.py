@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from amd_restore.benchmark.metrics import METRICS, marks
+from amd_restore.benchmark.provenance import file_hash
 from amd_restore.errors import AMDRestoreError, run_command, say
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
+WEIGHTS = BENCHMARKS.parent / "amd_restore" / "weights"
 PAGES = (
     "README.md",
     "docs/results.md",
@@ -33,6 +35,12 @@ PAGES = (
     "docs/model_card_x4_classical.md",
     "docs/model_card_x4_real.md",
 )
+# Files whose header alone was written again: their tensors, hence their images, are those of the released ones.
+SAME_TENSORS = {
+    "3981810d83a2dc30afc20a891dcdf756b1e626c18413f6ce940464c4e312d3d6": (
+        "3f211e17b50e16dd8431fb095c541cc72bc4a49f2974a272f7555027cb31c48c"  # x4-classical-tiny
+    )
+}
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -68,8 +76,29 @@ def only(row: Row, entries: list[dict[str, Any]], **wanted: object) -> dict[str,
     return found[0]
 
 
+@functools.cache
+def released(name: str) -> str:
+    """SHA-256 of released weights, or an empty string for weights that are not released."""
+    file = WEIGHTS / name
+    return file_hash(file) if file.is_file() else ""
+
+
+def is_earlier(row: Row, kind: str = "") -> bool:
+    """Whether a row was measured with another version of weights than the released one, by their hashes."""
+    protocol, label = content(row.benchmark, kind)["protocol"], row.method.partition(", ")[0]
+    digests = {
+        name.partition("/")[2]: digest
+        for name, digest in protocol["weights"].items()
+        if name.partition("/")[0] == label
+    }
+    return any(released(name) not in ("", SAME_TENSORS.get(digest, digest)) for name, digest in digests.items())
+
+
 def value(row: Row, dataset: str, metric: str) -> str:
-    """One mean, with the digits and the mark of its metric."""
+    """One mean, with the digits and the mark of its metric; a dash for a row that its benchmark calls absent."""
+    gaps = content(row.benchmark).get("absent", [])
+    if any((gap["method"], gap["dataset"]) == (row.method, dataset) for gap in gaps):
+        return "–"
     result = only(row, content(row.benchmark)["results"], method=row.method, dataset=dataset)
     mean = float(np.mean(np.asarray(result["values"][metric], dtype=np.float64)))
     return f"{mean:.{METRICS[metric].digits}f}{marks(result['rewards']).get(metric, '')}"
@@ -81,7 +110,12 @@ def values(dataset: str, *metrics: str, between: str = " / ") -> Cell:
 
 
 def seconds(row: Row) -> str:
-    """Seconds of one input of 128x128 on two threads, in float32 and, where it was timed, in bf16."""
+    """Seconds of one input of 128x128 on two threads, in float32 and, where it was timed, in bf16.
+
+    A dash where these weights were not timed.
+    """
+    if is_earlier(row, "_speed"):
+        return "–"
     found = {entry["method"]: entry["seconds"] for entry in content(row.benchmark, "_speed")["rows"]}
     name, comma, steps = row.method.partition(", ")
     plain, half = found.get(row.method), found.get(f"{name}, bf16{comma}{steps}")
@@ -101,6 +135,10 @@ def minus(dataset: str, metric: str) -> Cell:
 
     def cell(row: Row) -> str:
         entries = content(row.benchmark)["comparisons"]
+        if not any(
+            (entry["a"], entry["b"], entry["dataset"]) == (row.method, row.reference, dataset) for entry in entries
+        ):
+            return "–"
         return interval(only(row, entries, a=row.method, b=row.reference, dataset=dataset, metric=metric), metric)
 
     return cell
@@ -128,10 +166,16 @@ def arm_minus(metric: str, steps: int) -> Cell:
     return cell
 
 
-def source(row: Row) -> str:
-    """Date, commit and machine of a benchmark's run."""
-    protocol = content(row.benchmark)["protocol"]
+def place_and_time(protocol: dict[str, Any]) -> str:
+    """Date, commit and machine."""
     return f"{protocol['date']}, commit {protocol['commit']}, {protocol['machine']}"
+
+
+def source(row: Row) -> str:
+    """Date, commit and machine of a benchmark's run, and of the rows that it kept from an earlier one."""
+    protocol = content(row.benchmark)["protocol"]
+    kept = [f"; {len(one['rows'])} rows: {place_and_time(one)}" for one in protocol.get("kept", [])]
+    return place_and_time(protocol) + "".join(kept)
 
 
 def seeds(row: Row) -> str:
@@ -264,6 +308,12 @@ TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
 }
 
 
+def title(row: Row) -> str:
+    """Title of a line, which says where numbers are those of an earlier version of the weights."""
+    has_weights = "weights" in content(row.benchmark)["protocol"]
+    return f"{row.title} (earlier version)" if row.method and has_weights and is_earlier(row) else row.title
+
+
 def table(name: str) -> str:
     """A table as Markdown.
 
@@ -274,7 +324,7 @@ def table(name: str) -> str:
         raise AMDRestoreError(f"no table '{name}'; tables: {', '.join(TABLES)}")
     rows, columns = TABLES[name]
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {row.title} | {' | '.join(cell(row) for cell in columns.values())} |" for row in rows]
+    lines += [f"| {title(row)} | {' | '.join(cell(row) for cell in columns.values())} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -95,6 +98,44 @@ def test_a_row_that_was_not_measured_is_named() -> None:
     row = results_page.Row("x", "x4_real", "no such method")
     with pytest.raises(AMDRestoreError, match="benchmarks/x4_real: 0 entries of .*no such method"):
         results_page.value(row, "Set14", "psnr_y")
+
+
+@pytest.fixture
+def own_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What the generator reads as a benchmark of one row, of weights in a folder of their own."""
+    (tmp_path / "net.safetensors").write_bytes(b"first")
+    report: dict[str, Any] = {
+        "protocol": {"weights": {"net/net.safetensors": hashlib.sha256(b"first").hexdigest()}},
+        "results": [{"method": "net, 1 step", "dataset": "A", "rewards": [], "values": {"psnr_y": [[25.0]]}}],
+        "comparisons": [],
+        "absent": [{"method": "net, 1 step", "dataset": "B", "reason": "x"}],
+        "rows": [{"method": "net, 1 step", "seconds": 0.5}],
+    }
+    monkeypatch.setattr(results_page, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(results_page, "content", lambda benchmark, kind="": report)
+    results_page.released.cache_clear()
+    yield report
+    results_page.released.cache_clear()
+
+
+def test_rows_of_replaced_weights_say_so(own_benchmark: dict[str, Any], tmp_path: Path) -> None:
+    row = results_page.Row("the net", "mine", "net, 1 step", "other")
+    assert results_page.title(row) == "the net" and results_page.seconds(row) == "0.50"
+    (tmp_path / "net.safetensors").write_bytes(b"second version")
+    results_page.released.cache_clear()
+    assert results_page.title(row) == "the net (earlier version)" and results_page.seconds(row) == "–"
+    digest = own_benchmark["protocol"]["weights"].pop("net/net.safetensors")
+    own_benchmark["protocol"]["weights"]["net/not_released.safetensors"] = digest
+    assert results_page.title(row) == "the net"
+
+
+def test_what_was_not_measured_is_a_dash(own_benchmark: dict[str, Any]) -> None:
+    row = results_page.Row("the net", "mine", "net, 1 step", "other")
+    assert results_page.value(row, "A", "psnr_y") == "25.00" and results_page.value(row, "B", "psnr_y") == "–"
+    assert results_page.minus("A", "psnr_y")(row) == "–"
+    own_benchmark["protocol"].update(date="today", commit="c", machine="m")
+    own_benchmark["protocol"]["kept"] = [{"date": "before", "commit": "b", "machine": "n", "rows": ["x: A", "x: B"]}]
+    assert results_page.source(row) == "today, commit c, m; 2 rows: before, commit b, n"
 
 
 def test_the_check_of_pages_ends_with_0() -> None:

@@ -1,0 +1,71 @@
+"""Rows that a benchmark keeps from its earlier report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from smooth_images import smooth_image
+from tiny_model import save_tiny
+
+from amd_restore.benchmark import __main__ as command
+from amd_restore.image_io import Picture, write_image
+
+OTHER_CODEC = {"type": "residual", "scale": 4, "patch": 4, "std": 0.1}
+
+
+def report_of(out: Path) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
+    content = json.loads((out / "mini.json").read_text(encoding="utf-8"))
+    return content, {(entry["method"], entry["dataset"]): entry for entry in content["results"]}
+
+
+def test_rows_of_the_earlier_report_are_kept(tmp_path: Path) -> None:
+    """A row stays while its weights and files are the same; another version of the weights leaves a gap."""
+    for name in ("a", "b"):
+        write_image(tmp_path / name / "img_0.png", Picture(smooth_image(0)))
+    weights = save_tiny(tmp_path / "tiny.safetensors")
+    other = save_tiny(tmp_path / "other.safetensors")
+    methods = [
+        {"name": "bicubic", "type": "bicubic"},
+        {"name": "tiny", "weights": [str(weights)], "steps": [1]},
+        {"name": "other", "weights": [str(other)], "steps": [1]},
+    ]
+    out = tmp_path / "out"
+    options = {
+        "name": "mini",
+        "metrics": ["psnr_y", "consistency"],
+        "crop_border": 2,
+        "datasets": {name.upper(): {"gt": str(tmp_path / name)} for name in ("a", "b")},
+        "methods": methods,
+    }
+    file = tmp_path / "mini.yml"
+    file.write_text(yaml.safe_dump(options), encoding="utf-8")
+    arguments = ["-opt", str(file), "--out", str(out)]
+    assert command.main([*arguments, "--keep"]) == 2  # no report yet
+    assert command.main(arguments) == 0
+    _, before = report_of(out)
+
+    save_tiny(weights, codec=OTHER_CODEC)
+    save_tiny(other, codec=OTHER_CODEC)
+    write_image(tmp_path / "b" / "img_0.png", Picture(smooth_image(7)))
+    assert command.main([*arguments, "--keep", "--methods", "tiny"]) == 0
+    content, after = report_of(out)
+    assert set(after) == {("bicubic", "A"), ("tiny, 1 step", "A"), ("tiny, 1 step", "B")}
+    assert after["bicubic", "A"]["values"] == before["bicubic", "A"]["values"]
+    assert after["tiny, 1 step", "A"]["values"] != before["tiny, 1 step", "A"]["values"]
+    assert after["tiny, 1 step", "A"]["seconds"] and after["bicubic", "A"]["seconds"] is None
+    assert [one["rows"] for one in content["protocol"]["kept"]] == [["bicubic: A"]]
+    assert {(one["method"], one["dataset"]) for one in content["absent"]} == {
+        *(("other, 1 step", dataset) for dataset in "AB"),
+        ("bicubic", "B"),
+    }
+    text = (out / "mini.md").read_text(encoding="utf-8")
+    assert "Kept from" in text and ": bicubic: A." in text
+
+    kept = content["protocol"]["kept"]
+    assert command.main([*arguments, "--keep", "--methods", "tiny, 1 step"]) == 0  # kept twice, its origin is the first
+    content, _ = report_of(out)
+    assert content["protocol"]["kept"] == kept
+    assert command.main([*arguments, "--keep", "--methods", "tiny, 2 steps"]) == 2
