@@ -315,7 +315,7 @@ def title(row: Row) -> str:
 
 
 def table(name: str) -> str:
-    """A table as Markdown.
+    """A table as Markdown, without rows in which nothing was measured.
 
     Raises:
         AMDRestoreError: for a name that is none of :data:`TABLES`.
@@ -324,7 +324,10 @@ def table(name: str) -> str:
         raise AMDRestoreError(f"no table '{name}'; tables: {', '.join(TABLES)}")
     rows, columns = TABLES[name]
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {title(row)} | {' | '.join(cell(row) for cell in columns.values())} |" for row in rows]
+    for row in rows:
+        cells = [cell(row) for cell in columns.values()]
+        if any({*text} - {*"– /"} for text in cells):
+            lines.append(f"| {title(row)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
