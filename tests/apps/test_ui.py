@@ -7,14 +7,19 @@ import io
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from places import REPOSITORY
 from ui_setup import MAX_PIXELS, noise
 
 from amd_restore.apps.cli import ui as ui_command
+from amd_restore.apps.files.uncertainty import uncertainty_map
+from amd_restore.apps.ui import uploads
+from amd_restore.apps.ui.models import Models
 from amd_restore.apps.ui.uploads import (
     PREVIEW_SIDE,
     Controls,
@@ -27,6 +32,8 @@ from amd_restore.apps.ui.uploads import (
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import decode, encode
 from amd_restore.image_io.picture import Picture
+from amd_restore.inference import memory
+from amd_restore.weights import released_models
 
 
 def test_download_is_what_the_pipeline_gives_in_the_format_of_the_input(restorer: UploadRestorer) -> None:
@@ -37,7 +44,7 @@ def test_download_is_what_the_pipeline_gives_in_the_format_of_the_input(restorer
     result = restorer.restore(upload, Controls(steps=2, seed=5), RestorationState())
     assert (result.name, result.size) == ("bild ä_x4.png", (36, 56))
     restored = decode(result.data)
-    expected = restorer.pipeline.restore_image(picture.pixels, num_steps=2, seed=5)
+    expected = restorer.models.get().restore_image(picture.pixels, num_steps=2, seed=5)
     assert restored.pixels.dtype == np.uint16 and np.array_equal(restored.pixels, expected)
     assert restored.exif and b"a description" in restored.exif
     assert restored.dpi == pytest.approx((400, 400), rel=1e-3)
@@ -56,7 +63,7 @@ class Stub:
     """In the pipeline's place: enlarges by repeating pixels, in eight tiles."""
 
     def __init__(self, restorer: UploadRestorer) -> None:
-        self.header, self.scale = restorer.pipeline.header, 4
+        self.header, self.scale = restorer.models.get().header, 4
         self.options: dict[str, Any] = {}
         self.tiles: list[int] = []
 
@@ -73,10 +80,10 @@ def stub(restorer: UploadRestorer) -> Any:
     return Stub(restorer)
 
 
-def test_a_format_too_small_for_the_output_becomes_png(stub: Any) -> None:
+def test_a_format_too_small_for_the_output_becomes_png(stub: Any, ui_weights: Path) -> None:
     data = io.BytesIO()
     Image.new("RGB", (8_000, 1)).save(data, "WEBP")
-    restorer = UploadRestorer(stub, 8_000)
+    restorer = UploadRestorer(Models(ui_weights, lambda path: stub), 8_000)
     upload = restorer.open(data.getvalue(), "strip.webp")
     assert upload.suffix == ".webp"
     result = restorer.restore(upload, Controls(), RestorationState())  # WebP ends at 16,383 pixels
@@ -106,8 +113,8 @@ def test_bad_uploads_are_one_line(restorer: UploadRestorer, data: bytes, words: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_task_stops_between_tiles_and_the_next_one_works(stub: Any) -> None:
-    restorer = UploadRestorer(stub, MAX_PIXELS)
+def test_a_task_stops_between_tiles_and_the_next_one_works(stub: Any, ui_weights: Path) -> None:
+    restorer = UploadRestorer(Models(ui_weights, lambda path: stub), MAX_PIXELS)
     upload = restorer.open(encode(Picture(noise()), ".png"), "a.png")
 
     class StopsAtThree(RestorationState):
@@ -175,8 +182,8 @@ def test_the_next_upload_ends_the_restoration_of_a_page_that_was_left(restorer: 
     assert ended.wait(20)
 
 
-def test_fidelity_is_passed_on(stub: Any) -> None:
-    restorer = UploadRestorer(stub, MAX_PIXELS)
+def test_fidelity_is_passed_on(stub: Any, ui_weights: Path) -> None:
+    restorer = UploadRestorer(Models(ui_weights, lambda path: stub), MAX_PIXELS)
     restorer.restore(
         restorer.open(encode(Picture(noise()), ".png"), "a.png"), Controls(fidelity=0.5), RestorationState()
     )
@@ -229,3 +236,49 @@ def test_an_animation_is_refused_without_advice_for_the_command(restorer: Upload
     with pytest.raises(AMDRestoreError) as caught:
         restorer.open(data.getvalue(), "a.gif")
     assert for_page(caught.value) == "holds 2 frames"
+
+
+def test_models_are_loaded_once_and_freed_where_memory_is_short(
+    ui_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def load(path: Path) -> Any:
+        loaded.append(path.stem)
+        return path.stem
+
+    models = Models(ui_weights, load)
+    assert list(models.headers)[0] == "tiny" and "x4-real" in models.headers
+    free = 1e12
+    monkeypatch.setattr(memory, "free_share", lambda device: free)
+    assert [str(models.get(name)) for name in ("x4-real", "", "x4-real")] == ["x4-real", "tiny", "x4-real"]
+    assert models.get("no such name") == "tiny" and loaded == ["tiny", "x4-real"]
+    free = 1e6
+    models.get("x4-classical")
+    models.get("x4-real")
+    assert loaded == ["tiny", "x4-real", "x4-classical", "x4-real"]
+
+
+def test_a_given_model_with_a_released_name_is_told_apart(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(released_models()["x4-classical-tiny"].read_bytes())
+    loaded: Any = Models(copy, lambda path: path)  # type: ignore[arg-type, return-value]  # only the path matters here
+    assert list(loaded.headers)[0] == "x4-classical-tiny (mine.safetensors)"
+    assert loaded.get() == copy and loaded.get("x4-classical-tiny") != copy
+
+
+def test_uncertainty_map_is_that_of_the_command(restorer: UploadRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = restorer.open(encode(Picture(noise()), ".png"), "a.png")
+    state = RestorationState()
+    result = restorer.restore(upload, Controls(seed=3, uncertainty=True), state)
+    assert result.uncertainty and state.total == 8
+    drawn = uncertainty_map(restorer.models.get(), noise(), seed=3)
+    assert np.array_equal(decode(result.uncertainty).pixels, drawn) and drawn.std() > 0
+    monkeypatch.setattr(uploads, "_MAP_PIXELS", 100)
+    with pytest.raises(AMDRestoreError, match="switch it off"):
+        restorer.restore(upload, Controls(uncertainty=True), RestorationState())
+
+
+def test_the_example_is_one_of_the_samples() -> None:
+    example = Path(uploads.__file__).with_name("example.jpg")
+    assert example.read_bytes() == (REPOSITORY / "lowres" / "kingfisher_jpeg.jpg").read_bytes()

@@ -6,7 +6,6 @@ Needs the extra ``ui``; the tests in a browser also Chromium and the package pla
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
@@ -17,21 +16,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from places import REPOSITORY
-from ui_setup import MAX_PIXELS, noise
+from ui_setup import noise
 
 from amd_restore.apps.ui.uploads import UploadRestorer
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import decode, encode, read_image
 from amd_restore.image_io.picture import Picture
+from amd_restore.pipeline import RestorationPipeline
 
 pytest.importorskip("nicegui", reason="needs the extra 'ui'")
 MAX_UPLOAD = 30_000  # bytes
+MAX_PIXELS = 40_000
+SAID = "words => document.querySelector('[data-testid=status]').innerText.includes(words)"
 
 
 class Server:
@@ -163,7 +164,7 @@ def page(server: Server, browser: Any) -> Iterator[Any]:
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.set_default_timeout(60_000)
     opened.goto(server.address)
-    opened.get_by_text("Drop an image here").wait_for()
+    opened.get_by_text("Choose images").wait_for()
     yield opened
     opened.close()
     assert not foreign and not complaints
@@ -175,7 +176,7 @@ def upload(page: Any, path: Path) -> None:
 
 def downloaded(page: Any) -> tuple[str, bytes]:
     with page.expect_download() as started:
-        page.get_by_role("link", name="Download").click()
+        page.get_by_role("link", name="Download", exact=True).click()
     return started.value.suggested_filename, Path(started.value.path()).read_bytes()
 
 
@@ -187,7 +188,7 @@ def test_drop_compare_download(page: Any, restorer: UploadRestorer, tmp_path: Pa
     name, data = downloaded(page)
     pixels = read_image(path).pixels
     assert name == "größe & co_x4.png"
-    assert np.array_equal(decode(data).pixels, restorer.pipeline.restore_image(pixels, seed=0))
+    assert np.array_equal(decode(data).pixels, restorer.models.get().restore_image(pixels, seed=0))
     status = page.get_by_test_id("status")
     assert status.inner_text().startswith("30 x 20 to 120 x 80 in ")
 
@@ -204,7 +205,7 @@ def test_drop_compare_download(page: Any, restorer: UploadRestorer, tmp_path: Pa
     page.get_by_label("Seed", exact=True).fill("7")
     page.get_by_role("button", name="Restore").click()
     page.wait_for_function("old => document.querySelector('img.compare-after')?.getAttribute('src') !== old", arg=old)
-    expected = restorer.pipeline.restore_image(pixels, num_steps=2, seed=7)
+    expected = restorer.models.get().restore_image(pixels, num_steps=2, seed=7)
     assert np.array_equal(decode(downloaded(page)[1]).pixels, expected)
     assert page.request.get(page.url.rstrip("/") + old).status == 404, "old pictures are forgotten"
 
@@ -229,42 +230,90 @@ def test_what_the_page_refuses_is_said_and_it_goes_on(page: Any, tmp_path: Path)
     assert status.inner_text().startswith("14 x 9 to 56 x 36")
 
 
-def test_upload_after_upload(page: Any, tmp_path: Path) -> None:
-    """The hundredth works as the first did, and one that comes too early is refused aloud."""
-    from playwright.sync_api import TimeoutError
+def test_several_files_each_get_a_download(page: Any, restorer: UploadRestorer, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in ("a", "b", "c' onclick=x")]
+    for width, path in enumerate(paths, start=10):
+        path.write_bytes(encode(Picture(noise(9, width)), ".png"))
+    page.set_input_files("input[type=file]", paths)
+    rows = page.get_by_role("listitem")
+    rows.get_by_role("link").nth(2).wait_for()
+    for path in paths:
+        with page.expect_download() as started:
+            page.get_by_role("link", name=f"Download {path.stem}_x4.png").click()
+        expected = restorer.models.get().restore_image(read_image(path).pixels, seed=0)
+        assert np.array_equal(decode(Path(started.value.path()).read_bytes()).pixels, expected)
+    page.get_by_role("button", name="Show a.png").click()
+    page.wait_for_function(SAID, arg="a_x4.png")
+    assert downloaded(page)[0] == "a_x4.png"
+    old = page.locator("img.compare-after").get_attribute("src")
+    page.get_by_role("button", name="Clear list").click()
+    page.wait_for_selector("img.compare-after", state="detached")
+    assert rows.count() == 0 and page.request.get(page.url.rstrip("/") + old).status == 404
 
-    said = "words => document.querySelector('[data-testid=status]').innerText.includes(words)"
+
+def test_upload_after_upload(page: Any, tmp_path: Path) -> None:
+    """The thirtieth works as the first did, and those that come early wait for their turn."""
     data = encode(Picture(noise()), ".png")
-    for number in range(100):
+    for number in range(30):
         path = tmp_path / f"p{number}.png"
         path.write_bytes(data)
         upload(page, path)
-        page.wait_for_function(said, arg=f"p{number}_x4.png")
+        if number < 25:
+            page.wait_for_function(SAID, arg=f"p{number}_x4.png")
         assert page.locator("input[type=file]").count() == 1
-    for path in (tmp_path / "p1.png", tmp_path / "p2.png", tmp_path / "p3.png"):
-        upload(page, path)
-    page.wait_for_function("() => /p[123]/.test(document.querySelector('[data-testid=status]').innerText)")
-    for _ in range(30):  # it is refused as long as one of these is at work
-        upload(page, tmp_path / "p50.png")
-        with contextlib.suppress(TimeoutError):
-            page.wait_for_function(said, arg="p50_x4.png", timeout=2_000)
+    page.get_by_role("listitem").get_by_role("link").nth(29).wait_for()
+
+
+def test_choice_of_model(page: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Picture(noise()), ".png"))
+    assert page.get_by_text("tiny", exact=True).is_visible()
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="x4-classical-tiny").click()
+    upload(page, path)
+    page.wait_for_selector("img.compare-after")
+    pipeline = RestorationPipeline.from_pretrained("x4-classical-tiny", "cpu")
+    assert np.array_equal(decode(downloaded(page)[1]).pixels, pipeline.restore_image(read_image(path).pixels, seed=0))
+
+
+def test_uncertainty_map_is_switched_on_and_off(page: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Picture(noise()), ".png"))
+    upload(page, path)
+    page.wait_for_selector("img.compare-after")
+    assert page.locator(".compare-overlay").count() == 0
+    switch = page.get_by_role("switch", name="Uncertainty map")
+    switch.click()
+    page.wait_for_function("() => document.querySelector('.compare-overlay')?.naturalWidth === 56")
+    switch.click()
+    page.wait_for_selector(".compare-overlay", state="detached")
+    assert page.locator("img.compare-after").count() == 1
+
+
+def test_keyboard_and_names_of_controls(page: Any) -> None:
+    """The example is restored by keys alone, and afterwards every control has a name."""
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText") == "Try an example":
             break
-    else:
-        pytest.fail("the page took no further upload")
+    page.keyboard.press("Enter")
+    page.wait_for_function(SAID, arg="240 x 135 to 960 x 540")
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    kinds = {"button", "link", "combobox", "spinbutton", "slider", "switch", "group", "image", "progressbar"}
+    controls = {(kind, name) for kind, name in named if kind in kinds}
+    assert len(controls) > 15 and all(name for _, name in controls), controls
+    assert {("group", "Steps"), ("slider", "Fidelity"), ("button", "Another seed")} <= controls
 
 
-def test_an_upload_while_it_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused aloud; the image at work stays the one that is shown."""
-    from amd_restore.apps.ui.page import Page
-
-    said: list[str] = []
-    busy = Page.__new__(Page)
-    busy._busy = True
-    monkeypatch.setattr(Page, "_complain", lambda self, message: said.append(message))
-    received = busy._receive(SimpleNamespace(file=SimpleNamespace(name="b.png")))  # type: ignore[arg-type]
-    with pytest.raises(StopIteration):  # ends without waiting for anything
-        received.send(None)
-    assert said == ["b.png: still at work on the image before; stop it first."]
+def test_colours_follow_the_system_until_chosen(page: Any) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("body.body--dark")
+    page.get_by_role("button", name="Light").click()
+    page.wait_for_selector("body.body--light")
+    page.get_by_role("button", name="Dark").click()
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector("body.body--dark")
 
 
 def test_ctrl_c_is_an_ordinary_end(ui_weights: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_model import save_tiny
 
+from amd_restore.apps.ui.models import Models
 from amd_restore.apps.ui.uploads import UploadRestorer
 from amd_restore.pipeline import RestorationPipeline
 
@@ -26,7 +27,7 @@ def ui_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def restorer(ui_weights: Path) -> UploadRestorer:
-    return UploadRestorer(RestorationPipeline.from_pretrained(ui_weights, "cpu"), MAX_PIXELS)
+    return UploadRestorer(Models(ui_weights, lambda path: RestorationPipeline.from_pretrained(path, "cpu")), MAX_PIXELS)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "apps/files": {"weights", "image_io", "inference", "postprocess", "pipeline"},
         "apps/ray": {"weights", "image_io", "inference", "apps/files"},
         "apps/video": {"image_io"},
-        "apps/ui": {"weights", "image_io", "pipeline"},
+        "apps/ui": {"weights", "image_io", "inference", "pipeline", "apps/files"},
         "apps/cli": {
             *("precision", "archs", "weights", "backends", "image_io", "inference", "pipeline"),
             *("apps/files", "apps/ray", "apps/video", "apps/ui"),

@@ -12,6 +12,7 @@ import logging
 import socket
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 
 from amd_restore.apps.cli.parser import millions, number
 from amd_restore.apps.ui.binding import bind
@@ -40,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help=f"serve the page that restores in the browser itself (default folder: {BUILT_PAGE}, built by npm)",
     )
-    add("--model", metavar="NAME", help="released name, .safetensors file or folder (default: x4-real)")
+    add(
+        "--model",
+        metavar="NAME",
+        help="first model of the page: released name, .safetensors file or folder (default: x4-real)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
     add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: the backend's choice)")
     add(
@@ -110,18 +115,20 @@ def _serve_model(options: argparse.Namespace, shared: bool) -> None:
         if (error.name or "").split(".")[0] == "amd_restore":
             raise
         raise AMDRestoreError(f"the page needs a package ({error.name}): pip install 'amd-restore[ui]'") from error
+    from amd_restore.apps.ui.models import Models
     from amd_restore.apps.ui.uploads import UploadRestorer
     from amd_restore.pipeline import RestorationPipeline
     from amd_restore.weights import DEFAULT_MODEL
 
-    pipeline = RestorationPipeline.from_pretrained(
-        options.model or DEFAULT_MODEL, options.device, threads=options.threads
-    )
-    restorer = UploadRestorer(pipeline, options.max_pixels)
+    def load(path: Path) -> RestorationPipeline:
+        return RestorationPipeline.from_pretrained(path, options.device, threads=options.threads)
+
+    models = Models(options.model or DEFAULT_MODEL, load)
+    restorer = UploadRestorer(models, options.max_pixels)
     names = (options.host, socket.gethostname(), f"{socket.gethostname()}.local") if shared else ()
     app = create_app(restorer, options.max_upload_mb, names)
     with bind(options.host, options.port) as listener:
-        _announce(pipeline.header.name, listener, options, shared)
+        _announce(models.first, listener, options, shared)
         run(app, listener, options.debug)
 
 

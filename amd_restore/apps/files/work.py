@@ -10,6 +10,7 @@ import numpy as np
 
 from amd_restore.apps.files.needs import Need, need_of
 from amd_restore.apps.files.settings import Settings
+from amd_restore.apps.files.uncertainty import UNCERTAINTY_SAMPLES, colour, floating, uncertainty_map
 from amd_restore.arrays import Array, host
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture
@@ -20,17 +21,13 @@ from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import (
     AdainFix,
     Consistency,
-    SampleStatistics,
     WaveletFix,
-    expected_error,
-    heat_map,
     knows_downscaling,
 )
 from amd_restore.weights import DEFAULT_MODEL
 
 Pixels = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None] | None
-UNCERTAINTY_SAMPLES = 8  # where --n-samples is lower
 
 
 class Work:
@@ -142,24 +139,18 @@ class Work:
         return restored if size == restored.shape[:2] else resize(restored, size)
 
     def uncertainty(self, pixels: Pixels) -> Pixels:
-        """Heat map (H', W', 3), uint8, of the error to expect at each pixel of the output.
-
-        Always of the full noise: at a higher fidelity the samples agree more without being righter.
-        """
-        statistics, floats = SampleStatistics(), _floating(pixels)
-        for number in range(max(self.settings.n_samples, UNCERTAINTY_SAMPLES)):
-            options = self._options(None) | {"fidelity": 0.0, "seed": self.settings.seed + number}
-            statistics.add(_colour(self.pipeline.restore_image(floats, **options)))
-        error = expected_error(statistics.std, self.pipeline.header.error_per_std)
-        drawn: Pixels = np.rint(255 * heat_map(error)[0]).astype(np.uint8).transpose(1, 2, 0)
+        """Heat map (H', W', 3), uint8, of the error to expect at each pixel of the output."""
+        drawn = uncertainty_map(
+            self.pipeline, pixels, max(self.settings.n_samples, UNCERTAINTY_SAMPLES), **self._options(None)
+        )
         return self.resized(drawn, pixels)
 
     def _with_statistics(self, pixels: Pixels, options: dict[str, Any]) -> Pixels:
         """With colours matched over the whole picture, which therefore has to be in memory."""
-        floats = _floating(pixels)
+        floats = floating(pixels)
         restored = self.pipeline.restore_image(floats, **{**options, "post": None})
-        lq = _colour(floats)
-        sr: Array = _colour(restored)
+        lq = colour(floats)
+        sr: Array = colour(restored)
         sr = AdainFix.of(sr, lq, self.pipeline.scale)(sr, lq)
         for step in self._consistency:
             sr = step(sr, lq)
@@ -188,15 +179,3 @@ def shape_of(pixels: Pixels) -> tuple[int, int, int, int]:
     """Height, width, channels, and bytes of a value."""
     height, width, channels = np.atleast_3d(pixels).shape
     return height, width, channels, pixels.itemsize
-
-
-def _floating(pixels: Pixels) -> Pixels:
-    if pixels.dtype.kind == "f":
-        return pixels.astype(np.float32)
-    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-
-
-def _colour(pixels: Pixels) -> Pixels:
-    """(1, C, H, W) of (H, W, C) without alpha."""
-    channels = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-    return np.ascontiguousarray(pixels[..., :channels]).transpose(2, 0, 1)[None]

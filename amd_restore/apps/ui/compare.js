@@ -3,6 +3,8 @@ export default {
     <div class="compare" :class="{actual: actual}">
       <div v-if="before" class="compare-frame" :style="frame">
         <img v-if="after" class="compare-after" :src="after" alt="Restored picture" draggable="false" />
+        <img v-if="after && overlay" class="compare-after compare-overlay" :src="overlay"
+             alt="Uncertainty map: light where the restoration is likely wrong" draggable="false" />
         <img class="compare-before" :class="{alone: !after}" :src="before" alt="Input picture" draggable="false" />
         <template v-if="after">
           <div class="compare-line"></div>
@@ -15,6 +17,7 @@ export default {
   props: {
     before: String,
     after: String,
+    overlay: String,
     width: Number,
     height: Number,
     actual: Boolean,

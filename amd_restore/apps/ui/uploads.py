@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 
+from amd_restore.apps.files.uncertainty import Pixels, uncertainty_map
+from amd_restore.apps.ui.models import Models
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import SUFFIXES, Picture, decode, encode, suffix_of
 from amd_restore.image_io.picture import to_depth
@@ -20,6 +22,7 @@ from amd_restore.pipeline import RestorationPipeline
 
 PREVIEW_SIDE = 4096  # what the page shows is no larger; the download is
 HIGHEST_SEED = 2**31 - 1
+_MAP_PIXELS = 1_000_000  # of the input; a map takes several float32 outputs in memory
 _TURN = 0.1  # seconds between checks whether a waiting restoration was stopped
 _LONGEST_STEM = 100  # length limit of a file name
 # Formats of the input, by the suffix of their content, that are written as another.
@@ -38,11 +41,15 @@ class Controls:
         steps: network evaluations; None for the model's default.
         seed: random seed of the noise.
         fidelity: from 0, most detail, to 1, most faithful.
+        model: name of the model; empty for the first.
+        uncertainty: also draw the map of the error to expect.
     """
 
     steps: int | None = None
     seed: int = 0
     fidelity: float = 0.0
+    model: str = ""
+    uncertainty: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Download:
         preview: PNG for the browser.
         preview_size: (height, width) of the preview.
         seconds: duration of the restoration, without waiting.
+        uncertainty: PNG of the map for the browser, of the size of the preview; None without one.
     """
 
     data: bytes
@@ -81,6 +89,7 @@ class Download:
     preview: bytes
     preview_size: tuple[int, int]
     seconds: float
+    uncertainty: bytes | None = None
 
 
 class RestorationState:
@@ -125,12 +134,12 @@ class UploadRestorer:
     """Restorer of one image at a time, for any number of pages.
 
     Args:
-        pipeline: restoration pipeline.
+        models: models of the page.
         max_pixels: limit on the pixels of an input, checked in its header.
     """
 
-    def __init__(self, pipeline: RestorationPipeline, max_pixels: int) -> None:
-        self.pipeline, self.max_pixels = pipeline, max_pixels
+    def __init__(self, models: Models, max_pixels: int) -> None:
+        self.models, self.max_pixels = models, max_pixels
         self._turn = threading.Lock()
         self._states: set[RestorationState] = set()
 
@@ -155,9 +164,13 @@ class UploadRestorer:
         """Restore, and encode for download and display.
 
         Raises:
-            AMDRestoreError: as :meth:`RestorationPipeline.restore_image`.
+            AMDRestoreError: as :meth:`Models.get` and :meth:`RestorationPipeline.restore_image`, or an image too
+                large for an uncertainty map.
             Stopped: ``state`` was stopped.
         """
+        if controls.uncertainty and math.prod(upload.picture.pixels.shape[:2]) > _MAP_PIXELS:
+            limit = _MAP_PIXELS / 1e6
+            raise AMDRestoreError(f"an uncertainty map is drawn of up to {limit:g} megapixels; switch it off")
         self._states.add(state)
         try:
             while not self._turn.acquire(timeout=_TURN):
@@ -166,9 +179,11 @@ class UploadRestorer:
                     if not other.is_watched():  # The page was closed or reloaded, so no result is needed.
                         other.stop()
             try:
+                state.check()
+                state.stage = "Loading the model"
+                pipeline = self.models.get(controls.model)
                 start = time.perf_counter()
-                state.stage = "Restoring"
-                pixels = self._pixels(upload, controls, state)
+                pixels, drawn = _restored(pipeline, upload.picture.pixels, controls, state)
                 seconds = time.perf_counter() - start
             finally:
                 self._turn.release()
@@ -177,26 +192,33 @@ class UploadRestorer:
             picture = upload.picture.with_pixels(pixels)
             suffix, data = _encode(picture, upload.suffix)
             shown, shown_size = preview(picture)
+            uncertainty = None if drawn is None else preview(Picture(drawn))[0]
         finally:
             self._states.discard(state)
         height, width = pixels.shape[:2]
-        name = f"{upload.stem}_x{self.pipeline.scale}{suffix}"
-        return Download(data, name, (height, width), shown, shown_size, seconds)
+        name = f"{upload.stem}_x{pipeline.scale}{suffix}"
+        return Download(data, name, (height, width), shown, shown_size, seconds, uncertainty)
 
     def close(self) -> None:
         """Stop all restorations."""
         for state in tuple(self._states):
             state.stop()
 
-    def _pixels(self, upload: Upload, controls: Controls, state: RestorationState) -> np.ndarray[Any, Any]:
-        state.check()
-        return self.pipeline.restore_image(
-            upload.picture.pixels,
-            num_steps=controls.steps,
-            seed=controls.seed,
-            fidelity=controls.fidelity,
-            progress=state.advance,
-        )
+
+def _restored(
+    pipeline: RestorationPipeline, pixels: Pixels, controls: Controls, state: RestorationState
+) -> tuple[Pixels, Pixels | None]:
+    """Restored pixels and, if requested, the uncertainty map."""
+    state.stage = "Restoring"
+    restored = pipeline.restore_image(
+        pixels, num_steps=controls.steps, seed=controls.seed, fidelity=controls.fidelity, progress=state.advance
+    )
+    if not controls.uncertainty:
+        return restored, None
+    state.stage = "Drawing the uncertainty map"
+    return restored, uncertainty_map(
+        pipeline, pixels, seed=controls.seed, num_steps=controls.steps, progress=state.advance
+    )
 
 
 def for_page(error: AMDRestoreError) -> str:
