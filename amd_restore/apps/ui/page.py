@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from nicegui.events import UploadEventArguments, ValueChangeEventArguments
 
 from amd_restore.apps.ui.compare import Compare
 from amd_restore.apps.ui.panel import Panel, theme_choice
+from amd_restore.apps.ui.progress import Progress
 from amd_restore.apps.ui.results import HIGHEST_COUNT, Item, Results
 from amd_restore.apps.ui.served import ServedFiles
 from amd_restore.apps.ui.uploads import PREVIEW_SIDE, RestorationState, Stopped, Upload, UploadRestorer, for_page
@@ -22,7 +22,6 @@ from amd_restore.image_io import READABLE_SUFFIXES
 _LOG = logging.getLogger(__name__)
 _STYLES = [Path(__file__).with_name(name) for name in ("compare.css", "page.css")]
 _EXAMPLE = Path(__file__).with_name("example.jpg")
-_REFRESH = 0.2  # seconds
 _KINDS = ",".join(("image/*", *READABLE_SUFFIXES))  # Browsers have no type for some suffixes.
 # Quasar's own header of the field has a button without a name.
 _UPLOAD_HEADER = """
@@ -50,8 +49,8 @@ class Page:
         self._shown: Item | None = None
         self._is_following = True  # Each image is shown when its turn comes, until the user chooses one.
         self._state: RestorationState | None = None
-        self._started = 0.0
         self._gone = self._busy = False
+        self._compare: Compare
         self._build(served)
         self._client = ui.context.client
         self._client.on_delete(self._leave)
@@ -71,15 +70,11 @@ class Page:
             with ui.column().classes("grow min-w-0 max-md:w-full gap-2"):
                 with ui.row().classes("w-full items-center gap-4") as self._toolbar:
                     ui.label("Input | Restored").classes("opacity-70")
-                    ui.switch("Actual pixels", on_change=self._set_actual)
+                    ui.switch("Actual pixels", on_change=lambda event: self._compare.set_actual(bool(event.value)))
                     ui.space()
                     self._download = ui.button("Download", icon="download")
                 self._compare = Compare()
         self._toolbar.classes("invisible")  # keeps its place
-        self._timer = ui.timer(_REFRESH, self._show_progress, active=False)
-
-    def _set_actual(self, event: ValueChangeEventArguments[bool | None]) -> None:
-        self._compare.set_actual(bool(event.value))
 
     def _build_upload(self) -> None:
         megabytes = self._max_upload / 1e6
@@ -108,13 +103,10 @@ class Page:
         with ui.row().classes("w-full items-center"):
             self._start = ui.button("Restore", icon="auto_fix_high", on_click=self._restore_again)
             self._stop = ui.button("Stop", icon="stop", on_click=self._request_stop).props("flat")
-        self._bar = ui.linear_progress(0, show_value=False).classes("w-full").props('aria-label="Progress"')
-        # Screen readers speak every change of the status, hence seconds and tiles have a place of their own.
-        self._progress = ui.label().classes("text-sm opacity-70")
+        self._progress = Progress(self._waiting)
         self._status = ui.label().classes("text-sm").props('role=status aria-live=polite data-testid="status"')
         self._start.disable()
-        for element in (self._stop, self._bar, self._progress):
-            element.set_visibility(False)
+        self._stop.set_visibility(False)
 
     async def _receive(self, event: UploadEventArguments) -> None:
         """Take an uploaded file."""
@@ -175,8 +167,8 @@ class Page:
     async def _restored(self, item: Item) -> str:
         """Restore one image; return why it failed, if it did."""
         controls = self._panel.values()
-        self._started = time.monotonic()
         self._state = RestorationState(lambda: self._client.has_socket_connection)
+        self._progress.begin(self._state)
         item.set_state("Working")
         try:
             if self._results.is_heavy:
@@ -243,24 +235,9 @@ class Page:
         self._start.set_enabled(not busy and self._shown is not None)
         self._panel.set_enabled(not busy)
         self._results.set_enabled(not busy)
-        for element in (self._stop, self._bar, self._progress):
-            element.set_visibility(busy)
+        self._progress.set_visible(busy)
+        self._stop.set_visibility(busy)
         self._stop.set_enabled(busy)
-        self._timer.active = busy
-
-    def _show_progress(self) -> None:
-        if self._state is None:
-            return
-        fraction = self._state.fraction
-        seconds = time.monotonic() - self._started
-        tiles = "" if fraction is None else f", tile {self._state.done} of {self._state.total}"
-        waiting = f"; {len(self._waiting)} more to do" if self._waiting else ""
-        self._progress.set_text(f"{self._state.stage}{tiles}, {seconds:.0f} s{waiting}")
-        self._bar.set_value(fraction or 0.0)
-        if fraction is None:
-            self._bar.props("indeterminate")
-        else:
-            self._bar.props(remove="indeterminate")
 
     def _request_stop(self) -> None:
         """Stop the image at work and remove those that wait."""
