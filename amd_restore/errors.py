@@ -57,6 +57,7 @@ def run_command(
     name: str = "error",
     interrupted: str = "interrupted",
     stops_on_sigterm: bool = True,
+    extra: str | None = None,
 ) -> int:
     """Run ``command`` and return the exit code: its own (None is ``OK``), or that of what ended it.
 
@@ -66,6 +67,7 @@ def run_command(
         name: put before the message of an error, as in "amd-restore export: no such model"; may be empty.
         interrupted: message after Ctrl-C.
         stops_on_sigterm: treat being told to end, as by a job scheduler, as Ctrl-C.
+        extra: what to install if a package of ``EXTRAS`` is missing; None for the extra of its name.
     """
     _open_missing_streams()
     try:
@@ -77,7 +79,7 @@ def run_command(
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
-        needs = f"this needs {error.name}: pip install 'amd-restore[{error.name}]'"
+        needs = f"this needs {error.name}: pip install 'amd-restore[{extra or error.name}]'"
         complain(f"{name}: {needs}" if name else needs, error if debug else None)
         return NOT_STARTED
     except KeyboardInterrupt:

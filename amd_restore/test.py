@@ -15,4 +15,4 @@ if __name__ == "__main__":
 
         return run_pipeline(is_train=False)
 
-    sys.exit(run_command(command, stops_on_sigterm=False))
+    sys.exit(run_command(command, stops_on_sigterm=False, extra="train"))

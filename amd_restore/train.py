@@ -17,4 +17,4 @@ if __name__ == "__main__":
 
         return run_pipeline(is_train=True, started=started)
 
-    sys.exit(run_command(command, stops_on_sigterm=False))
+    sys.exit(run_command(command, stops_on_sigterm=False, extra="train"))

@@ -125,3 +125,16 @@ assert sr.shape == (2, 3, 36, 52) and sr.dtype == np.float32
 assert np.abs(sr[1:] - pipeline(lq[1:], seed=6)).max() < 1e-5
 """
     subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True)
+
+
+def test_training_names_its_extra(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    for script in ("train", "test"):
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / f"amd_restore/{script}.py"), "-opt", "any.yml"],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr == "error: this needs torch: pip install 'amd-restore[train]'\n"
