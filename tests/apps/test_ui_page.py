@@ -14,8 +14,10 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ import pytest
 from places import REPOSITORY
 from ui_setup import noise
 
-from amd_restore.apps.ui.uploads import UploadRestorer
+from amd_restore.apps.ui.uploads import RestorationState, UploadRestorer
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import decode, encode, read_image
 from amd_restore.image_io.picture import Picture
@@ -262,6 +264,22 @@ def test_upload_after_upload(page: Any, tmp_path: Path) -> None:
             page.wait_for_function(SAID, arg=f"p{number}_x4.png")
         assert page.locator("input[type=file]").count() == 1
     page.get_by_role("listitem").get_by_role("link").nth(29).wait_for()
+
+
+def test_stop_also_removes_what_waits() -> None:
+    from amd_restore.apps.ui.page import Page
+
+    page, state = Page.__new__(Page), RestorationState()
+    discarded: list[str] = []
+    parts: dict[str, Any] = {
+        "_waiting": deque(["b", "c"]),
+        "_results": SimpleNamespace(discard=discarded.append),
+        "_state": state,
+        "_stop": SimpleNamespace(disable=lambda: None),
+    }
+    vars(page).update(parts)
+    page._request_stop()
+    assert sorted(discarded) == ["b", "c"] and not page._waiting and state.stopped
 
 
 def test_choice_of_model(page: Any, tmp_path: Path) -> None:
