@@ -193,7 +193,7 @@ def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
             file.close()
         lock = os.dup(file.fileno())  # holds the lock until the file has its name
         yield path, file
-    except BaseException:
+    except BaseException:  # An interruption must not leave the file either.
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise

@@ -192,7 +192,7 @@ def _interruptions() -> Iterator[None]:
         return
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # Native code turns an interruption into errors of any kind.
         if _came:
             raise KeyboardInterrupt from error
         raise
