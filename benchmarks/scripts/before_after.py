@@ -1,6 +1,8 @@
-"""The README's picture: input (pixels repeated), bicubic, one step of the shipped student.
+"""The README's picture: a clean and a damaged input, bicubic, two public upscalers and one step of the default model.
 
-python benchmarks/scripts/before_after.py --out docs/images/before_after.jpg
+python benchmarks/scripts/peers/run.py --peers realesrgan-x4plus realesr-general-x4v3 --input . --datasets lowres
+    --output results/readme --downloads FOLDER
+python benchmarks/scripts/before_after.py --peers results/readme
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from amd_restore.pipeline import RestorationPipeline
 from amd_restore.weights import DEFAULT_MODEL
 
 # file, left and top of the cut in input pixels
-CUTS = (("red_panda.png", 60, 18), ("neuschwanstein_noisy.jpg", 40, 14), ("kingfisher_jpeg.jpg", 70, 20))
-SIDE = 84  # input pixels
+CUTS = (("red_panda.png", 60, 18), ("kingfisher_jpeg.jpg", 70, 20))
+PEERS = ("realesrgan-x4plus", "realesr-general-x4v3")
+SIDE = 72  # input pixels
 
 
 def main() -> None:
     """Write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="released name or weights file")
     parser.add_argument("--steps", type=int, default=1, help="network evaluations")
+    parser.add_argument("--peers", type=Path, default=Path("results/readme"), help="their results")
     parser.add_argument("--input", type=Path, default=Path("lowres"), help="sample folder")
     parser.add_argument("--out", type=Path, default=Path("docs/images/before_after.jpg"))
     args = parser.parse_args()
@@ -33,9 +37,10 @@ def main() -> None:
         image = Image.open(args.input / name).convert("RGB")
         restored = Image.fromarray(pipeline.restore_image(np.asarray(image), num_steps=args.steps))
         size = (image.width * pipeline.scale, image.height * pipeline.scale)
-        plain = [image.resize(size, method) for method in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)]
+        others = [Image.open(args.peers / peer / "lowres" / f"{Path(name).stem}.png") for peer in PEERS]
+        pictures = (image.resize(size, Image.Resampling.BICUBIC), *others, restored)
         box = tuple(pipeline.scale * v for v in (left, top, left + SIDE, top + SIDE))
-        rows.append(np.concatenate([np.asarray(picture.crop(box)) for picture in (*plain, restored)], axis=1))
+        rows.append(np.concatenate([np.asarray(one.convert("RGB").crop(box)) for one in pictures], axis=1))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows, axis=0)).save(args.out, quality=93, subsampling=0)
 
