@@ -39,7 +39,8 @@ def main() -> None:
         size = (image.width * pipeline.scale, image.height * pipeline.scale)
         others = [Image.open(args.peers / peer / "lowres" / f"{Path(name).stem}.png") for peer in PEERS]
         pictures = (image.resize(size, Image.Resampling.BICUBIC), *others, restored)
-        box = tuple(pipeline.scale * v for v in (left, top, left + SIDE, top + SIDE))
+        scale = pipeline.scale
+        box = (scale * left, scale * top, scale * (left + SIDE), scale * (top + SIDE))
         rows.append(np.concatenate([np.asarray(one.convert("RGB").crop(box)) for one in pictures], axis=1))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows, axis=0)).save(args.out, quality=93, subsampling=0)
