@@ -368,7 +368,7 @@ def test_an_interruption_that_native_code_turns_into_an_error_costs_no_picture(t
     class Native(SlowRestorer):
         def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
             try:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             except KeyboardInterrupt:
                 raise ValueError("could not determine the shape") from None
             return []

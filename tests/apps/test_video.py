@@ -153,7 +153,7 @@ def run(source: Path, target: Path, deadly: str = "", pause: float = 0.0) -> sub
 
 
 def test_being_told_to_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(video, "run", lambda options: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(video, "run", lambda options: signal.raise_signal(signal.SIGTERM))
     assert video.main(["-i", "in.mp4", "-o", "out.mp4"]) == 130
     assert capsys.readouterr().err == "interrupted; the same command goes on from there\n"
 

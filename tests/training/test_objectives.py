@@ -38,8 +38,8 @@ def test_a_supervised_model_has_a_student_and_its_losses_alone(workshop: Path) -
     before = snapshot(model.net_g)
     model.optimize_parameters(1)
     assert changed(model.net_g, before) and not hasattr(model, "net_teacher") and not hasattr(model, "net_fake")
-    assert set(model.get_current_log()) == {"l_l1", "l_lpips_squeeze", "l_effnet_lite1"}
-    assert set(model.reward_names()) == {"l1", "lpips_squeeze", "effnet_lite1"}
+    assert set(model.get_current_log()) == {"l_l1", "l_cell_profile", "l_lpips_squeeze", "l_effnet_lite1"}
+    assert set(model.reward_names()) == {"l1", "cell_profile", "lpips_squeeze", "effnet_lite1"}
 
 
 def test_the_warm_start_is_regression_from_pure_noise(workshop: Path) -> None:

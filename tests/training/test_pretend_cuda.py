@@ -29,6 +29,7 @@ REWARDS: list[dict[str, Any]] = [
     {"type": "EfficientNetReward", "variant": "lite1"},
     *({"type": name} for name in ("PSNRReward", "L1Reward", "ConsistencyReward", "NIQEReward", "BRISQUEReward")),
     {"type": "DISTSReward"},
+    {"type": "ComplexityReward"},
 ]
 ELSEWHERE = {"PyIQAReward"}  # networks of another package
 
