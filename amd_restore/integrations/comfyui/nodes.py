@@ -58,6 +58,20 @@ _FIDELITY = {
     "tooltip": "0: all detail. 1: the mean of all plausible images, closest to the truth in pixels, but smooth.",
 }
 _SAMPLES = {"default": 8, "min": 2, "max": 64, "tooltip": "Samples of each image that are compared."}
+_INPUTS: dict[str, tuple[Any, ...]] = {
+    "model": (MODEL,),
+    "image": ("IMAGE",),
+    "samples": ("INT", _SAMPLES),
+    "steps": ("INT", _STEPS),
+    "seed": ("INT", _SEED),
+    "fidelity": ("FLOAT", _FIDELITY),
+    "tile": ("INT", _TILE),
+}
+
+
+def _required(*names: str) -> dict[str, Any]:
+    """Return the declaration of these inputs, in this order."""
+    return {"required": {name: _INPUTS[name] for name in names}}
 
 
 class LoadModel:
@@ -104,16 +118,7 @@ class RestoreImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 (ComfyUI's name)
-        return {
-            "required": {
-                "model": (MODEL,),
-                "image": ("IMAGE",),
-                "steps": ("INT", _STEPS),
-                "seed": ("INT", _SEED),
-                "fidelity": ("FLOAT", _FIDELITY),
-                "tile": ("INT", _TILE),
-            }
-        }
+        return _required("model", "image", "steps", "seed", "fidelity", "tile")
 
     def restore(
         self, model: RestorationPipeline, image: Tensor, steps: int, seed: int, fidelity: float, tile: int
@@ -157,16 +162,7 @@ class RestoreWithUncertainty:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 (ComfyUI's name)
-        return {
-            "required": {
-                "model": (MODEL,),
-                "image": ("IMAGE",),
-                "samples": ("INT", _SAMPLES),
-                "steps": ("INT", _STEPS),
-                "seed": ("INT", _SEED),
-                "tile": ("INT", _TILE),
-            }
-        }
+        return _required("model", "image", "samples", "steps", "seed", "tile")
 
     def restore(
         self, model: RestorationPipeline, image: Tensor, samples: int, steps: int, seed: int, tile: int
