@@ -63,13 +63,12 @@ def plan_jobs(
     root, sources = find_sources(source, output, recursive, left_out)
     if source.is_dir():
         suffix, sources = set_apart(sources, root, output, _key, _key, suffix, left_out)
-    homes = {path.parent.resolve() for path in sources}
+    homes = {path.parent.resolve() for path in sources} if source.is_dir() else set()
 
     def key(path: Path) -> str:
         # Through a broken link into a folder of inputs, an output would be an input of the next run.
-        broken = os.path.islink(path) and not path.exists()
-        leads_to_input = broken and path.resolve().parent in homes
-        return "" if leads_to_input and source.is_dir() else _key(path)
+        is_broken = os.path.islink(path) and not path.exists()
+        return "" if is_broken and path.resolve().parent in homes else _key(path)
 
     taken = {_key(path) for path in sources} | {""}
     targets = name_targets(sources, root, output, taken, key, suffix, ext, extras, frames)

@@ -92,8 +92,7 @@ class SecondOrderDegradation(Degradation):
         """
         gt = gt if gt.dtype == torch.float64 else gt.float()
         lq = torch.cat([self.degrade_alike(gt[rows], parameters[rows]) for rows in self._batches(gt, parameters)])
-        last = [n for n, p in enumerate(parameters) if p.jpeg_last and not p.clean]
-        lq = compress(lq, [parameters[n].second.jpeg if n in last else None for n in range(len(parameters))])
+        lq = compress(lq, [p.second.jpeg if p.jpeg_last and not p.clean else None for p in parameters])
         return to_8bit(lq) if self.options.quantize else lq.clamp(0, 1)
 
     @staticmethod
