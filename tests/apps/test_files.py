@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +18,12 @@ from tiny_model import save_tiny
 from amd_restore.apps.cli import main
 from amd_restore.apps.files.engine import Engine
 from amd_restore.apps.files.needs import Need
-from amd_restore.apps.files.outcome import Outcome, failed
+from amd_restore.apps.files.outcome import failed
 from amd_restore.apps.files.plan import Job, plan_jobs
 from amd_restore.apps.files.restorer import Finish, Restorer, Source
 from amd_restore.apps.files.settings import Settings
 from amd_restore.atomic import _host
-from amd_restore.errors import INTERRUPTED, AMDRestoreError, run_command
+from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, write_image
 from amd_restore.inference.memory import Account
 from amd_restore.pipeline import RestorationPipeline
@@ -362,22 +361,6 @@ def test_stopping_in_the_middle_reads_no_further(tmp_path: Path) -> None:
     running.close()
     assert len(restorer.spans["read"]) < 10
     assert len(restorer.spans["write"]) <= len(restorer.spans["restore"])
-
-
-def test_an_interruption_that_native_code_turns_into_an_error_costs_no_picture(tmp_path: Path) -> None:
-    class Native(SlowRestorer):
-        def restore(self, group: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[Finish]:
-            try:
-                signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                raise ValueError("could not determine the shape") from None
-            return []
-
-    jobs, outcomes = [Job(tmp_path / f"{i}.png", tmp_path / f"{i}_x4.png") for i in range(3)], list[Outcome]()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Runners in the background have none.
-    code = run_command(lambda: outcomes.extend(Engine(Native()).run(jobs)))
-    signal.signal(signal.SIGINT, before)
-    assert code == INTERRUPTED and outcomes == []
 
 
 def test_a_link_in_a_circle_and_a_locked_folder(tmp_path: Path) -> None:
