@@ -63,6 +63,19 @@ def pooled_l1(image: Tensor, gt: Tensor) -> Tensor:
     return torch.stack([F.avg_pool2d(error, side).abs().mean() for side in POOLS]).mean()
 
 
+def diagonal_detail(image: Tensor) -> Tensor:
+    """Return the finest diagonal band of the undecimated Haar transform (B, C, H - 1, W - 1).
+
+    A checkerboard of single pixels with values ``m + a`` and ``m - a`` has ``a`` and ``-a`` here; edges along either
+    axis have nothing.
+
+    Args:
+        image: (B, C, H, W).
+    """
+    across = image[..., 1:] - image[..., :-1]
+    return (across[..., 1:, :] - across[..., :-1, :]) / 4.0
+
+
 def cell_profile_distance(image: Tensor, gt: Tensor, patch: int) -> Tensor:
     """Compare how slopes are distributed over the positions in a cell with those of ``gt``.
 

@@ -20,7 +20,7 @@ from amd_restore.losses import (
     sharpening_weight,
     surrogate_loss,
 )
-from amd_restore.losses.perceptual import cell_profile_distance, pooled_l1
+from amd_restore.losses.perceptual import cell_profile_distance, diagonal_detail, pooled_l1
 from amd_restore.losses.pixel_loss import L1
 
 SHAPE = (8, 12, 5, 7)
@@ -231,6 +231,14 @@ def test_sharpening_errors() -> None:
     for tau in (-0.5, float("nan")):
         with pytest.raises(AMDRestoreError, match="tau"):
             sharpening_weight(torch.zeros(4), tau)
+
+
+def test_diagonal_detail_is_the_amplitude_of_a_checkerboard_and_nothing_of_edges() -> None:
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    checkerboard = 0.5 + 0.1 * (1 - 2 * ((rows + columns) % 2))[None, None].expand(1, 3, -1, -1)
+    torch.testing.assert_close(diagonal_detail(checkerboard).abs(), torch.full((1, 3, 15, 15), 0.1))
+    stripes = ((columns % 2) + torch.rand(16, 1))[None, None]
+    torch.testing.assert_close(diagonal_detail(stripes), torch.zeros(1, 1, 15, 15), atol=1e-6, rtol=0)
 
 
 def test_the_cell_profile_finds_a_woven_texture_and_nothing_else() -> None:

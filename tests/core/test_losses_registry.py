@@ -18,6 +18,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "L2": {},
     "PooledL1": {},
     "CellProfile": {"patch": 4},
+    "DiagonalDetail": {},
     "LPIPS": {"net": "squeeze"},
     "DISTS": {},
     "EfficientNet": {"variant": "lite1"},
