@@ -188,7 +188,7 @@ class RestorationPipeline:
 
         Args:
             lq: (B, 3, H, W), RGB, floating, in [0, 1]: a tensor on any device, or a NumPy array.
-            num_steps: network evaluations; None takes the model's default.
+            num_steps: network evaluations; any number, trained are those of ``header.steps``. None takes the default.
             seed: names the noise, a whole number; a sequence gives each image of the batch its own.
             tile: largest side of a tile in lq pixels, its halo not counted; 0 never tiles; None tiles what is
                 larger than 512 pixels, in smaller tiles where ``max_memory`` requires it.

@@ -58,7 +58,7 @@ def find_ranges(header: Header, state_dict: Mapping[str, Array]) -> Ranges:
                 return {place: (float(low), float(high)) for place, (low, high) in stored["ranges"].items()}
     raise AMDRestoreError(
         f"{header.name}: no int8 ranges for these weights; measure them once with "
-        "'amd-restore export --model WEIGHTS --dtype int8 --calibration FOLDER_OF_PHOTOGRAPHS'"
+        "'amd-restore export --model WEIGHTS -o FILE.onnx --dtype int8 --calibration FOLDER_OF_PHOTOGRAPHS'"
     )
 
 

@@ -29,7 +29,10 @@ def check_image(lq: Array) -> None:
     """
     if not is_array(lq) or lq.ndim != 4 or lq.shape[1] != 3 or 0 in lq.shape:
         shape = tuple(lq.shape) if is_array(lq) else type(lq).__name__
-        raise AMDRestoreError(f"lq must be a tensor of shape (B, 3, H, W), not {shape}")
+        raise AMDRestoreError(
+            f"lq must be a tensor or an array of shape (B, 3, H, W), not {shape}; restore_image takes one image as an "
+            "array (H, W, C), such as numpy.asarray of a PIL image"
+        )
     if not is_floating(lq):
         raise AMDRestoreError(f"lq must be floating, in [0, 1], not {lq.dtype}; divide bytes by 255")
     low, high = float(lq.min()), float(lq.max())

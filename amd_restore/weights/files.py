@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from amd_restore.arrays import Array, HostArray, floats, is_floating
 from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
+from amd_restore.registry import did_you_mean
 from amd_restore.weights.header import Header
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
     """Return the weights file of a released name, a file, or a folder with exactly one ``.safetensors``.
 
     Raises:
-        AMDRestoreError: no such file; the message lists the released names.
+        AMDRestoreError: no such file or released name; the message has the nearest one.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise AMDRestoreError(f"weights are named by a released model or a path, not by {type(name_or_path).__name__}")
@@ -105,15 +106,13 @@ def resolve_weights(name_or_path: str | Path = DEFAULT_MODEL) -> Path:
                 f"{path}: holds {len(found)} .safetensors files where one is expected; name the file itself"
             )
         return found[0]
-    names = ", ".join(released) or "none"
-    raise AMDRestoreError(f"{name_or_path}: neither a released model nor a weights file; released models: {names}")
+    raise _missing(path)
 
 
 def _read(path: Path, framework: str | None) -> tuple[Header, dict[str, Any]]:
     """Header and tensors of a file, as tensors (``pt``) or arrays (``numpy``); None reads the header only."""
     if not path.is_file():
-        released = ", ".join(released_models()) or "none"
-        raise AMDRestoreError(f"{path}: no such weights file; released models: {released}")
+        raise _missing(path)
     tensors: dict[str, Any] = {}
     try:
         with safe_open(path, framework=framework or "numpy") as file:
@@ -135,6 +134,13 @@ def _read(path: Path, framework: str | None) -> tuple[Header, dict[str, Any]]:
         return Header.from_json(metadata[METADATA_KEY]), tensors
     except AMDRestoreError as error:
         raise AMDRestoreError(f"{path}: {error}") from error
+
+
+def _missing(path: Path) -> AMDRestoreError:
+    is_file = path.suffix or len(path.parts) > 1
+    files = [file.name for file in path.parent.glob("*.safetensors")] if is_file else []
+    what = "no such weights file" if is_file else "no released model has this name"
+    return AMDRestoreError(f"{path}: {what}; {did_you_mean(path.name, [*released_models(), *files])}")
 
 
 def _to_float32(tensor: Array) -> Array:

@@ -276,6 +276,11 @@ def test_no_ffmpeg(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypat
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "apt install ffmpeg" in message
+    with pytest.raises(SystemExit) as end:
+        main([])
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count("\n") == 1
+    assert message.index("apt install ffmpeg") < message.index("required: -i/--input")
 
 
 def test_bad_input_is_one_line(ffmpeg: FFmpeg, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from amd_restore.apps.cli import ui as ui_command
 from amd_restore.apps.ui.binding import bind
-from amd_restore.apps.ui.static import page_server
+from amd_restore.apps.ui.static import built_page, page_server
+from amd_restore.errors import AMDRestoreError
 
 
 @pytest.fixture
@@ -72,8 +73,9 @@ def test_a_page_that_is_not_built_is_one_line(
     assert ui_command.main(["--static"]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "npm ci && npm run build" in message and "web/dist" in message
-    assert ui_command.main(["--static", str(tmp_path)]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
+    (tmp_path / "index.html").write_text("<title>source</title>")  # as in web/, which has no page before the build
+    with pytest.raises(AMDRestoreError, match=f"^{tmp_path}: no built page; .* web/dist; .*$"):
+        built_page(tmp_path)
 
 
 @pytest.mark.parametrize("option", [("--model", "x4-real"), ("--threads", "2")])

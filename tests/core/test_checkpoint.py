@@ -185,8 +185,12 @@ def test_resolve(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_weights(weights.parent) == weights
     monkeypatch.setattr(files, "WEIGHTS_FOLDER", weights.parent)
     assert resolve_weights("tiny") == weights
-    with pytest.raises(AMDRestoreError, match=r"tinny: neither a released model .* released models: tiny$"):
+    with pytest.raises(AMDRestoreError, match=r"tinny: no released model has this name; did you mean 'tiny'\?$"):
         resolve_weights("tinny")
+    with pytest.raises(AMDRestoreError, match=r"no such weights file; did you mean 'tiny.safetensors'\?$"):
+        resolve_weights(weights.with_name("tinny.safetensors"))
+    with pytest.raises(AMDRestoreError, match=r"zzz.safetensors: no such weights file; known: tiny$"):
+        resolve_weights("zzz.safetensors")
     (weights.parent / "two.safetensors").write_bytes(b"")
     with pytest.raises(AMDRestoreError, match="holds 2 .safetensors files"):
         resolve_weights(weights.parent)

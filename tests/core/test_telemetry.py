@@ -67,11 +67,11 @@ def test_restoring_reports_nothing(backend: str, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "a.png").exists()
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_exporting_reports_nothing(to: str, tmp_path: Path) -> None:
-    pytest.importorskip(to)
+@pytest.mark.parametrize(("package", "name"), [("onnx", "a.onnx"), ("openvino", "a.xml")])
+def test_exporting_reports_nothing(package: str, name: str, tmp_path: Path) -> None:
+    pytest.importorskip(package)
     weights = save_tiny(tmp_path / "tiny.safetensors")
-    files = run(tmp_path, COMMAND, "export", "--model", str(weights), "--to", to)
+    files = run(tmp_path, COMMAND, "export", "--model", str(weights), "-o", name)
     assert own(files), files
 
 

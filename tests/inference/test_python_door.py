@@ -55,6 +55,15 @@ def test_other_types_are_refused_in_one_line(pipeline: RestorationPipeline, imag
         assert "\n" not in str(caught.value)
 
 
+def test_a_call_names_the_way_for_other_images(pipeline: RestorationPipeline) -> None:
+    for image, name in ((Image.fromarray(IMAGE), "Image"), (IMAGE, r"\(9, 12, 3\)")):
+        with pytest.raises(
+            AMDRestoreError,
+            match=f"must be a tensor or an array of shape .*, not {name}; restore_image takes one image",
+        ):
+            pipeline(image)
+
+
 def test_what_the_message_names_works(pipeline: RestorationPipeline, tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(tmp_path / "small.png")
     expected = pipeline.restore_image(IMAGE)

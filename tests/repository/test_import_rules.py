@@ -73,7 +73,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "apps/video": {"image_io"},
         "apps/ui": {"weights", "image_io", "inference", "pipeline", "apps/files"},
         "apps/cli": {
-            *("precision", "archs", "weights", "backends", "image_io", "inference", "pipeline"),
+            *("registry", "precision", "archs", "weights", "backends", "image_io", "inference", "pipeline"),
             *("apps/files", "apps/ray", "apps/video", "apps/ui"),
         },
     },

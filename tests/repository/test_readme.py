@@ -11,6 +11,9 @@ import pytest
 from places import REPOSITORY
 from warm_python import warm_python
 
+from amd_restore.apps.cli.parser import build_parser
+from amd_restore.weights import read_header, resolve_weights
+
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -57,3 +60,13 @@ def test_the_list_of_options_is_current() -> None:
         [warm_python(), "-m", "amd_restore.options"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert result.stdout == (REPOSITORY / "docs" / "options.md").read_text(encoding="utf-8")
+
+
+def test_numbers_of_steps_are_those_of_the_students_training() -> None:
+    rows = re.findall(
+        r"^\| .*`(x4-[\w-]+)`.* \| (.*) \| [\d.]+ MiB \|$", DOCUMENTS[0].read_text(encoding="utf-8"), re.M
+    )
+    assert len(rows) == 3
+    for name, steps in rows:
+        assert steps == ", ".join(map(str, read_header(resolve_weights(name)).steps))
+    assert "trained for 1, 2 and 4" in build_parser().format_help()

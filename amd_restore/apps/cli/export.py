@@ -15,7 +15,7 @@ from pathlib import Path
 from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+RUNTIMES = {".onnx": "onnx", ".xml": "openvino"}  # by the suffix of the file
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,13 +23,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="amd-restore export", description=__doc__)
     add = parser.add_argument
     add("--model", default="x4-real", help="released name, .safetensors file or folder (default: %(default)s)")
-    add("--to", choices=tuple(SUFFIXES), default="onnx", help="format (default: %(default)s)")
     add(
         "-o",
         "--output",
         type=path_option,
+        required=True,
         metavar="FILE",
-        help=".onnx file, or .xml file with a .bin file next to it (default: from model and dtype)",
+        help=".onnx file for ONNX Runtime, or .xml file for OpenVINO, which has a .bin file next to it",
     )
     add(
         "--dtype",
@@ -52,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
 
     def command() -> None:
-        path = export(
-            options.model, options.to, options.output, options.dtype, options.calibration, overwrite=options.overwrite
-        )
+        path = options.output
+        export(options.model, path, options.dtype, options.calibration, overwrite=options.overwrite)
         size = sum(file.stat().st_size for file in files_of(path))
         say(f"{path}: {size / 2**20:.1f} MiB")
 
@@ -63,49 +62,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def files_of(path: Path) -> list[Path]:
     """Return the files of an export: the ``.onnx``, or the ``.xml`` and its ``.bin``."""
-    return [path.with_suffix(".bin"), path] if path.suffix == SUFFIXES["openvino"] else [path]
+    return [path.with_suffix(".bin"), path] if path.suffix == ".xml" else [path]
 
 
 def export(
     model: str | Path,
-    to: str = "onnx",
-    output: Path | None = None,
+    output: Path,
     dtype: str = "fp32",
     calibration: Path | None = None,
     *,
     overwrite: bool = False,
-) -> Path:
+) -> None:
     """Write a model for another runtime; the files are complete or absent.
 
     Args:
         model: released name, weights file or folder with one.
-        to: ``onnx`` or ``openvino``.
-        output: None for ``NAME-DTYPE`` with the format's suffix in the current folder.
+        output: its suffix names the runtime, see :data:`RUNTIMES`.
         dtype: ``fp32``; ``bf16`` (OpenVINO only: weights stored in 16 bits); or ``int8`` (all but the first and the
             last convolution; an ``.onnx`` has the form that ONNX Runtime fuses). For every ``dtype`` OpenVINO computes
             floats in bfloat16 if the processor can, unless INFERENCE_PRECISION_HINT is f32 at loading.
         calibration: folder of photographs; the measured ranges are also cached for ``--backend ... --dtype int8``.
         overwrite: replace existing files.
 
-    Returns:
-        The written file; for OpenVINO the ``.xml``.
-
     Raises:
         AMDRestoreError: no such model, a missing package, an impossible combination, an int8 export of weights
             that were never calibrated, or a file that cannot be written.
     """
+    to = RUNTIMES.get(output.suffix)
+    if to is None:
+        raise AMDRestoreError(f"{output}: must end in .onnx or, for OpenVINO, .xml; rename it")
     if to == "onnx" and dtype == "bf16":
-        raise AMDRestoreError("ONNX Runtime computes no bf16 on CPUs; use --dtype fp32 or int8, or --to openvino")
+        raise AMDRestoreError("ONNX Runtime computes no bf16 on CPUs; use --dtype fp32 or int8, or name an .xml file")
     if calibration is not None and dtype != "int8":
         raise AMDRestoreError(f"--calibration sets the ranges of int8; with --dtype {dtype} it has no meaning")
     from amd_restore.atomic import write_atomically
     from amd_restore.weights import load_arrays, resolve_weights
 
     header, weights = load_arrays(resolve_weights(model))
-    path = output or Path(f"{header.name}-{dtype}{SUFFIXES[to]}")
-    if path.suffix != SUFFIXES[to]:
-        raise AMDRestoreError(f"{path}: a file for {to} must end in {SUFFIXES[to]}; rename -o or change --to")
-    existing = [file for file in files_of(path) if file.exists()]
+    existing = [file for file in files_of(output) if file.exists()]
     if existing and not overwrite:
         raise AMDRestoreError(f"{existing[0]}: exists; name another file or add --overwrite")
 
@@ -119,12 +113,11 @@ def export(
         keep_ranges(weights, measure_ranges(header, state_dict, read_pictures(calibration)))
     data = graph_bytes(header, weights, "int8" if dtype == "int8" else "fp32", to)
     if to == "onnx":
-        write_atomically(path, data)
+        write_atomically(output, data)
     else:
         values, description = _openvino_files(data, header.to_json(), dtype)
-        write_atomically(path.with_suffix(".bin"), values)
-        write_atomically(path, description)
-    return path
+        write_atomically(output.with_suffix(".bin"), values)
+        write_atomically(output, description)
 
 
 def _openvino_files(data: bytes, header: str, dtype: str) -> tuple[bytes, bytes]:
@@ -132,7 +125,7 @@ def _openvino_files(data: bytes, header: str, dtype: str) -> tuple[bytes, bytes]
     try:
         import openvino
     except ImportError as error:
-        raise AMDRestoreError("--to openvino needs the package: pip install 'amd-restore[openvino]'") from error
+        raise AMDRestoreError("an .xml file needs the package openvino: pip install 'amd-restore[openvino]'") from error
     from amd_restore.weights import METADATA_KEY
 
     model = openvino.Core().read_model(data)

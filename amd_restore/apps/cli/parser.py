@@ -91,7 +91,12 @@ def add_model(add: Callable[..., Any]) -> None:
         help="x4-real (default; noisy, blurred, JPEG or clean images), x4-classical (best for clean, sharp images), "
         "x4-classical-tiny (smaller and faster), or a .safetensors file or folder",
     )
-    add("--steps", type=number(1, 1000), metavar="N", help="diffusion steps: 1, 2 or 4 (default: the model's)")
+    add(
+        "--steps",
+        type=number(1, 1000),
+        metavar="N",
+        help="diffusion steps; students are trained for 1, 2 and 4 (default: the model's)",
+    )
     add(
         "--seed",
         type=number(-(2**63), 2**63 - 1),

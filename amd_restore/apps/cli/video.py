@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from amd_restore.apps.cli.parser import add_control, add_machine, add_model, add_size, number
 from amd_restore.apps.video import FFmpeg, restore_video
@@ -21,9 +21,20 @@ if TYPE_CHECKING:
     from amd_restore.apps.video.clip import Frame
 
 
+class _VideoParser(Parser):
+    """A parser that names a missing ffmpeg first, which takes longer to mend than an option."""
+
+    def error(self, message: str) -> NoReturn:
+        try:
+            FFmpeg()
+        except AMDRestoreError as error:
+            message = f"{error}; then: {message}"
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of ``amd-restore video``."""
-    parser = Parser(prog="amd-restore video", description=__doc__)
+    parser = _VideoParser(prog="amd-restore video", description=__doc__)
     add = parser.add_argument
     add(
         "-i",

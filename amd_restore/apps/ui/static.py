@@ -26,15 +26,15 @@ _FOREVER = "public, max-age=31536000, immutable"
 
 
 def built_page(folder: Path) -> Path:
-    """Return ``folder`` if it contains the page.
+    """Return ``folder`` if it contains the built page; its sources have no ``sw.js``.
 
     Raises:
         AMDRestoreError: it does not; says what to run.
     """
-    if not (folder / "index.html").is_file():
+    if not all((folder / name).is_file() for name in ("index.html", "sw.js")):
         raise AMDRestoreError(
-            f"{folder}: the page is not built; run (cd web && npm ci && npm run build) in a clone of the repository, "
-            "or name the folder of a built one: --static FOLDER"
+            f"{folder}: no built page; (cd web && npm ci && npm run build) in a clone of the repository makes one in "
+            f"{BUILT_PAGE}; name another folder with --static FOLDER"
         )
     return folder
 
