@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from amd_restore.atomic import write_atomically
 from amd_restore.data.image_files import list_images
-from amd_restore.errors import AMDRestoreError, Parser, run_command, say
+from amd_restore.errors import AMDRestoreError, Parser, note, run_command, say
 
 Crop = tuple[int, int, int]
 
@@ -37,6 +37,9 @@ def measure(paths: Sequence[Path], size: int, step: int) -> tuple[list[Crop], np
 
     Returns:
         (image index, top, left) of each crop, and float64 (N,) mean gradient energy in squared grey levels.
+
+    Raises:
+        AMDRestoreError: No image is as large as a crop.
     """
     crops: list[Crop] = []
     energies: list[float] = []
@@ -46,6 +49,13 @@ def measure(paths: Sequence[Path], size: int, step: int) -> tuple[list[Crop], np
             for left in grid_offsets(energy.shape[1], size, step, thresh=size // 4):
                 crops.append((index, top, left))
                 energies.append(float(energy[top : top + size, left : left + size].mean()))
+    used = len({index for index, _, _ in crops})
+    if not used:
+        raise AMDRestoreError(
+            f"none of {len(paths)} images has {size}x{size} pixels or more; use larger ones or lower --size"
+        )
+    if used < len(paths):
+        note(f"{len(paths) - used} of {len(paths)} images are smaller than {size}x{size} pixels and left out")
     return crops, np.asarray(energies)
 
 
@@ -85,8 +95,6 @@ def pack(
     """
     crops, energies = measure(paths, size, step)
     kept = choose(energies, drop, limit, seed)
-    if not len(kept):
-        raise AMDRestoreError(f"no crop of {size} pixels fits {len(paths)} images; lower --size or --drop")
     if whole:
         first = len(crops)
         crops += [(len(paths) + index, 0, 0) for index in range(len(whole))]

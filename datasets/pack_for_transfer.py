@@ -85,8 +85,6 @@ def pack(
         AMDRestoreError: Nothing fits.
     """
     crops, energies = measure(paths, size, step)
-    if not crops:
-        raise AMDRestoreError(f"no crop of {size} pixels fits {len(paths)} images; lower --size")
     order = round_robin(crops, energies, size, float(np.quantile(energies, drop)))
     ready = iter(whole)
     partial = out.with_name(out.name + ".part")

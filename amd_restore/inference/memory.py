@@ -117,19 +117,20 @@ def plan_tile(job: Workload, device: torch.device | None, max_memory: float | No
         job, resident = dataclasses.replace(job, fixed=0), 0
     if max_memory is None:
         return choose_tile(job, max(free_share(device, job.fixed), _FLOOR) + job.fixed)
-    whole = job.fixed > job.height * job.width * job.scale**2
-    check_limit(max_memory, resident + job.peak(_SIDES[-1], _SIDES[-1]), (job.height, job.width), whole)
+    check_limit(max_memory, resident + job.peak(_SIDES[-1], _SIDES[-1]), (job.height, job.width))
     return choose_tile(job, max_memory - resident)
 
 
-def check_limit(limit: float, needed: float, size: tuple[int, int], whole: bool, free: bool = False) -> None:
+def check_limit(
+    limit: float, needed: float, size: tuple[int, int], may_stream: bool = False, free: bool = False
+) -> None:
     """Refuse what does not fit.
 
     Args:
         limit: bytes that may be taken.
         needed: bytes that will be.
         size: (height, width) of the input.
-        whole: whether the output is kept in memory as a whole.
+        may_stream: whether the output need not be in memory as a whole in another format.
         free: whether ``limit`` is what is free, and not a limit that somebody set.
 
     Raises:
@@ -138,8 +139,8 @@ def check_limit(limit: float, needed: float, size: tuple[int, int], whole: bool,
     if needed <= limit:
         return
     advice = "close other programs" if free else "raise the memory limit"
-    if whole:
-        advice += ", ask for a smaller output, or write a PNG or TIFF file, which is streamed"
+    if may_stream:
+        advice += ", or write a PNG or TIFF file, which is streamed"
     raise AMDRestoreError(
         f"{limit / MIB:.0f} MiB of {'free ' * free}memory are too little for an input of {size[1]}x{size[0]} pixels, "
         f"which needs {needed / MIB:.0f} MiB; {advice}"

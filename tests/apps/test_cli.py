@@ -148,8 +148,8 @@ SETUP_ERRORS = {
     "half weights": (["-i", "in", "--model", "half.safetensors"], "half.safetensors: not a complete safetensors file"),
     "pickle": (["-i", "in", "--model", "net.pth"], "net.pth: not a complete safetensors file"),
     "no device": (["-i", "in", "--device", "cuda:77"], "device 'cuda:77' is not available"),
-    "output is a file": (["-i", "in", "-o", "note.txt"], "note.txt: cannot write there"),
-    "output under a file": (["-i", "in", "-o", "note.txt/out"], "note.txt/out: cannot write there"),
+    "output is a file": (["-i", "in", "-o", "note.txt"], "note.txt: cannot make this folder: file exists;"),
+    "output under a file": (["-i", "in", "-o", "note.txt/out"], "note.txt/out: cannot make this folder: not"),
 }
 
 

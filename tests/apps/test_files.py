@@ -246,7 +246,7 @@ def test_names_and_reports_that_cannot_be_are_said_before_the_work(
 def test_the_place_is_named_as_what_it_is(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "a  b.png", Picture(np.zeros((5, 7, 3), np.uint8)))
     arguments = ["-i", f"file://{tmp_path}/a%20%20b.png", "-o", str(tmp_path / "x.webp"), "--model", str(weights)]
-    assert main([*arguments, "--max-pixels", "0.00001", "--max-memory", "1M"]) == 1
+    assert main([*arguments, "--max-pixels", "0.00001"]) == 1
     captured = capsys.readouterr()
     assert "a  b.png: 7x5 pixels are 0.000035 megapixels, the limit is 1e-05 megapixels" in captured.err
     assert f"restored 0 of 1 image into {tmp_path}/x.webp in " in captured.out

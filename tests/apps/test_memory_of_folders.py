@@ -124,12 +124,31 @@ def test_outputs_that_cannot_fit_are_refused_with_the_number(
     needed = re.search(
         r"are too little for an input of \d+x\d+ pixels, which needs (\d+) MiB; raise the memory limit", said
     )
-    assert needed and int(needed[1]) > limit
+    assert needed and int(needed[1]) > limit and "PNG" not in said
     # The same without a limit, where little is free.
     monkeypatch.setattr(memory, "available_memory", lambda device: 100 * MIB)
     assert main([*arguments, "-o", str(tmp_path / "out")]) == 1
     assert "100 MiB of free memory are too little" in capsys.readouterr().err
     assert not any((tmp_path / "out").iterdir())
+
+
+def test_a_format_that_is_streamed_is_named_where_it_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (1200, 1200)).save(tmp_path / "a.png")
+    arguments = ["-i", str(tmp_path / "a.png"), "--model", str(save_tiny(tmp_path / "tiny.safetensors"))]
+    monkeypatch.setattr(memory, "available_memory", lambda device: 100 * MIB)
+    assert main([*arguments, "--device", "cpu", "-o", str(tmp_path / "a.jpg")]) == 1
+    assert "; close other programs, or write a PNG or TIFF file, which is streamed\n" in capsys.readouterr().err
+
+
+def test_a_limit_below_the_process_itself_is_refused_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["-i", str(place / "in"), "-o", str(place / "none"), "--model", str(place / "tiny.safetensors")]
+    assert main([*arguments, "--device", "cpu", "--max-memory", "0.01"]) == 2
+    said = capsys.readouterr().err
+    needed = re.fullmatch(r"--max-memory: 0\.01 MiB are less than the (\d+) MiB that the process takes .*\n", said)
+    assert needed and int(needed[1]) >= memory.GRAPH_RUNTIME // MIB
+    assert not (place / "none").exists()
 
 
 def test_standard_streams_have_the_same_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

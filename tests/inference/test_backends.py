@@ -292,6 +292,12 @@ def test_exports_that_are_refused(arguments: list[str], says: str, capsys: pytes
     assert error.count("\n") == 1
 
 
+def test_an_export_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2 and "required: -o/--output" in capsys.readouterr().err
+
+
 def test_calibration_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(AMDRestoreError, match="no colour picture"):
         calibration.read_pictures(tmp_path)

@@ -57,6 +57,16 @@ def test_a_ready_made_crop_of_another_size_is_refused(folder: Path, capsys: pyte
         assert not out.exists() and not out.with_name(out.name + ".part").exists()
 
 
+def test_smaller_photographs_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--input", str(folder / "photos"), "--out", str(folder / "crops.npy")]
+    image_files.write_png(folder / "photos" / "small.png", np.zeros((63, 64, 3), np.uint8))
+    assert pack_crops.main([*options, "--size", "64"]) == 0
+    assert "note: 1 of 4 images are smaller than 64x64 pixels and left out\n" in capsys.readouterr().err
+    for script, extra in ((pack_crops, []), (transfer, ["pack"])):
+        assert script.main([*extra, *options]) == 2
+        assert "error: none of 4 images has 256x256 pixels or more" in capsys.readouterr().err
+
+
 def test_photographs_take_turns_and_no_crops_overlap() -> None:
     crops = [(0, 0, 0), (0, 0, 32), (0, 0, 64), (1, 0, 0), (1, 64, 0), (2, 0, 0)]
     energies = np.asarray([9.0, 8.0, 7.0, 5.0, 6.0, 0.5])

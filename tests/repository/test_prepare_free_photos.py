@@ -355,5 +355,5 @@ def test_pack_crops_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert pack_crops.main(["--input", str(tmp_path), "--out", str(tmp_path / "x.npy")]) == 2
     assert pack_crops.main(["--input", str(tmp_path / "none"), "--out", str(tmp_path / "x.npy")]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert "no crop of 256 pixels" in lines[0] and "no such folder" in lines[1]
+    assert "none of 1 images has 256x256 pixels or more" in lines[0] and "no such folder" in lines[1]
     assert not (tmp_path / "x.npy").exists()

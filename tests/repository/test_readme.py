@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,13 @@ def test_the_list_of_options_is_current() -> None:
         [warm_python(), "-m", "amd_restore.options"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert result.stdout == (REPOSITORY / "docs" / "options.md").read_text(encoding="utf-8")
+
+
+def test_outputs_of_the_readme_are_not_committed() -> None:
+    folders = {words[words.index("-o") + 1] for words in commands(DOCUMENTS[0].read_text("utf-8")) if "-o" in words}
+    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert len(folders) > 2
+    assert {folder for folder in folders if not any(fnmatch(f"/{folder}/", line) for line in ignored)} == set()
 
 
 def test_numbers_of_steps_are_those_of_the_students_training() -> None:

@@ -38,7 +38,7 @@ OPTION_FILES = sorted({*(REPOSITORY / "options").rglob("*.yml")} - {*BASES})
 def repository_files(folder: Path = REPOSITORY) -> Iterator[Path]:
     """Files that are or would be committed."""
     for path in sorted(folder.iterdir()):
-        names = (path.name, str(path.relative_to(REPOSITORY)))
+        names = (path.name, relative(path), f"/{relative(path)}")
         if path.name == ".git" or any(fnmatch.fnmatch(name, pattern) for name in names for pattern in IGNORED):
             continue
         if path.is_dir():

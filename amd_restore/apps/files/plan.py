@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
-from amd_restore.atomic import remove_stale, try_writing
+from amd_restore.atomic import remove_stale, try_writing, user_error
 from amd_restore.errors import AMDRestoreError
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
@@ -269,6 +269,8 @@ def check_writable(folder: Path) -> None:
         AMDRestoreError: it cannot be made or written to.
     """
     probe = folder / ".amd-restore.probe"
+    with user_error(f"{folder}: cannot make this folder", "name another folder with -o"):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         try_writing(probe)  # killed in between, it leaves a temporary file, which the next run clears
     except AMDRestoreError as error:

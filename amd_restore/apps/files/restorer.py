@@ -126,7 +126,7 @@ class Restorer:
                 check_target(output)
             if (shape := read_shape(job.source)) is not None:
                 check_size(shape[1], shape[0], self._max_pixels)
-                self.work.check_memory(self._need(job, shape), shape[:2])
+                self._check_memory(job, shape)
             data = read_bytes(job.source)
             frames = self._frames(data)
             if frames is not None:
@@ -160,9 +160,7 @@ class Restorer:
         pictures = [source.picture for source in group if source.picture is not None]
         held = self.account.held(without=[source.job for source in group])
         for source, picture in zip(group, pictures, strict=False):  # an animation has none
-            need = self._need(source.job, shape_of(picture.pixels))
-            self.work.check_memory(need, _size(picture))
-            held += need.beside
+            held += self._check_memory(source.job, shape_of(picture.pixels)).beside
         self.work.reserve(held)
         if len(group) > 1:
             restored = self.work.batch([picture.pixels for picture in pictures], progress)
@@ -209,9 +207,17 @@ class Restorer:
         """What the output can hold is known now, and need not be found out after the work."""
         return fitted(picture, suffix, self.work.output_size(*picture.pixels.shape[:2]))
 
+    def _check_memory(self, job: Job, shape: tuple[int, int, int, int]) -> Need:
+        need, area = self._need(job, shape), shape[0] * shape[1]
+        self.work.check_memory(need, shape[:2], self._may_stream(area) and not is_streamed(job.target))
+        return need
+
     def _streams(self, job: Job, pixels: int) -> bool:
+        return self._may_stream(pixels) and is_streamed(job.target)
+
+    def _may_stream(self, pixels: int) -> bool:
         pixels *= self.work.pipeline.scale**2
-        return self.work.plain and pixels >= STREAM_PIXELS and is_streamed(job.target) and not self.settings.compare
+        return self.work.plain and pixels >= STREAM_PIXELS and not self.settings.compare
 
     def _animation(self, job: Job, frames: Frames, progress: Callable[[int, int], None] | None) -> Finish:
         restored = []

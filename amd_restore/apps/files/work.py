@@ -37,7 +37,8 @@ class Work:
         settings: what is done.
 
     Raises:
-        AMDRestoreError: no such weights, device or backend, or settings that do not fit the weights.
+        AMDRestoreError: no such weights, device or backend, settings that do not fit the weights, or a memory limit
+            below what the process takes.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -53,6 +54,12 @@ class Work:
                 " so its outputs need not scale down to them; use --model x4-classical, or --color-fix or --fidelity"
             )
         self._resident = self.pipeline.restorer.resident
+        if self._limit is not None and self._limit < self._resident:
+            limit, least = self._limit / memory.MIB, self._resident / memory.MIB
+            raise AMDRestoreError(
+                f"--max-memory: {limit:.3g} MiB are less than the {least:.0f} MiB that the process takes before any "
+                "image; raise the limit"
+            )
         colour = [WaveletFix(scale)] if settings.color_fix == "wavelet" else []
         self._consistency = [Consistency(scale)] if settings.consistency else []
         self._post = Chain([*colour, *self._consistency]) if colour or self._consistency else None
@@ -83,17 +90,16 @@ class Work:
         """Limit of the process; one for a device with memory of its own is no affair of pictures."""
         return None if memory.has_own_memory(self.pipeline.restorer.device) else self.settings.max_memory
 
-    def check_memory(self, need: Need, size: tuple[int, int]) -> None:
-        """Refuse a picture of this (height, width) that cannot fit, before any work.
+    def check_memory(self, need: Need, size: tuple[int, int], may_stream: bool = False) -> None:
+        """Refuse a picture of this (height, width) that cannot fit, before any work; arguments as for the check.
 
         Raises:
             AMDRestoreError: says how much it needs.
         """
-        whole = need.writing > 0
         if self._limit is not None:
-            memory.check_limit(self._limit, self._resident + need.most, size, whole)
+            memory.check_limit(self._limit, self._resident + need.most, size, may_stream)
         else:
-            memory.check_limit(memory.available_memory(None), need.most, size, whole, free=True)
+            memory.check_limit(memory.available_memory(None), need.most, size, may_stream, free=True)
 
     def reserve(self, held: float) -> None:
         """Let the pipeline plan its tiles within what ``held`` bytes leave."""
