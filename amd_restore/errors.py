@@ -67,7 +67,7 @@ def run_command(
         name: put before the message of an error, as in "amd-restore export: no such model"; may be empty.
         interrupted: message after Ctrl-C.
         stops_on_sigterm: treat being told to end, as by a job scheduler, as Ctrl-C.
-        extra: what to install if a package of ``EXTRAS`` is missing; None for the extra of its name.
+        extra: what to install if a package is missing; None for the extra of its name, if it is of ``EXTRAS``.
     """
     _open_missing_streams()
     try:
@@ -77,14 +77,33 @@ def run_command(
         complain(f"{name}: {error}" if name else str(error), error if debug else None)
         return SOME_FAILED if isinstance(error, DeliveryError) else NOT_STARTED
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        if (needs := _missing_package(error, extra)) is None:
             raise
-        needs = f"this needs {error.name}: pip install 'amd-restore[{extra or error.name}]'"
         complain(f"{name}: {needs}" if name else needs, error if debug else None)
         return NOT_STARTED
     except KeyboardInterrupt:
         complain(interrupted)
         return INTERRUPTED
+
+
+@contextlib.contextmanager
+def imports_of(extra: str) -> Iterator[None]:
+    """End a program with one line where its imports, the body, need a package of ``extra`` that is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (needs := _missing_package(error, extra)) is None:
+            raise
+        complain(f"error: {needs}")
+        raise SystemExit(NOT_STARTED) from error
+
+
+def _missing_package(error: ModuleNotFoundError, extra: str | None) -> str | None:
+    """Return what to install; None if it is no extra that is missing, but a module of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package in EXTRAS or (extra and package not in ("", "amd_restore")):
+        return f"this needs {package}: pip install 'amd-restore[{extra or package}]'"
+    return None
 
 
 def say(text: str) -> None:

@@ -19,11 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tools.made_sets import Image, add_arguments, make_and_check
 
-from amd_restore.data.degradations import build_degradation
-from amd_restore.errors import Parser, run_command
+from amd_restore.errors import Parser, imports_of, run_command
+
+with imports_of("train"):
+    import torch
+
+    from amd_restore.data.degradations import build_degradation
 
 TABLE = Path(__file__).with_name("real_world_set.tsv")
 SEED = 2026

@@ -25,8 +25,10 @@ import numpy as np
 import PIL.Image
 from tools.made_sets import Image, add_arguments, make_and_check
 
-from amd_restore.errors import AMDRestoreError, Parser, run_command
-from amd_restore.rewards.weight_files import assets_folder
+from amd_restore.errors import AMDRestoreError, Parser, imports_of, run_command
+
+with imports_of("train"):
+    from amd_restore.rewards.weight_files import assets_folder
 
 TABLE = Path(__file__).with_name("severity_sets.tsv")
 SEED = 2026

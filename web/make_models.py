@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # The working tree, even where another copy is installed.
 
-from amd_restore.archs.base import RestorationNetwork  # noqa: E402
-from amd_restore.atomic import write_atomically  # noqa: E402
-from amd_restore.backends import graph_bytes  # noqa: E402
-from amd_restore.diffusion import field_noise  # noqa: E402
-from amd_restore.errors import AMDRestoreError, run_command, say  # noqa: E402
-from amd_restore.image_io import read_image  # noqa: E402
-from amd_restore.inference.tiling import blend_weights, plan_axis  # noqa: E402
-from amd_restore.inference.window import DEFAULT_HALO  # noqa: E402
-from amd_restore.pipeline import RestorationPipeline  # noqa: E402
-from amd_restore.weights import Header, build_network, load_checkpoint, resolve_weights  # noqa: E402
+from amd_restore.errors import AMDRestoreError, imports_of, run_command, say  # noqa: E402
+
+with imports_of("torch"):
+    import torch
+
+    from amd_restore.archs.base import RestorationNetwork
+    from amd_restore.atomic import write_atomically
+    from amd_restore.backends import graph_bytes
+    from amd_restore.diffusion import field_noise
+    from amd_restore.image_io import read_image
+    from amd_restore.inference.tiling import blend_weights, plan_axis
+    from amd_restore.inference.window import DEFAULT_HALO
+    from amd_restore.pipeline import RestorationPipeline
+    from amd_restore.weights import Header, build_network, load_checkpoint, resolve_weights
 
 if TYPE_CHECKING:
     import onnx

@@ -12,11 +12,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
+from amd_restore.arrays import inference_mode
 from amd_restore.backends.graph import Ranges
 from amd_restore.backends.stored_ranges import RANGES_FOLDER, keep_ranges
 from amd_restore.diffusion import field_noise, restore_latent
@@ -32,12 +30,15 @@ from amd_restore.weights import (
     resolve_weights,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 CROP = 192  # pixels; of larger images only the upper left corner is used
 # The first and last layer stay in float32, because they are cheap and their errors reach the image directly.
 FLOAT_LAYERS = ("conv_in", "conv_out")
 
 
-@torch.inference_mode()
+@inference_mode
 def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: Iterable[Tensor]) -> Ranges:
     """Measure the smallest and largest input and output of each 3x3 convolution while restoring ``pictures``.
 
@@ -55,6 +56,8 @@ def measure_ranges(header: Header, state_dict: Mapping[str, Tensor], pictures: I
     Raises:
         AMDRestoreError: no image, or the weights do not fit.
     """
+    from torch import nn
+
     net, codec = build_network(header, state_dict), build_header_codec(header)
     denoiser = build_denoiser(header, net)
     ranges: dict[str, tuple[float, float]] = {}
@@ -86,6 +89,8 @@ def read_pictures(folder: Path) -> list[Tensor]:
     Raises:
         AMDRestoreError: no image, or one cannot be read.
     """
+    import torch
+
     files = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in SUFFIXES][:64]
     pictures = []
     for path in files:

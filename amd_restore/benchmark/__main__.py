@@ -12,22 +12,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from amd_restore.atomic import path_option
-from amd_restore.benchmark.absent import Absent, find_absent
-from amd_restore.benchmark.earlier import EarlierReport
-from amd_restore.benchmark.evaluate import Evaluator, Result
-from amd_restore.benchmark.images import TestSet
-from amd_restore.benchmark.methods import Method, build_methods
-from amd_restore.benchmark.options import BenchmarkOptions, load_benchmark_options
-from amd_restore.benchmark.plots import write_plots
-from amd_restore.benchmark.provenance import protocol
-from amd_restore.benchmark.speed import Speed, collect, measure_speed
-from amd_restore.benchmark.tables import check_compare, compare, write_report
-from amd_restore.errors import AMDRestoreError, Parser, complain, run_command, say
+from amd_restore.errors import AMDRestoreError, Parser, complain, imports_of, run_command, say
 from amd_restore.registry import did_you_mean
+
+with imports_of("train"):
+    import torch
+    from tqdm import tqdm
+
+    from amd_restore.benchmark.absent import Absent, find_absent
+    from amd_restore.benchmark.earlier import EarlierReport
+    from amd_restore.benchmark.evaluate import Evaluator, Result
+    from amd_restore.benchmark.images import TestSet
+    from amd_restore.benchmark.methods import Method, build_methods
+    from amd_restore.benchmark.options import BenchmarkOptions, load_benchmark_options
+    from amd_restore.benchmark.plots import write_plots
+    from amd_restore.benchmark.provenance import protocol
+    from amd_restore.benchmark.speed import Speed, collect, measure_speed
+    from amd_restore.benchmark.tables import check_compare, compare, write_report
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Disable TF32, which rounds convolutions and changes metrics.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     interrupted = "interrupted; finished runs are kept, the same command goes on from there"
-    return run_command(lambda: run(args), args.debug, interrupted=interrupted)
+    return run_command(lambda: run(args), args.debug, interrupted=interrupted, extra="train")
 
 
 def select(options: BenchmarkOptions, methods: Sequence[str], weights: Sequence[str]) -> BenchmarkOptions:

@@ -103,4 +103,4 @@ def reference() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(lambda: write_output(reference().encode())))
+    sys.exit(run_command(lambda: write_output(reference().encode()), extra="train"))

@@ -6,41 +6,16 @@ Nothing in them is evaluated; ``plugins`` names modules and files that are impor
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from amd_restore.atomic import expanded, write_atomically
 from amd_restore.errors import AMDRestoreError
 
 BASE = "base"  # key of the files that a file builds on
 PLUGINS = "plugins"  # key of the modules and files that are imported before the other options are checked
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loading that also refuses a key given twice and reads ``1e-4`` as the number it is."""
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, (str, int, float, bool, type(None))):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key_node.start_mark)
-        if key in seen and key != "<<":
-            raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -120,6 +95,8 @@ class OptionFile:
         Raises:
             AMDRestoreError: it cannot be written.
         """
+        import yaml
+
         head = "".join(f"# {line}\n" for line in comment.splitlines())
         text = yaml.safe_dump(self.content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
         write_atomically(path, f"{head}{text}".encode())
@@ -182,8 +159,12 @@ def _has(node: Any, keys: Sequence[str]) -> bool:
 
 
 def _parse(text: str, label: str) -> Any:
+    import yaml
+
+    from amd_restore.options.loader import Loader
+
     try:
-        return _unshare(yaml.load(text, Loader=_Loader))
+        return _unshare(yaml.load(text, Loader=Loader))
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise AMDRestoreError(f"{label}: {line}not valid YAML: {error.problem}") from error

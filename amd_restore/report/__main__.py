@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amd_restore.atomic import path_option, user_error, write_atomically
-from amd_restore.errors import AMDRestoreError, Parser, run_command, say
-from amd_restore.report.compute import AXES, compute_csv, compute_figure, stages
-from amd_restore.report.curves import main_figure
-from amd_restore.report.page import render
-from amd_restore.report.quantities import layout
-from amd_restore.report.runs import ReportRun, arms_of, find_runs
+from amd_restore.errors import AMDRestoreError, Parser, imports_of, run_command, say
+
+with imports_of("train"):
+    from amd_restore.report.compute import AXES, compute_csv, compute_figure, stages
+    from amd_restore.report.curves import main_figure
+    from amd_restore.report.page import render
+    from amd_restore.report.quantities import layout
+    from amd_restore.report.runs import ReportRun, arms_of, find_runs
 
 # Quantities of the figure for documents, if runs have them.
 MAIN = (
@@ -63,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     args = build_parser().parse_args(arguments)
-    return run_command(lambda: run(args), args.debug)
+    return run_command(lambda: run(args), args.debug, extra="train")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ from places import REPOSITORY
 
 from amd_restore.apps.cli import main
 
-# Runs commands one after the other in a process in which these packages cannot be imported.
-SCRIPT = """
-import json, sys
+WITHOUT = """
+import json, runpy, sys
 for name in ("torch", "diffusers", "torchvision", "onnx", "openvino", "yaml", "basicsr"):
     sys.modules[name] = None
+"""
+# Runs commands one after the other in a process in which these packages cannot be imported.
+SCRIPT = f"""{WITHOUT}
 from amd_restore.apps.cli import main
 codes = [main(arguments) for arguments in json.loads(sys.argv[1])]
 print(json.dumps(codes))
@@ -138,3 +141,27 @@ def test_training_names_its_extra(tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert done.stderr == "error: this needs torch: pip install 'amd-restore[train]'\n"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        *("benchmark", "benchmark.ablation", "benchmark.panel", "report", "options", "backends.calibration"),
+        *("datasets/make_real_world_set.py", "datasets/make_severity_sets.py", "web/make_models.py"),
+    ],
+)
+def test_programs_of_the_repository_name_their_extra(program: str, tmp_path: Path) -> None:
+    path = REPOSITORY / program
+    run_it = f"run_path({str(path)!r}" if path.suffix == ".py" else f"run_module('amd_restore.{program}'"
+    script = f"{WITHOUT}sys.path.append({str(path.parent)!r})\nrunpy.{run_it}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *["--pictures", "lowres"] * (program == "backends.calibration")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: this needs (torch|yaml|basicsr): pip install 'amd-restore\[(torch|train)\]'\n", done.stderr
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,16 @@ def test_names_that_a_stream_cannot_show(capsys: pytest.CaptureFixture[str]) -> 
     say("\x1b[31mred \udcff é\ta\nb")
     complain("\x9b1m\u202e  two  blanks")
     assert capsys.readouterr() == ("\\x1b[31mred \\udcff é\ta\nb\n", "\\x9b1m\\u202e  two  blanks\n")
+
+
+def test_a_missing_package_of_an_extra_is_named_and_a_missing_module_of_ours_is_a_bug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lack(name: str) -> None:
+        raise ModuleNotFoundError(name=name)
+
+    assert run_command(partial(lack, "scipy.ndimage"), extra="train") == NOT_STARTED
+    assert capsys.readouterr().err == "error: this needs scipy: pip install 'amd-restore[train]'\n"
+    for name, extra in (("scipy", None), ("amd_restore.gone", "train")):
+        with pytest.raises(ModuleNotFoundError):
+            run_command(partial(lack, name), extra=extra)

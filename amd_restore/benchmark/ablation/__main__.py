@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amd_restore.atomic import path_option
-from amd_restore.benchmark.ablation.ablation import Ablation
-from amd_restore.benchmark.ablation.options import load_ablation_options
-from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, complain, run_command
+from amd_restore.errors import OK, SOME_FAILED, AMDRestoreError, Parser, complain, imports_of, run_command
 from amd_restore.registry import did_you_mean
+
+with imports_of("train"):
+    from amd_restore.benchmark.ablation.ablation import Ablation
+    from amd_restore.benchmark.ablation.options import load_ablation_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     args = build_parser().parse_args(arguments)
     interrupted = "interrupted; the same command goes on from there"
-    return run_command(lambda: run(args), args.debug, interrupted=interrupted)
+    return run_command(lambda: run(args), args.debug, interrupted=interrupted, extra="train")
 
 
 def run(args: argparse.Namespace) -> int:
