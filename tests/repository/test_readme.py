@@ -70,6 +70,18 @@ def test_outputs_of_the_readme_are_not_committed() -> None:
     assert {folder for folder in folders if not any(fnmatch(f"/{folder}/", line) for line in ignored)} == set()
 
 
+def test_the_speed_of_the_tiny_model_is_that_of_the_table() -> None:
+    table = (REPOSITORY / "benchmarks" / "2026-11-26_light_install.md").read_text(encoding="utf-8")
+    large, tiny = (
+        re.findall(r"\d+", re.findall(rf"^\| {name} \|(.*)$", table, re.MULTILINE)[0])
+        for name in ("x4-classical", "x4-classical-tiny")
+    )
+    assert round(sum(int(a) / int(b) for a, b in zip(large, tiny, strict=True)) / len(tiny)) == 6
+    for page in ("README.md", "docs/web.md"):
+        said = re.findall(r"about (\w+) times as (?:fast|long)", (REPOSITORY / page).read_text(encoding="utf-8"))
+        assert said == ["six"]
+
+
 def test_numbers_of_steps_are_those_of_the_students_training() -> None:
     rows = re.findall(
         r"^\| .*`(x4-[\w-]+)`.* \| (.*) \| [\d.]+ MiB \|$", DOCUMENTS[0].read_text(encoding="utf-8"), re.M
