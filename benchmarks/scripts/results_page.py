@@ -231,6 +231,7 @@ CLEAN_COLUMNS: dict[str, Cell] = {
 }
 SEVERITY = [
     Row("**x4-real** (default)", "x4_severity", "x4-real, 1 step"),
+    Row("x4-real-fast", "x4_severity", "x4-real-fast, 1 step"),
     Row("x4-classical", "x4_severity", "x4-classical, 1 step"),
     *peers("x4_severity", "Real-ESRGAN x4plus", "realesr-general-x4v3", "realesr-general-wdn-x4v3", "4xLSDIRCompactC3"),
     *peers("x4_severity", "ClearReality4x"),
