@@ -65,6 +65,22 @@ def _widened(value: Tensor, own: Tensor | None) -> Tensor:
     return wide
 
 
+def _for_finer_inputs(state: Mapping[str, Tensor], cond_channels: int) -> dict[str, Tensor]:
+    """Tensors for a condition of more pixels per cell: each has an equal share in what the one pixel was before.
+
+    The enlarged input then has a part of the detail itself, so the network starts with half of what it predicted.
+    """
+    old = state["null_cond"].shape[1]
+    shares = cond_channels // old
+    if shares < 2 or cond_channels % old:
+        return dict(state)
+    image, cond = state["conv_in.weight"].split([state["conv_in.weight"].shape[1] - old, old], dim=1)
+    finer = {"conv_in.weight": torch.cat([image, cond.repeat_interleave(shares, dim=1) / shares], dim=1)}
+    finer["null_cond"] = state["null_cond"].repeat_interleave(shares, dim=1)
+    finer |= {key: state[key] / 2 for key in ("conv_out.weight", "conv_out.bias")}
+    return {**state, **finer}
+
+
 @ARCH_REGISTRY.register()
 class FlatDenoiser(RestorationNetwork):
     """Stack of residual blocks at the resolution of the latent grid, without normalisation.
@@ -105,6 +121,9 @@ class FlatDenoiser(RestorationNetwork):
     def grow(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of a narrower or shallower network for this one, which then starts as that network, exactly.
 
+        The network may also be one of a larger factor of enlargement, with fewer pixels of the input in a cell; this
+        one then starts with half of its prediction for an input of the mean of these pixels.
+
         The old blocks are spread evenly over this network's; the last layer of a new block is zero, so that it adds
         nothing yet. Old channels come first and read nothing of the new ones (Net2Net, 1511.05641, with zeros in place
         of copies).
@@ -112,6 +131,7 @@ class FlatDenoiser(RestorationNetwork):
         old = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
         new = len(self.blocks)
         own = self.state_dict()
+        state = _for_finer_inputs(state, own["null_cond"].shape[1])
         grown = {key: value for key, value in own.items() if key.startswith("blocks.")} if 0 < old < new else {}
         for key, value in state.items():
             if key.startswith("blocks.") and 0 < old < new:

@@ -160,7 +160,8 @@ class TrainOptions:
     ema_decay: float = option(0.0, "decay of the averaged weights; 0: no averaging", low=0, below=1)
     grow_networks: bool = option(
         False,
-        "allow more blocks or channels than the weight files have; the new ones initially leave the output unchanged",
+        "allow more blocks or channels than the weight files have, which initially leave the output unchanged, and "
+        "files of a larger factor of enlargement",
     )
     grad_clip: float | None = option(None, "maximum gradient norm; null or 0: no clipping", low=0)
     accumulate: int = option(

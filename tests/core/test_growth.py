@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.errors import AMDRestoreError
@@ -39,6 +40,19 @@ def test_the_grown_network_starts_as_the_small_one(trained: FlatDenoiser, blocks
     large.load_state_dict(large.grow(trained.state_dict()))
     assert output(trained).abs().max() > 0.01
     torch.testing.assert_close(output(large), output(trained), rtol=0, atol=0 if width == 8 else 1e-6)
+
+
+def test_a_network_of_a_smaller_factor_starts_with_half_of_the_prediction(trained: FlatDenoiser) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x_t, t = torch.rand(2, 12, 5, 6, generator=generator), torch.rand(2, generator=generator)
+    fine = torch.rand(2, 3, 10, 12, generator=generator)
+    finer = FlatDenoiser(12, 12, 12, 7, 8)  # of twice the pixels a side in a cell, and wider and deeper besides
+    finer.load_state_dict(finer.grow(trained.state_dict()))
+    keep = torch.tensor([True, False])
+    with torch.no_grad():
+        half = finer(x_t, t, F.pixel_unshuffle(fine, 2), keep)
+        whole = trained(x_t, t, F.avg_pool2d(fine, 2), keep)
+    torch.testing.assert_close(half, whole / 2, rtol=0, atol=1e-6)
 
 
 def test_every_old_block_stands_in_the_grown_network(trained: FlatDenoiser) -> None:

@@ -139,7 +139,7 @@ def build_model(options: dict[str, Any], folder: Path) -> Any:
 
 
 class StartWeights:
-    """Files of weights to start from, by network and scale, made at first need.
+    """Files of weights to start from, by network, made at first need.
 
     All layers are random, with outputs of about unit variance. Last layers of zeros, as networks have them at first,
     would let rewards compare equal images and most gradients vanish. ``params`` differ from ``params_ema``, hence the
@@ -150,17 +150,17 @@ class StartWeights:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.made = folder, dict[tuple[int, str], str]()
+        self.folder, self.made = folder, dict[str, str]()
         if not (folder / "crops.npy").exists():
             make_data(folder)
 
-    def of(self, network: dict[str, Any], scale: int = 4) -> str:
-        """The file for block ``network`` of a miniature."""
+    def of(self, network: dict[str, Any]) -> str:
+        """The file for block ``network`` of a miniature, of a network that enlarges four times."""
         named = {name: value for name, value in network.items() if name != "pretrained_model_name_or_path"}
-        key = (scale, json.dumps(named, sort_keys=True))
+        key = json.dumps(named, sort_keys=True)
         if key not in self.made:
-            recipe = {4: "regression_x4_classical"}.get(scale, f"regression_x{scale}_real")
-            options = load_miniature("teacher_sd_tiny_x4" if is_latent(network) else recipe, self.folder)
+            recipe = "teacher_sd_tiny_x4" if is_latent(network) else "regression_x4_classical"
+            options = load_miniature(recipe, self.folder)
             options.update(name=f"start{len(self.made)}", network_g=dict(network), amp="none")
             model = build_model(options, self.folder)
             generator = torch.Generator().manual_seed(5)
@@ -183,8 +183,8 @@ def load_started(name: str, folder: Path, starts: StartWeights, **changes: Any) 
     options = load_miniature(name, folder, **changes)
     if not any(key.startswith("pretrain_network") for key in options["path"]):
         return options  # starts from a published checkpoint
-    student = starts.of(options["network_g"], options["scale"])
-    teacher = starts.of(options.get("network_teacher", options["network_g"]), options["scale"])
+    student = starts.of(options["network_g"])
+    teacher = starts.of(options.get("network_teacher", options["network_g"]))
     return load_miniature(name, folder, teacher=teacher, student=student, **changes)
 
 

@@ -66,7 +66,7 @@ def test_every_option_file_trains_in_miniature(name: str, tmp_path: Path, starts
 
 @pytest.mark.parametrize("scale", [2, 1])
 def test_exported_weights_of_other_scales_restore_any_size(scale: int, tmp_path: Path, starts: StartWeights) -> None:
-    options = miniature(f"amd_x{scale}_real", tmp_path, starts, iterations=2)
+    options = miniature(f"perceptual_x{scale}_real_gpu", tmp_path, starts, iterations=2)
     assert run_training(options, tmp_path).returncode == 0
     file = tmp_path / "experiments" / options["name"] / "models" / "net_g_latest.safetensors"
     pipeline = RestorationPipeline.from_pretrained(file, "cpu", torch.float32)
@@ -95,7 +95,7 @@ def test_exported_weights_of_other_scales_restore_any_size(scale: int, tmp_path:
 
 
 def test_validation_of_pairs_takes_odd_sizes(tmp_path: Path, starts: StartWeights) -> None:
-    options = miniature("regression_x1_real", tmp_path, starts, iterations=2)
+    options = miniature("perceptual_x1_real_gpu", tmp_path, starts, iterations=2)
     for side in ("gt", "lq"):
         write_image(tmp_path / side / "a.png", Picture(np.resize(smooth_image(2), (107, 203, 3))))
     pairs = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq")}
