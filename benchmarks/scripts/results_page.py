@@ -195,6 +195,7 @@ def peers(benchmark: str, *names: str) -> list[Row]:
 
 REAL = [
     Row("**x4-real** (default)", "x4_real", "x4-real, 1 step"),
+    Row("x4-real-fast", "x4_real", "x4-real-fast, 1 step"),
     Row("x4-classical", "x4_real", "x4-classical, 1 step"),
     *peers("x4_real", "ClearReality4x", "Real-ESRGAN x4plus"),
     Row("bicubic", "x4_real", "bicubic, MATLAB"),
@@ -290,7 +291,7 @@ TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
     "degraded": (REAL_ALL, DEGRADED),
     "clean": (CLASSICAL + CLASSICAL_PEERS, CLEAN_COLUMNS),
     "clean_own": (CLASSICAL, CLEAN_COLUMNS),
-    "degraded_own": (REAL_ALL[:5] + REAL[1:4], DEGRADED),
+    "degraded_own": (REAL_ALL[:5] + REAL[1:5], DEGRADED),
     "degraded_against": (AGAINST, {title: minus("real_world", metric) for title, metric in COMPARED.items()}),
     "arms": (ARMS, {f"{title}, 4 steps": arm(COMPARED[title], 4) for title in ("PSNR-Y", "LPIPS-Alex")}),
     "amd_arms": (AMD_ARMS, {title: arm_minus(metric, 4) for title, metric in COMPARED.items()}),
