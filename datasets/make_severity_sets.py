@@ -1,12 +1,14 @@
-"""Make test sets by severity: what a resize, a web site, a phone and a bad history leave of the same photographs, x4.
+"""Make test sets by severity: what a resize, a web site, a phone and a bad history leave of the same photographs.
 
     python datasets/make_severity_sets.py --input $AMD_RESTORE_ASSETS/benchmarks/Kodak24/GT
     python datasets/make_severity_sets.py --check
+    python datasets/make_severity_sets.py --scale 2
 
 The degradations are OpenCV's and Pillow's, nothing is shared with those of the training. What is random depends on the
 photograph's name, the severity and ``--seed`` alone. Writes ``OUT/GT/NAME.png`` and ``OUT/SEVERITY/NAME.png`` for
 clean, web, phone and heavy; ``--check`` compares the pixels of all of them with ``datasets/severity_sets.tsv``, the
-table of Kodak24. Other photographs need a table of their own (``--table own.tsv --write-table``).
+table of Kodak24. Folder and table of ``--scale 2`` and ``--scale 1`` end in ``_x2`` and ``_x1``. Other photographs need
+a table of their own (``--table own.tsv --write-table``).
 
 Exit codes: 0 all as in the table, 1 some differ or miss, 2 an error.
 """
@@ -37,35 +39,35 @@ SCALE = 4
 Real = np.ndarray[Any, np.dtype[np.float64]]  # (H, W, 3), 0 to 255
 
 
-def clean(gt: Image, rng: np.random.Generator) -> Image:
-    """Bicubic x1/4 with antialiasing, a = -0.5: Pillow's, in integers."""
-    size = (gt.shape[1] // SCALE, gt.shape[0] // SCALE)
+def clean(gt: Image, rng: np.random.Generator, scale: int) -> Image:
+    """Bicubic x1/scale with antialiasing, a = -0.5: Pillow's, in integers."""
+    size = (gt.shape[1] // scale, gt.shape[0] // scale)
     return np.asarray(PIL.Image.fromarray(gt).resize(size, PIL.Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def web(gt: Image, rng: np.random.Generator) -> Image:
-    """Area x1/4, JPEG of quality 78 to 92."""
-    return jpeg(resize(gt.astype(np.float64), gt, SCALE), rng.integers(78, 93))
+def web(gt: Image, rng: np.random.Generator, scale: int) -> Image:
+    """Area x1/scale, JPEG of quality 78 to 92."""
+    return jpeg(resize(gt.astype(np.float64), gt, scale), rng.integers(78, 93))
 
 
-def phone(gt: Image, rng: np.random.Generator) -> Image:
-    """Gaussian blur of sigma 0.8 to 2.4, area x1/4, Gaussian noise of 2 to 8, JPEG of quality 55 to 80."""
-    lq = resize(blur(gt.astype(np.float64), rng.uniform(0.8, 2.4)), gt, SCALE)
+def phone(gt: Image, rng: np.random.Generator, scale: int) -> Image:
+    """Gaussian blur of sigma 0.8 to 2.4, area x1/scale, Gaussian noise of 2 to 8, JPEG of quality 55 to 80."""
+    lq = resize(blur(gt.astype(np.float64), rng.uniform(0.8, 2.4)), gt, scale)
     return jpeg(noise(lq, rng.uniform(2, 8), rng), rng.integers(55, 81))
 
 
-def heavy(gt: Image, rng: np.random.Generator) -> Image:
-    """Blur of sigma 0.5 to 3, x0.3 to 1, noise of 3 to 25, JPEG 40 to 89; to x1/4, noise of 1 to 10, JPEG again."""
+def heavy(gt: Image, rng: np.random.Generator, scale: int) -> Image:
+    """Blur of sigma 0.5 to 3, x0.3 to 1, noise of 3 to 25, JPEG 40 to 89; to x1/scale, noise of 1 to 10, JPEG again."""
     first = blur(gt.astype(np.float64), rng.uniform(0.5, 3))
     first = resize(first, gt, 1 / rng.uniform(0.3, 1))
     first = jpeg(noise(first, rng.uniform(3, 25), rng), rng.integers(40, 90)).astype(np.float64)
     # Bilinear interpolation, as simple programs have it, reads every pixel only below a factor of 2.
-    linear = first.shape[0] < 2 * gt.shape[0] / SCALE
-    second = resize(first, gt, SCALE, cv2.INTER_LINEAR if linear else cv2.INTER_AREA)
+    linear = first.shape[0] < 2 * gt.shape[0] / scale
+    second = resize(first, gt, scale, cv2.INTER_LINEAR if linear else cv2.INTER_AREA)
     return jpeg(noise(second, rng.uniform(1, 10), rng), rng.integers(40, 90))
 
 
-SEVERITIES: dict[str, Callable[[Image, np.random.Generator], Image]] = {
+SEVERITIES: dict[str, Callable[[Image, np.random.Generator, int], Image]] = {
     "clean": clean,
     "web": web,
     "phone": phone,
@@ -73,20 +75,21 @@ SEVERITIES: dict[str, Callable[[Image, np.random.Generator], Image]] = {
 }
 
 
-def degrade(image: Image, name: str, severity: str, seed: int) -> Image:
+def degrade(image: Image, name: str, severity: str, seed: int, scale: int = SCALE) -> Image:
     """Low-quality side of a photograph.
 
     Args:
-        image: uint8 (H, W, 3), BGR; sides multiples of 4.
+        image: uint8 (H, W, 3), BGR; sides multiples of the scale.
         name: of the photograph.
         severity: of ``SEVERITIES``.
         seed: of the set.
+        scale: how much smaller the low-quality side is; blur is that of the photograph at every scale.
 
     Returns:
-        uint8 (H / 4, W / 4, 3), BGR.
+        uint8 (H / scale, W / scale, 3), BGR.
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{severity}/{name}".encode())])
-    return SEVERITIES[severity](image, rng)
+    return SEVERITIES[severity](image, rng, scale)
 
 
 def blur(image: Real, sigma: float) -> Real:
@@ -120,7 +123,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kodak = assets_folder() / "benchmarks/Kodak24/GT"
     add_arguments(parser, kodak, Path("datasets/data/severity"), TABLE, size=384, seed=SEED)
+    parser.add_argument("--scale", type=int, choices=(4, 2, 1), default=SCALE, help=f"default: {SCALE}")
     args = parser.parse_args(argv)
+    for name in ("out", "table"):
+        path = getattr(args, name)
+        if args.scale != SCALE and path == parser.get_default(name):
+            setattr(args, name, path.with_name(f"{path.stem}_x{args.scale}{path.suffix}"))
     if args.size < 32 or args.size % SCALE or args.seed < 0:
         parser.error(f"--size must be at least 32 and a multiple of {SCALE}, --seed at least 0")
     return args
@@ -131,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
 
     def degrade_all(gt: Image, name: str) -> dict[str, Image]:
-        return {severity: degrade(gt, name, severity, args.seed) for severity in SEVERITIES}
+        return {severity: degrade(gt, name, severity, args.seed, args.scale) for severity in SEVERITIES}
 
     return run_command(lambda: make_and_check(args, list(SEVERITIES), degrade_all), args.debug)
 

@@ -99,12 +99,30 @@ def test_threads_change_nothing(photographs: Path) -> None:
     assert np.array_equal(*results)
 
 
-def test_the_published_table_is_complete() -> None:
-    rows = image_files.read_tsv(severity.TABLE, made_sets.COLUMNS)
-    assert len({row["pixels_sha256"] for row in rows}) == len(rows) == 24 * 5
+@pytest.mark.parametrize(("scale", "table"), [(4, "severity_sets"), (2, "severity_sets_x2"), (1, "severity_sets_x1")])
+def test_the_published_tables_are_complete(scale: int, table: str) -> None:
+    rows = image_files.read_tsv(severity.TABLE.with_name(f"{table}.tsv"), made_sets.COLUMNS)
+    # At scale 1 the clean side is the photograph.
+    assert len({row["pixels_sha256"] for row in rows}) == 24 * (5 if scale > 1 else 4) and len(rows) == 24 * 5
     stems = [f"{number:02}" for number in range(1, 25)]
     for folder in ("GT", *severity.SEVERITIES):
-        side = "384" if folder == "GT" else "96"
+        side = "384" if folder == "GT" else str(384 // scale)
         there = [row for row in rows if row["file"].startswith(f"{folder}/")]
         assert [Path(row["file"]).stem for row in there] == stems
         assert {(row["width"], row["height"]) for row in there} == {(side, side)}
+
+
+@pytest.mark.parametrize("scale", [2, 1])
+def test_other_scales_have_folders_of_their_own(photographs: Path, scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photographs.parent)
+    monkeypatch.setattr(severity, "TABLE", photographs.parent / "sets.tsv")
+    assert severity.main(["--input", "photographs", "--size", "64", "--scale", str(scale), "--write-table"]) == 0
+    assert (photographs.parent / f"sets_x{scale}.tsv").is_file() and not (photographs.parent / "sets.tsv").exists()
+    gt, *sides = (
+        image_files.read_image(photographs.parent / f"datasets/data/severity_x{scale}/{folder}/a.png").astype(float)
+        for folder in ("GT", *severity.SEVERITIES)
+    )
+    assert {side.shape for side in sides} == {(64 // scale, 64 // scale, 3)}
+    areas = gt.reshape(64 // scale, scale, 64 // scale, scale, 3).mean((1, 3))
+    clean, web, phone, heavy = (np.square(side - areas).mean() for side in sides)
+    assert clean < web < phone < heavy and (clean == 0) == (scale == 1)
