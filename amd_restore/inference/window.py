@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from amd_restore.archs.base import RestorationNetwork
 
-# Pixels of lq that a tile takes in beyond its borders, where the network's reach is not less. Differences to the
-# untiled result by distance from a cut are in benchmarks/2026-11-23_constants.md.
-DEFAULT_HALO = 16
+# Latent cells that a tile takes in beyond its borders, where the network's reach is not less: with fewer, the released
+# x4-real differs from the untiled result by more than a grey level.
+DEFAULT_HALO = 20
+HALO_OF_WHOLE = 16  # pixels of lq, for networks in which every pixel depends on the whole image
 PROBE_SIDE = 160  # Side of the window with which memory is measured; smaller images are not tiled.
 
 
@@ -77,7 +78,7 @@ class WindowRestorer:
     def halo(self, num_steps: int) -> int:
         """The halo that is taken when none is named, in lq pixels; see ``DEFAULT_HALO``."""
         reach = self.reach(num_steps)
-        return DEFAULT_HALO if reach is None else min(reach, DEFAULT_HALO)
+        return HALO_OF_WHOLE if reach is None else min(reach, DEFAULT_HALO * self.codec.lq_patch)
 
     @property
     def bytes_per_pixel(self) -> float:
