@@ -44,7 +44,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "psnr_y": Metric("PSNR-Y", "BasicSR calculate_psnr on Y of YCbCr, border cut, dB", True, 2, "pixel"),
+    "psnr_y": Metric("PSNR-Y", "BasicSR calculate_psnr on Y of YCbCr, border cut, dB, at most 100", True, 2, "pixel"),
     "ssim_y": Metric("SSIM-Y", "BasicSR calculate_ssim on Y of YCbCr, border cut", True, 4, "ssim"),
     "lpips_alex": Metric("LPIPS-Alex", "lpips 0.1 AlexNet, RGB, whole image", False, 3, "features"),
     "lpips_squeeze": Metric("LPIPS-Squeeze", "lpips 0.1 SqueezeNet, RGB, whole image", False, 3, "features"),
@@ -171,7 +171,8 @@ class Measure:
             except np.linalg.LinAlgError:
                 return float("nan")  # An image without contrast has no statistics.
         assert pair.gt is not None
-        return float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
+        value = float(self._basicsr[name](bgr, pair.gt[:, :, ::-1], test_y_channel=True, **options))
+        return min(value, 100.0)  # The PSNR of equal images is infinite, of which no mean can be written.
 
     def _brisque(self, sr: Image, machine: Machine) -> float:
         rows, cols = (side - 2 * self.crop_border for side in sr.shape[:2])

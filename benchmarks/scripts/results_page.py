@@ -241,6 +241,12 @@ SEVERITY = [
 SEVERITIES = ("clean", "web", "phone", "heavy")
 BRIEF = {kind: values(kind, "psnr_y", "lpips_alex", between="/") for kind in SEVERITIES}
 BY_SEVERITY = {f"{kind}: EffNet / NIQE": values(kind, "effnet", "niqe") for kind in SEVERITIES}
+OTHER_SCALES = [
+    Row("bicubic, x2", "x2_severity", "bicubic, MATLAB"),
+    Row("**x2-real**", "x2_severity", "x2-real, 1 step"),
+    Row("input, x1", "x1_severity", "input"),
+    Row("**x1-real**", "x1_severity", "x1-real, 1 step"),
+]
 DEGRADED: dict[str, Cell] = {
     "PSNR-Y / LPIPS-Alex": values("real_world", "psnr_y", "lpips_alex"),
     "EffNet": values("real_world", "effnet"),
@@ -275,6 +281,8 @@ HACKING = [
 ]
 SOURCES = [
     Row("by severity of the input", "x4_severity", ""),
+    Row("the same, x2", "x2_severity", ""),
+    Row("the same, x1", "x1_severity", ""),
     Row("degraded inputs", "x4_real", ""),
     Row("clean inputs", "x4_classical", ""),
     Row("clean inputs, tiny model and other upscalers", "x4_peers", ""),
@@ -288,6 +296,7 @@ COMPARED = {"PSNR-Y": "psnr_y", "LPIPS-Alex": "lpips_alex", "EffNet": "effnet", 
 TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
     "brief": (SEVERITY, BRIEF),
     "severity": (SEVERITY, BY_SEVERITY),
+    "other_scales": (OTHER_SCALES, {kind: values(kind, "psnr_y", "lpips_alex", "effnet") for kind in SEVERITIES}),
     "degraded": (REAL_ALL, DEGRADED),
     "clean": (CLASSICAL + CLASSICAL_PEERS, CLEAN_COLUMNS),
     "clean_own": (CLASSICAL, CLEAN_COLUMNS),

@@ -24,6 +24,7 @@ def test_metrics_follow_the_protocol() -> None:
     # 5 in R, G and B is 5 * 219 / 255 in Y.
     assert values["psnr_y"] == pytest.approx(20 * np.log10(255 / (5 * 219 / 255)), abs=0.01)
     assert 0.9 < values["ssim_y"] < 1.0
+    assert Measure(["psnr_y"], crop_border=4)(gt, Pair("x", gt, gt))["psnr_y"] == 100.0
     assert np.isnan(values["niqe"])  # 64 x 96 has no two blocks
     constant = np.full((210, 210, 3), 128, np.uint8)
     assert np.isnan(Measure(["niqe"], crop_border=4)(constant, Pair("x", constant, constant))["niqe"])
