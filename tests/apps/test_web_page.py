@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -113,6 +114,21 @@ def test_pixels_are_those_of_the_command_in_tiles_too(opened: Opened, tmp_path: 
     small = saved(tmp_path / "small.png", read_image(PICTURE).pixels[60:85, 90:120])
     found = opened.restore(small, Model="x4-real", Steps="2", Seed="7", Fidelity="0.5")
     assert_close(found, command(small, "x4-real", num_steps=2, seed=7, fidelity=0.5))
+
+
+def test_tiles_of_x4_real_are_those_of_the_command(opened: Opened, tmp_path: Path) -> None:
+    strip = saved(tmp_path / "strip.png", read_image(PICTURE).pixels[40:56, :200])
+    pipeline = RestorationPipeline.from_pretrained("x4-real", "cpu", "fp32", "torch")
+    expected = pipeline.restore_image(read_image(strip).pixels, num_steps=1, seed=0, tile=192)
+    assert_close(opened.restore(strip, Model="x4-real"), expected)
+
+
+def test_the_model_that_is_loaded_when_it_is_chosen_names_its_size(opened: Opened) -> None:
+    graphs = (REPOSITORY / BUILT_PAGE / "assets").glob("x4-real-*.onnx")
+    (graph,) = (path for path in graphs if "teacher" not in path.name)
+    texts = opened.page.get_by_label("Model", exact=True).locator("option").all_inner_texts()
+    assert texts[1].endswith(f", {math.ceil(graph.stat().st_size / 1e6)} MB")
+    assert "MB" not in texts[0]
 
 
 def test_orientation_alpha_and_gray(opened: Opened, tmp_path: Path) -> None:

@@ -173,6 +173,13 @@ async function save(entry: Entry | null, type: string): Promise<void> {
   download(type === "webp" ? await asWebp(png) : png, entry.name, scale);
 }
 
+/** Say how much is loaded when a model is chosen. */
+function nameSizes(): void {
+  for (const option of find<HTMLSelectElement>("#model").options) {
+    if (!option.defaultSelected) option.text += `, ${Math.ceil(headerOf(option.value).bytes / 1e6)} MB`;
+  }
+}
+
 /** Offer the numbers of steps and the default of a model. */
 function offerSteps(): void {
   const { steps, defaultSteps } = headerOf(chosen().model);
@@ -222,4 +229,5 @@ for (const kind of ["dragover", "dragleave", "drop"] as const) {
     if (kind === "drop") take(event.dataTransfer?.files ?? []);
   });
 }
+nameSizes();
 offerSteps();

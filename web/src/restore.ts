@@ -16,6 +16,7 @@ export interface Header {
   timeShift: number;
   mean: string; // model that predicts the mean, for fidelity; empty if the network does so without noise
   reach: number; // input pixels on which a result depends, for one step
+  bytes: number; // size of the graph
   check: number[]; // first numbers that the network predicts for fixed noise, see make_models.py
 }
 

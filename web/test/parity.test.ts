@@ -65,16 +65,18 @@ for (const { axis, edges, weights } of expected.axes) {
 
 test("tiles take in what a result depends on, up to the halo, and are blended where that is not all", async () => {
   assert.deepEqual([blendWidth(16, 26), blendWidth(16, 16), blendWidth(15, 16)], [8, 0, 7]);
-  const picture = { width: 8, height: 100, data: new Uint8ClampedArray(3200).fill(200) };
-  for (const [reach, steps, largest] of [[26, 1, 25 + 2 * 16], [2, 1, 25 + 2 * 2], [2, 2, 25 + 2 * 4]]) {
+  const tile = 25;
+  const [width, height] = [8, 8 * tile];
+  const picture = { width, height, data: new Uint8ClampedArray(4 * width * height).fill(200) };
+  for (const [reach, steps, margin] of [[halo + 1, 1, halo], [2, 1, 2], [2, 2, 4]]) {
     const heights: number[] = [];
     const network: Network = async (x, _t, _cond, height) => {
       heights.push(height);
       return x.map(() => 0);
     };
     const model = { header: { ...models["x4-real"], reach }, network };
-    await restore(picture, model, null, { steps, seed: 0, fidelity: 0, tile: 25, halo }, () => {}, () => {});
-    assert.equal(Math.max(...heights), largest);
+    await restore(picture, model, null, { steps, seed: 0, fidelity: 0, tile, halo }, () => {}, () => {});
+    assert.equal(Math.max(...heights), tile + 2 * margin);
   }
 });
 
