@@ -11,20 +11,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from PIL import ImageDraw
+
 from amd_restore.atomic import path_option
 from amd_restore.errors import AMDRestoreError, Parser, imports_of, run_command, say
+from amd_restore.image_io import Picture, write_image
+from amd_restore.weights import read_header, resolve_weights
 
 with imports_of("train"):
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image as PILImage
-    from PIL import ImageDraw
-
     from amd_restore.benchmark.images import Image, Pair, TestSet
     from amd_restore.benchmark.methods import Bicubic, Folder, Method, build_methods
     from amd_restore.benchmark.options import BenchmarkOptions, DatasetOptions, MethodOptions
-    from amd_restore.image_io import Picture, write_image
-    from amd_restore.weights import read_header, resolve_weights
 
 LABEL_HEIGHT = 14  # pixels; the default bitmap font is 11 high
 

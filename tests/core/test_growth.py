@@ -103,3 +103,10 @@ def test_a_smaller_network_is_refused(trained: FlatDenoiser, tmp_path: Path) -> 
     for other in (network(3), network(6, num_feat=4)):
         with pytest.raises(AMDRestoreError, match="weights of another network"):
             load_weights(other, file, grow=True)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "net_g_4.pth"
+    torch_save({"params": {"conv_in.weight": torch.ones(8, 12, 3, 3), "norm.weight": torch.ones(8)}}, file)
+    with pytest.raises(AMDRestoreError, match="weights of another network"):
+        load_weights(network(4), file, grow=True)
