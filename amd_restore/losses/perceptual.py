@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 POOLS = (4, 8, 16)  # pixels a side
+CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))  # Cb and Cr of ITU-R BT.601
+STEPS = (1, 2)  # pixels; detail below four pixels, which the low-resolution image at x4 does not contain
 STEEPEST = 0.1  # slopes are clamped here, so that edges count no more than texture
 MIN_SIDE = 48  # pixels; no view is downscaled below the size that perceptual networks need
 SHIFTS = 8  # positions of the window along each side
@@ -74,6 +76,25 @@ def diagonal_detail(image: Tensor) -> Tensor:
     """
     across = image[..., 1:] - image[..., :-1]
     return (across[..., 1:, :] - across[..., :-1, :]) / 4.0
+
+
+def chroma_detail(image: Tensor) -> list[Tensor]:
+    """Return the differences of Cb and Cr between pixels one and two apart, along both axes.
+
+    Gray detail has nothing here, whatever its contrast; nor has a constant colour.
+
+    Args:
+        image: RGB (B, 3, H, W), sides of at least 3.
+
+    Returns:
+        Four tensors (B, 2, H or less, W or less).
+    """
+    chroma = torch.einsum("oc,bchw->bohw", image.new_tensor(CHROMA), image)
+    return [
+        chroma.narrow(dim, step, chroma.shape[dim] - step) - chroma.narrow(dim, 0, chroma.shape[dim] - step)
+        for step in STEPS
+        for dim in (2, 3)
+    ]
 
 
 def cell_profile_distance(image: Tensor, gt: Tensor, patch: int) -> Tensor:

@@ -334,8 +334,8 @@ class LossOptions:
     """One entry of ``losses``; the other keys are arguments of its class."""
 
     type: str = option(
-        doc="registered class: L1, L2, PooledL1, CellProfile, DiagonalDetail, LPIPS, DISTS, EfficientNet, Reward, "
-        "Adversarial"
+        doc="registered class: L1, L2, PooledL1, CellProfile, DiagonalDetail, ChromaDetail, LPIPS, DISTS, "
+        "EfficientNet, Reward, Adversarial"
     )
     weight: float = option(1.0, "factor in the sum; 0: the loss is not computed", low=0)
     arguments: dict[str, Any] = field(default_factory=dict)

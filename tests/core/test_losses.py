@@ -20,8 +20,8 @@ from amd_restore.losses import (
     sharpening_weight,
     surrogate_loss,
 )
-from amd_restore.losses.perceptual import cell_profile_distance, diagonal_detail, pooled_l1
-from amd_restore.losses.pixel_loss import L1
+from amd_restore.losses.perceptual import cell_profile_distance, chroma_detail, diagonal_detail, pooled_l1
+from amd_restore.losses.pixel_loss import L1, ChromaDetail
 
 SHAPE = (8, 12, 5, 7)
 
@@ -239,6 +239,17 @@ def test_diagonal_detail_is_the_amplitude_of_a_checkerboard_and_nothing_of_edges
     torch.testing.assert_close(diagonal_detail(checkerboard).abs(), torch.full((1, 3, 15, 15), 0.1))
     stripes = ((columns % 2) + torch.rand(16, 1))[None, None]
     torch.testing.assert_close(diagonal_detail(stripes), torch.zeros(1, 1, 15, 15), atol=1e-6, rtol=0)
+
+
+def test_chroma_detail_finds_coloured_grain_and_nothing_of_gray() -> None:
+    gray = torch.rand(1, 1, 32, 32).expand(-1, 3, -1, -1)
+    for detail in chroma_detail(gray + torch.rand(1, 3, 1, 1)):
+        torch.testing.assert_close(detail, torch.zeros_like(detail), atol=1e-6, rtol=0)
+    dots = 0.1 * (1 - 2 * (torch.arange(32) % 2))[None, None, None].expand(1, 1, 32, 32)
+    green, white = torch.zeros(1, 3, 32, 32), dots.expand(-1, 3, -1, -1)
+    green[:, 1:2] = dots
+    assert ChromaDetail().measure(green, torch.zeros_like(green), green) > 0.01
+    assert ChromaDetail().measure(white, torch.zeros_like(white), white) < 1e-6
 
 
 def test_the_cell_profile_finds_a_woven_texture_and_nothing_else() -> None:

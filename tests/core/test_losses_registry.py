@@ -19,6 +19,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "PooledL1": {},
     "CellProfile": {"patch": 4},
     "DiagonalDetail": {},
+    "ChromaDetail": {},
     "LPIPS": {"net": "squeeze"},
     "DISTS": {},
     "EfficientNet": {"variant": "lite1"},
