@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--photographs", type=Path, required=True, help="folder of clean photographs")
     parser.add_argument("--out", type=Path, required=True, help="weights file to write")
     parser.add_argument(
-        "--sigma", type=float, default=1.0, help="of the Gaussian, output pixels (default: %(default)s)"
+        "--sigma", type=float, default=0.8, help="of the Gaussian, output pixels (default: %(default)s)"
     )
     parser.add_argument("--crops", type=int, default=64, help="number of crops (default: %(default)s)")
     parser.add_argument("--degradation", choices=DEGRADATIONS, default="second_order", help="makes the inputs")
