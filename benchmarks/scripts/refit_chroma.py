@@ -5,10 +5,10 @@
 Losses on features draw grain in colour along with that in gray, several times as much as photographs have; see
 ``ChromaDetail``, which prevents it in training. Here the target is the model's own image with Cb and Cr smoothed by a
 Gaussian. The estimate of x0 is linear in the last convolution, so the weights of this layer that come closest to the
-target are a ridge regression on the features before it, over crops of photographs and all numbers of steps of the
-header. All other weights stay as they are, bit for bit.
+target are a ridge regression on the features before it, over one-step images of crops of photographs. All other weights
+stay as they are, bit for bit.
 
-Prints the distance of old and new estimates from the target, on crops that were not fitted, per number of steps.
+Prints the distance of the old and the new images from the target, on crops that were not fitted.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from amd_restore.archs.flat_arch import FlatDenoiser
 from amd_restore.benchmark.images import read_rgb
 from amd_restore.data.base import Degradation
 from amd_restore.data.degradations import build_degradation
+from amd_restore.data.second_order.jpeg import TO_YCC
 from amd_restore.diffusion import field_noise, restore_latent
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.image_io import SUFFIXES
-from amd_restore.losses.perceptual import CHROMA
 from amd_restore.weights import (
     Header,
     build_denoiser,
@@ -43,7 +43,6 @@ from amd_restore.weights import (
 )
 
 LAYER = "conv_out"
-LUMA = (0.299, 0.587, 0.114)
 RIDGE = 1e-6  # of each feature's own power
 CROP = 256  # pixels of the photograph
 HELD_OUT = 8  # of so many crops, one is not fitted
@@ -55,7 +54,7 @@ DEGRADATIONS: dict[str, dict[str, Any]] = {
 
 def smooth_chroma(image: Tensor, sigma: float) -> Tensor:
     """Return RGB (B, 3, H, W) with Cb and Cr smoothed by a Gaussian of ``sigma`` pixels; luma stays as it is."""
-    to_ycc = image.new_tensor((LUMA, *CHROMA))
+    to_ycc = image.new_tensor(TO_YCC)
     luma, chroma = torch.einsum("oc,bchw->bohw", to_ycc, image).split([1, 2], dim=1)
     reach = int(3 * sigma + 0.5)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=image.dtype) ** 2) / (2 * sigma**2))
@@ -186,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     def command() -> None:
+        if not args.sigma > 0 or args.crops < HELD_OUT:
+            raise AMDRestoreError(f"--sigma must be positive and --crops at least {HELD_OUT}")
         header, state = load_checkpoint(resolve_weights(args.model))
         degradation = build_degradation(DEGRADATIONS[args.degradation], header.scale)
         layer, (before, after) = refit(

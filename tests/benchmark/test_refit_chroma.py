@@ -66,7 +66,7 @@ def test_grain_in_colour_goes_and_gray_detail_stays(
     lq = photograph(9, 32, 32).mean(1, keepdim=True).expand(-1, 3, -1, -1)
     old, new = (RestorationPipeline.from_pretrained(path, "cpu", "float32")(lq, seed=1) for path in (grainy, out))
     assert grain(new) < 0.6 * grain(old)
-    luma = torch.tensor(refit_chroma.LUMA).view(1, 3, 1, 1)
+    luma = torch.tensor(refit_chroma.TO_YCC[0]).view(1, 3, 1, 1)
     assert ((new - old) * luma).sum(1).abs().mean() < 0.2 * (new - old).abs().mean()
     before, after = load_checkpoint(grainy), load_checkpoint(out)
     assert before[0] == after[0]
@@ -89,4 +89,6 @@ def test_what_cannot_be_refitted_is_one_line(tmp_path: Path, capsys: pytest.Capt
     command = ["--photographs", str(tmp_path / "empty"), "--out", str(out), "--model"]
     assert refit_chroma.main([*command, "x4-classical-tiny"]) == 2
     assert "no photograph of at least 256x256 pixels" in capsys.readouterr().err
+    assert refit_chroma.main([*command, "x4-classical-tiny", "--sigma", "0"]) == 2
+    assert "--sigma must be positive" in capsys.readouterr().err
     assert not out.exists()
