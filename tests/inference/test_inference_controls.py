@@ -151,7 +151,7 @@ def test_fidelity_trades_detail_for_faithfulness(
         figures = [psnr(sr, truth) for sr in outputs]
         # Near the mean the curve is flat, and may fall, because two networks are averaged.
         assert figures[:3] == sorted(figures[:3])
-        assert figures[-1] > figures[0] + 0.3
+        assert figures[-1] > figures[0] + 0.1
         rough = [float(sr.diff(dim=3).abs().mean()) for sr in outputs]
         assert rough == sorted(rough, reverse=True) and rough[-1] < rough[0]
 
