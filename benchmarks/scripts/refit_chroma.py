@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amd_restore.archs.flat_arch import FlatDenoiser
+from amd_restore.arrays import correlate, pad_edges
 from amd_restore.benchmark.images import read_rgb
 from amd_restore.data.base import Degradation
 from amd_restore.data.degradations import build_degradation
@@ -57,11 +58,9 @@ def smooth_chroma(image: Tensor, sigma: float) -> Tensor:
     to_ycc = image.new_tensor(TO_YCC)
     luma, chroma = torch.einsum("oc,bchw->bohw", to_ycc, image).split([1, 2], dim=1)
     reach = int(3 * sigma + 0.5)
-    kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=image.dtype) ** 2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).repeat(2, 1)
-    chroma = F.pad(chroma, (reach,) * 4, mode="replicate")
-    chroma = F.conv2d(chroma, kernel[:, None, None], groups=2)
-    chroma = F.conv2d(chroma, kernel[:, None, :, None], groups=2)
+    kernel = np.exp(-(np.arange(-reach, reach + 1, dtype=np.float32) ** 2) / (2 * sigma**2))
+    kernel /= kernel.sum()
+    chroma = correlate(correlate(pad_edges(chroma, *(reach,) * 4), kernel, 2), kernel, 3)
     return torch.einsum("oc,bchw->bohw", torch.linalg.inv(to_ycc), torch.cat([luma, chroma], dim=1))
 
 

@@ -11,18 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from places import REPOSITORY
+from reward_setup import chroma_grain
 from torch import Tensor
 
-from amd_restore.losses.perceptual import chroma_detail
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.weights import load_checkpoint, resolve_weights, save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "scripts"))
 refit_chroma = importlib.import_module("refit_chroma")
-
-
-def grain(image: Tensor) -> float:
-    return float(torch.stack([detail.abs().mean() for detail in chroma_detail(image)]).mean())
 
 
 def photograph(seed: int, height: int, width: int) -> Tensor:
@@ -65,7 +61,7 @@ def test_grain_in_colour_goes_and_gray_detail_stays(
     assert "levels from the target before" in capsys.readouterr().out
     lq = photograph(9, 32, 32).mean(1, keepdim=True).expand(-1, 3, -1, -1)
     old, new = (RestorationPipeline.from_pretrained(path, "cpu", "float32")(lq, seed=1) for path in (grainy, out))
-    assert grain(new) < 0.6 * grain(old)
+    assert chroma_grain(new) < 0.6 * chroma_grain(old)
     luma = torch.tensor(refit_chroma.TO_YCC[0]).view(1, 3, 1, 1)
     assert ((new - old) * luma).sum(1).abs().mean() < 0.2 * (new - old).abs().mean()
     before, after = load_checkpoint(grainy), load_checkpoint(out)
@@ -80,7 +76,7 @@ def test_smoothing_leaves_gray_and_constant_colours() -> None:
     colour = torch.rand(1, 3, 1, 1).expand(-1, -1, 20, 24)
     torch.testing.assert_close(refit_chroma.smooth_chroma(colour, 1.0), colour)
     image = torch.rand(1, 3, 20, 24)
-    assert grain(refit_chroma.smooth_chroma(image, 1.0)) < 0.3 * grain(image)
+    assert chroma_grain(refit_chroma.smooth_chroma(image, 1.0)) < 0.3 * chroma_grain(image)
 
 
 def test_what_cannot_be_refitted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

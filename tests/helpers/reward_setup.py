@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from amd_restore.losses.pixel_loss import ChromaDetail
+
 VGG_LAYERS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
 VGG_LAYERS |= {17: (256, 512), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512)}
 
@@ -54,3 +56,8 @@ def stub_pyiqa(monkeypatch: pytest.MonkeyPatch) -> None:
     module.list_models = lambda: ["stub", "fid"]  # type: ignore[attr-defined]
     module.create_metric = lambda name, **options: Metric()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pyiqa", module)
+
+
+def chroma_grain(image: Tensor) -> float:
+    """Mean fine detail of the colours of (B, 3, H, W)."""
+    return float(ChromaDetail().measure(image, torch.zeros_like(image), image))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from places import REPOSITORY
+from reward_setup import chroma_grain
 from tiny_model import save_tiny, tiny_header
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from amd_restore.benchmark.images import read_rgb
 from amd_restore.data.degradations import BicubicDegradation
 from amd_restore.diffusion import field_noise, sample_ode
 from amd_restore.errors import AMDRestoreError
-from amd_restore.losses.perceptual import chroma_detail
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.precision import CPU, present_devices, resolve_device, resolve_dtype
 from amd_restore.weights import build_network, load_checkpoint, released_models
@@ -282,10 +282,6 @@ def test_released_students_draw_no_more_grain_in_colour_than_photographs_have(na
     for photograph in sorted((assets / "benchmarks" / "Kodak24" / "GT").glob("*.png"))[:24:8]:
         pixels = np.ascontiguousarray(read_rgb(photograph)[128:320, 128:320])
         gt = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        drawn += grain(student(BicubicDegradation(student.scale)(gt)))
-        real += grain(gt)
+        drawn += chroma_grain(student(BicubicDegradation(student.scale)(gt)))
+        real += chroma_grain(gt)
     assert 0 < drawn < 1.2 * real
-
-
-def grain(image: torch.Tensor) -> float:
-    return float(torch.stack([detail.abs().mean() for detail in chroma_detail(image)]).mean())
