@@ -172,13 +172,6 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert missing == [] and set(names) <= options
 
 
-def test_stages_of_the_trainings_exist() -> None:
-    text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
-    stages = [stage for line in re.findall(r"`train ([\w ]+)`", text) for stage in line.split()]
-    assert len(stages) > 6
-    assert [stage for stage in stages if not (REPOSITORY / "options" / "train" / f"{stage}.yml").exists()] == []
-
-
 def test_the_files_on_the_walks_exist() -> None:
     named = re.findall(
         r"(?:[\w/]+/)?\b[a-z]\w*\.py\b", (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")

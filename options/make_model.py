@@ -1,0 +1,148 @@
+"""Train a released model from the photographs on: every stage, then what follows the training, in one command.
+
+    python options/make_model.py x4-classical-tiny
+
+Stages are option files of ``options/train``; each starts from the weights of the one before it. A stage that is
+complete is skipped, one that was stopped goes on from its last save, and models share the stages that they have in
+common. After the last one the student's last layer is refitted (``benchmarks/scripts/refit_chroma.py``), and the
+weights go with their name and rewards into ``--out``. What a stage leaves is in ``experiments/STAGE``; delete that
+folder to train it anew.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amd_restore.apps.cli.release import release
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
+from amd_restore.weights import load_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMPLETE = "complete"  # file in a stage's folder, written after its last iteration
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes a model.
+
+    Args:
+        stages: names of option files of ``options/train``, in order.
+        refit: options of ``refit_chroma.py``; None where the model is not refitted, as teachers are not.
+        release: arguments of :func:`~amd_restore.apps.cli.release.release`.
+    """
+
+    stages: tuple[str, ...]
+    refit: tuple[str, ...] | None = ()
+    release: Mapping[str, Any] = field(default_factory=dict)
+
+
+_TEACHER = ("regression_x4_classical", "teacher_x4_classical")
+_CLASSICAL = (*_TEACHER, "amd_x4_classical", "perceptual_x4_classical")
+_REAL = (*_CLASSICAL, "perceptual_x4_real", "perceptual_x4_real_gpu")
+_TINY = ("regression_x4_classical_tiny", "perceptual_x4_classical_tiny", "amd_x4_classical_tiny")
+_BICUBIC = ("--degradation", "bicubic")
+_X4_REAL = {"mean": "x4-real-teacher"}
+_X4_CLASSICAL = {"mean": "x4-classical-teacher"}
+
+MODELS = {
+    "x4-classical-teacher": Plan(_TEACHER, refit=None),
+    "x4-classical": Plan((*_CLASSICAL, "perceptual_x4_classical_gpu"), _BICUBIC, _X4_CLASSICAL),
+    "x4-classical-tiny": Plan(_TINY, _BICUBIC, {"first_gain": 1.1, **_X4_CLASSICAL}),
+    "x4-real-teacher": Plan((*_TEACHER, "teacher_x4_real", "teacher_x4_real_gpu"), refit=None),
+    "x4-real": Plan(_REAL, (), _X4_REAL),
+    "x4-real-fast": Plan((*_TEACHER, "teacher_x4_real", "perceptual_x4_real_fast_gpu"), (), _X4_REAL),
+    "x2-real": Plan((*_REAL, "perceptual_x2_real_gpu"), ("--sigma", "1")),
+    "x1-real": Plan((*_REAL, "perceptual_x1_real_gpu"), ("--sigma", "1")),
+}
+
+
+def weights_of(stage: str, suffix: str = "safetensors") -> Path:
+    """Return the path of a stage's last weights."""
+    return Path("experiments") / stage / "models" / f"net_g_latest.{suffix}"
+
+
+def start(words: Sequence[str | Path], what: str) -> None:
+    """Print and run a Python command.
+
+    Raises:
+        AMDRestoreError: it fails.
+    """
+    say(shlex.join(["python", *map(str, words)]))
+    code = subprocess.run([sys.executable, *map(str, words)], check=False).returncode
+    if code:
+        raise AMDRestoreError(f"{what} ended with {code}; see above, mend it and give the same command again")
+
+
+def train(stage: str, previous: str | None, overrides: Sequence[str]) -> None:
+    """Train a stage from the weights of the one before it, unless it is complete."""
+    marker = Path("experiments") / stage / COMPLETE
+    if marker.is_file() and weights_of(stage).is_file():
+        say(f"{stage}: complete; delete {marker.parent} to train it anew")
+        return
+    options = [f"path:pretrain_network_g={weights_of(previous, 'pth')}"] if previous else []
+    script, file = REPOSITORY / "amd_restore" / "train.py", REPOSITORY / "options" / "train" / f"{stage}.yml"
+    forced = ["--force_yml", *options, *overrides] if options or overrides else []
+    start([script, "-opt", file, "--auto_resume", *forced], stage)
+    marker.write_text(shlex.join(overrides) + "\n", encoding="utf-8")
+
+
+def finish(name: str, plan: Plan, stages: Sequence[str], photographs: Path, out: Path) -> None:
+    """Refit the last stage's weights and write them with the name and the rewards of all stages."""
+    trained = weights_of(stages[-1])
+    if plan.refit is not None:
+        refitted = trained.with_name("refitted.safetensors")
+        script = REPOSITORY / "benchmarks" / "scripts" / "refit_chroma.py"
+        start(
+            [script, "--model", trained, "--photographs", photographs, "--out", refitted, *plan.refit], "the refitting"
+        )
+        trained = refitted
+    rewards = sorted({reward for stage in stages for reward in load_checkpoint(weights_of(stage))[0].rewards})
+    say(str(release(trained, name, out, rewards=rewards, **plan.release)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code."""
+    parser = Parser(prog="python options/make_model.py", description=__doc__)
+    parser.add_argument("name", choices=MODELS, help="released model")
+    parser.add_argument("--until", metavar="STAGE", help="last stage, for instance the last that needs no GPU")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        default=Path("datasets/data/free_photos/train"),
+        help="folder of clean photographs for the refitting (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("released"), help="output folder (default: %(default)s)")
+    parser.add_argument(
+        "--force_yml", nargs="+", default=[], metavar="a:b=value", help="override options in every stage"
+    )
+    args = parser.parse_args(arguments)
+
+    def command() -> None:
+        plan = MODELS[args.name]
+        if args.until is not None and args.until not in plan.stages:
+            raise AMDRestoreError(
+                f"--until {args.until}: not a stage of {args.name}, which has {', '.join(plan.stages)}"
+            )
+        stages = plan.stages[: plan.stages.index(args.until) + 1] if args.until else plan.stages
+        for previous, stage in zip((None, *stages), stages, strict=False):
+            if stage.endswith("_gpu") and not torch.cuda.is_available():
+                raise AMDRestoreError(
+                    f"{stage} is made for a GPU, and none is found; --until {previous} ends before it"
+                )
+        for previous, stage in zip((None, *stages), stages, strict=False):
+            train(stage, previous, args.force_yml)
+        finish(args.name, plan, stages, args.photographs, args.out)
+
+    return run_command(command, args.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
