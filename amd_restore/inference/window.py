@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Latent cells that a tile takes in beyond its borders, where the network's reach is not less: with fewer, the released
 # x4-real differs from the untiled result by more than a grey level.
-DEFAULT_HALO = 20
+DEFAULT_HALO = 24
 HALO_OF_WHOLE = 16  # pixels of lq, for networks in which every pixel depends on the whole image
 PROBE_SIDE = 160  # Side of the window with which memory is measured; smaller images are not tiled.
 

@@ -275,6 +275,17 @@ def test_released_weights(name: str) -> None:
     assert (released(lq, tile=side // 2) - whole).abs().max() <= 1 / 255
 
 
+@pytest.mark.parametrize("seed", [3, 18])
+def test_the_default_halo_hides_small_tiles_of_the_default_model(seed: int) -> None:
+    """Inputs for which a halo of 20 cells leaves more than a grey level."""
+    released = RestorationPipeline.from_pretrained("x4-real", "cpu", torch.float32)
+    colours = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    lq = F.interpolate(colours, size=(48, 48), mode="bicubic").clamp(0, 1)
+    whole = released(lq, tile=0)
+    assert (released(lq, tile=16) - whole).abs().max() <= 0.6 / 255
+    assert (released(lq, tile=16, halo=8) - whole).abs().max() > 1 / 255  # the test can fail
+
+
 @pytest.mark.parametrize("name", [name for name in released_models() if not name.endswith("teacher")])
 def test_released_students_draw_no_more_grain_in_colour_than_photographs_have(name: str, assets: Path) -> None:
     student = RestorationPipeline.from_pretrained(name, "cpu", torch.float32)
