@@ -70,13 +70,23 @@ def weights_of(stage: str, suffix: str = "safetensors") -> Path:
 
 
 def start(words: Sequence[str | Path], what: str) -> None:
-    """Print and run a Python command.
+    """Print and run a Python command; an interruption is passed on to it, and it has the time to save.
 
     Raises:
         AMDRestoreError: it fails.
     """
     say(shlex.join(["python", *map(str, words)]))
-    code = subprocess.run([sys.executable, *map(str, words)], check=False).returncode
+    # In a session of its own the command gets one signal, from here, and not a second one from the terminal.
+    process = subprocess.Popen([sys.executable, *map(str, words)], start_new_session=True)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.kill()
+        raise
     if code:
         raise AMDRestoreError(f"{what} ended with {code}; see above, mend it and give the same command again")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,30 +24,40 @@ make_model = importlib.import_module("make_model")
 TRAIN = REPOSITORY / "options" / "train"
 
 
-def test_a_model_is_made_from_start_to_end(
-    tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+SMALL = (
+    *("network_g:num_feat=8", "network_g:num_block=1", "num_threads=1", "amp=none", "datasets:val:dataroot_gt=val"),
+    *("datasets:train:crops_file=crops.npy", "datasets:train:gt_size=96", "datasets:train:batch_size_per_gpu=2"),
+    *("datasets:val:limit=1", "datasets:val:gt_size=0"),
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with miniature data."""
     make_data(tmp_path)
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / "val" / "large.png"), cv2.resize(noise, (256, 256)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AMD_RESTORE_ASSETS", str(assets))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    sizes = ["network_g:num_feat=8", "network_g:num_block=1", "num_threads=1", "amp=none"]
-    data = ["datasets:train:crops_file=crops.npy", "datasets:train:gt_size=96", "datasets:train:batch_size_per_gpu=2"]
-    ends = ["datasets:val:dataroot_gt=val", "datasets:val:limit=1", "datasets:val:gt_size=0", "train:total_iter=2"]
-    command = ["x4-classical-tiny", "--photographs", "val", "--force_yml", *sizes, *data, *ends]
+    return tmp_path
+
+
+def test_a_model_is_made_from_start_to_end(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    cv2.imwrite(str(place / "val" / "large.png"), cv2.resize(noise, (256, 256)))
+    command = ["x4-classical-tiny", "--photographs", "val", "--force_yml", *SMALL, "train:total_iter=2"]
     teacher = f"path:pretrain_network_teacher={REPOSITORY / 'amd_restore/weights/x4-classical-teacher.safetensors'}"
 
     assert make_model.main([*command, teacher]) == 0, capfd.readouterr().err
-    header, state = load_checkpoint(tmp_path / "released" / "x4-classical-tiny.safetensors")
+    header, state = load_checkpoint(place / "released" / "x4-classical-tiny.safetensors")
     assert (header.name, header.mean, header.network["first_gain"]) == (
         "x4-classical-tiny",
         "x4-classical-teacher",
         1.1,
     )
     assert {"lpips_squeeze", "effnet_lite1", "niqe"} <= set(header.rewards)
-    _, trained = load_checkpoint(tmp_path / make_model.weights_of("amd_x4_classical_tiny"))
+    _, trained = load_checkpoint(place / make_model.weights_of("amd_x4_classical_tiny"))
     changed = {
         key for key, tensor in trained.items() if not torch.allclose(tensor.float(), state[key].float(), atol=1e-3)
     }
@@ -56,6 +68,29 @@ def test_a_model_is_made_from_start_to_end(
     monkeypatch.setattr(make_model, "start", lambda words, what: started.append(what))
     assert make_model.main(command) == 0
     assert started == ["the refitting"]
+
+
+def test_an_interruption_leaves_a_saved_state(place: Path) -> None:
+    command = [
+        sys.executable,
+        str(REPOSITORY / "options" / "make_model.py"),
+        "x4-classical-tiny",
+        "--force_yml",
+        *SMALL,
+    ]
+    command += ["logger:print_freq=1", "logger:save_checkpoint_freq=1000"]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "iter:       3," in line:
+                process.send_signal(signal.SIGINT)
+    said = "".join(lines)
+    assert process.returncode == 130, said
+    stage = place / "experiments" / "regression_x4_classical_tiny"
+    assert list((stage / "training_states").glob("*.state")), said
+    assert not (stage / make_model.COMPLETE).exists()
 
 
 @pytest.fixture
