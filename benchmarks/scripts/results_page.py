@@ -37,9 +37,24 @@ PAGES = (
 )
 # Files whose header alone was written again: their tensors, hence their images, are those of the released ones.
 SAME_TENSORS = {
-    "3981810d83a2dc30afc20a891dcdf756b1e626c18413f6ce940464c4e312d3d6": (
-        "3f211e17b50e16dd8431fb095c541cc72bc4a49f2974a272f7555027cb31c48c"  # x4-classical-tiny
-    )
+    "4ced77d4d69a381df8db3a729d63a0bf87a19d4cf40ce60b6e334fddf07ba8f7": (
+        "7ed8b3f36f2b41d9fc674ff5fdf27c18a237cd39d7ae28c3b7077b7c3b6d6e8e"  # x4-real
+    ),
+    "ed2ed2c4f152dce73e87cabeda6cfd3ca3a2d0191f8c0bf53847ea4744001f54": (
+        "8c1885debdd312600652b6caa847fa087e0e73dd8ae9cd89bb908379a2c042bb"  # x4-real-fast
+    ),
+    "2b35f4e051424019b2a5704e63cb66968993e025a73fbf2927d308395080c8cf": (
+        "6d89d5ae3fb11c381d6675c66eb56a4ac285ce5346ead06f3899f156e91e3d3d"  # x4-classical
+    ),
+    "3a897a2227b855dbc8f94b98ee89c792484d1bae88050e99accd61d03418680d": (
+        "37c1f6c7599f5c97f802d4ff9499a7ef8ee3595e3d847b0bdab176c69d96cd17"  # x4-classical-tiny
+    ),
+    "32983fe8c0d5a9f690937feee5d8685ed9952c33748ed4f4d6984ed6733a0a46": (
+        "4b314f5edc756a25f79de65089faa8a8499898eb06f3b12d51dbf57fd40adb99"  # x2-real
+    ),
+    "6d69725e0829027910cec6b53582ed0592c2ad1568c512c8b53dec9c9d9f42cf": (
+        "8372963cf3b3adbe10e2cbc8330eb505a679466e34355983c48bdf64e9aef321"  # x1-real
+    ),
 }
 BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
