@@ -2,7 +2,7 @@
 
 ``from amd_restore import RestorationPipeline`` is the door for Python programs. Importing this package imports
 nothing heavy: torch and the rest come with the first public name that needs them. It switches off the telemetry of the
-packages that it uses.
+packages that it uses, and shortens the time for which threads of torch spin where they wait.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from amd_restore.compat import disable_telemetry
+from amd_restore.compat import set_up_environment
 from amd_restore.errors import AMDRestoreError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["AMDRestoreError", "RestorationPipeline", "__version__"]
 
-disable_telemetry()
+set_up_environment()
 
 
 def __getattr__(name: str) -> Any:

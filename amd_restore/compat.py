@@ -12,6 +12,8 @@ Each is mended only where it is needed:
   torchvision both from PyTorch's CPU index, or both from the same CUDA index; then this module leaves
   torchvision alone.
 * ONNX Runtime, OpenVINO, Ray and the packages of Hugging Face report their use to their makers unless told not to.
+* GNU OpenMP, with which torch computes on CPUs, lets threads spin for a long time where they wait for one another.
+  Beside another busy program they spin in the place of the thread that they wait for.
 * openai-clip 1.0.1, which pyiqa uses, takes ``packaging`` out of ``pkg_resources``, which setuptools 82 dropped.
 """
 
@@ -40,9 +42,17 @@ _TELEMETRY = {
 }
 
 
-def disable_telemetry() -> None:
-    """Switch off what dependencies report; call it before they are imported. What the user has set stays."""
-    for name, value in _TELEMETRY.items():
+# Rounds of the loop in which a waiting thread spins before it sleeps: enough for the waits of a quiet machine.
+_WAITING = {"GOMP_SPINCOUNT": "10000"}
+
+
+def set_up_environment() -> None:
+    """Switch off what dependencies report, and shorten OpenMP's waits; call it before they are imported.
+
+    What the user has set stays.
+    """
+    waiting = {} if "OMP_WAIT_POLICY" in os.environ else _WAITING
+    for name, value in {**_TELEMETRY, **waiting}.items():
         os.environ.setdefault(name, value)
     # OpenVINO has no such variable: without this package it reports nothing. None makes its import fail, which the
     # type of sys.modules does not allow for.

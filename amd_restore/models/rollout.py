@@ -104,6 +104,7 @@ class Denoising(Rows):
         cond: condition, (B, K, h, w).
         keep: whether the condition is kept, bool (B,); None keeps all.
         weight: loss weight of each sample or location, (B,) or (B, 1, h, w); None for ones.
+        gt, lq: images in [0, 1], (B, 3, sH, sW) and (B, 3, H, W), for losses on images; None without them.
     """
 
     x0: Tensor
@@ -112,3 +113,5 @@ class Denoising(Rows):
     cond: Tensor
     keep: Tensor | None = None
     weight: Tensor | None = None
+    gt: Tensor | None = None
+    lq: Tensor | None = None

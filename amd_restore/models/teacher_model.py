@@ -8,6 +8,7 @@ from torch import Tensor
 from amd_restore.diffusion import Recipe
 from amd_restore.models.restoration_model import RestorationModel
 from amd_restore.models.rollout import Denoising
+from amd_restore.models.student_losses import StudentLosses
 from amd_restore.registry import MODEL_REGISTRY
 
 
@@ -16,10 +17,20 @@ class TeacherModel(RestorationModel):
     """Conditional denoiser.
 
     The loss is the v-weighted squared error; t has a logit-normal distribution, a share of the batch is at t = 1, and
-    the condition is dropped at random for classifier-free guidance.
+    the condition is dropped at random for classifier-free guidance. ``losses`` compare its estimates of x0 at late
+    times with the ground truth as images; early estimates are averages of many images, which they would distort.
     """
 
     kind = "teacher"
+
+    def init_training_settings(self) -> None:
+        """Build the losses."""
+        self.losses = StudentLosses(self.run, self.device)
+        super().init_training_settings()
+
+    def reward_names(self) -> tuple[str, ...]:
+        """Return the metrics used as losses."""
+        return tuple(sorted(self.losses.names)) if self.is_train else super().reward_names()
 
     def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
         """Return the recipe of evenly spaced deterministic steps."""
@@ -43,12 +54,24 @@ class TeacherModel(RestorationModel):
         n, noise, cond = len(x0), self.randn(x0.shape), self.codec.condition(self.lq)
         t = torch.sigmoid(self.randn((n,)) * options.logit_std + options.logit_mean)
         t = torch.where(self.rand(n) < options.share_t1, torch.ones_like(t), t)
-        return Denoising(x0=x0, noise=noise, t=t, cond=cond, keep=self.rand(n) >= options.cond_dropout)
+        keep = self.rand(n) >= options.cond_dropout
+        return Denoising(x0=x0, noise=noise, t=t, cond=cond, keep=keep, gt=self.gt, lq=self.lq)
 
     def denoising_losses(self, batch: Denoising) -> dict[str, Tensor]:
-        """Return the mean squared error of v (the x0 error times :meth:`Process.loss_weight`)."""
+        """Return the mean squared error of v (the x0 error times :meth:`Process.loss_weight`), and the image losses."""
         x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
         with self.autocast():
             x0_pred = self.denoiser(self.net_g)(x_t, batch.t, batch.cond, batch.keep)
         error = (x0_pred - batch.x0).square().mean(dim=(1, 2, 3))
-        return {"l_denoise": (error * self.process.loss_weight(batch.t)).mean()}
+        denoise = (error * self.process.loss_weight(batch.t)).mean()
+        return {"l_denoise": denoise} | self.image_losses(batch, x0_pred)
+
+    def image_losses(self, batch: Denoising, x0: Tensor) -> dict[str, Tensor]:
+        """Return the losses of late estimates (B, C, h, w), each times its weight: means over the batch."""
+        assert batch.gt is not None and batch.lq is not None and batch.keep is not None
+        late = (batch.t < self.run.diffusion.losses_below) & batch.keep
+        if not self.losses.names or not late.any():  # The log needs the same names in every iteration.
+            return {f"l_{name}": x0.new_zeros(()) for name in self.losses.names}
+        lq = batch.lq[late]
+        found = self.losses.of(self.codec.decode(x0[late], lq), batch.gt[late], lq, self.host_generator)
+        return {name: loss * late.float().mean() for name, loss in found.items()}

@@ -133,7 +133,8 @@ class RunOptions:
     diffusion: DiffusionOptions = option(DiffusionOptions(), "forward process and times")
     distill: DistillOptions = option(DistillOptions(), "distillation")
     losses: list[Loss] = option(
-        [], "losses between the student's images and the ground truth; DMD and AMD add the matching loss"
+        [],
+        "losses between the model's images and the ground truth; beside matching (DMD, AMD) or denoising (teacher)",
     )
     rewards: list[Reward] = option([], "rewards of AMD")
     network_g: Network = option(doc="network to train")
@@ -186,8 +187,8 @@ class RunOptions:
     def _check_losses(self, train: TrainOptions) -> None:
         """Check that the model has the losses it needs, and that the losses have what they need."""
         types = [loss.type for loss in self.losses if loss.weight > 0]
-        if self.model_type == "TeacherModel" and types:
-            raise ValueError("losses: a TeacherModel learns to denoise; losses are for SupervisedModel and students")
+        if self.model_type == "TeacherModel" and "Adversarial" in types:
+            raise ValueError("losses: a TeacherModel has no discriminator; Adversarial is for students")
         if self.model_type == "SupervisedModel" and not types:
             raise ValueError("losses: none has a weight; training a SupervisedModel needs one")
         if self.model_type in ("DMDModel", "AMDModel") and not types and self.distill.weight_dmd == 0:

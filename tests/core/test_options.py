@@ -157,8 +157,10 @@ def test_which_models_have_losses(tmp_path: Path) -> None:
     load_options(write(tmp_path, {"model_type": "SupervisedModel", "losses": losses, "network_teacher": None}))
     for found, expected in (([], "losses: missing; training a SupervisedModel"), ([off], "losses: none has a weight")):
         assert expected in problem(write(tmp_path, {"model_type": "SupervisedModel", "losses": found}))
-    expected = "losses: a TeacherModel learns to denoise"
-    assert expected in problem(write(tmp_path, {"model_type": "TeacherModel", "losses": losses}))
+    load_options(write(tmp_path, {"model_type": "TeacherModel", "losses": losses}))
+    adversarial = [{"type": "Adversarial", "weight": 0.5}]
+    expected = "losses: a TeacherModel has no discriminator"
+    assert expected in problem(write(tmp_path, {"model_type": "TeacherModel", "losses": adversarial}))
 
 
 def test_an_empty_teacher_or_reward_list_is_a_missing_one(tmp_path: Path) -> None:

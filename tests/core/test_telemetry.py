@@ -51,6 +51,16 @@ def run(folder: Path, code: str, *arguments: str) -> list[str]:
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
+def test_threads_of_torch_do_not_spin_for_long(tmp_path: Path) -> None:
+    """What the user has set stays."""
+    code = "import os, sys\nfor name in sys.argv[1:]:\n    os.environ.update([name.split('=')])\nimport amd_restore\n"
+    run(tmp_path, code + "assert os.environ['GOMP_SPINCOUNT'] == '10000'")
+    (tmp_path / "home").rmdir()
+    run(tmp_path, code + "assert os.environ['GOMP_SPINCOUNT'] == '7'", "GOMP_SPINCOUNT=7")
+    (tmp_path / "home").rmdir()
+    run(tmp_path, code + "assert 'GOMP_SPINCOUNT' not in os.environ", "OMP_WAIT_POLICY=ACTIVE")
+
+
 def own(files: list[str]) -> bool:
     return all(file.startswith(".cache/amd_restore/") for file in files)
 

@@ -265,6 +265,33 @@ def teacher_calls(model: Any, count: int = 200) -> list[dict[str, Any]]:
     return spy.calls
 
 
+def test_losses_of_the_teacher_are_on_its_late_conditioned_estimates(workshop: Path) -> None:  # noqa: F811
+    """An error of the estimates counts by the share of such rows; early ones and those without condition have none."""
+    start = str(workshop / "experiments/start0/models/net_g_latest.pth")
+    options = load_miniature("teacher_x4_classical", workshop, start)
+    options.update(amp="none", losses=[{"type": "L1", "weight": 2.0}])
+    model = build_model(options, workshop)
+    feed(model)
+    assert model.reward_names() == ("l1",)
+    x0 = model.codec.encode(model.gt, model.lq)
+    batch = model.draw_batch()
+    assert len(batch) == 2
+    error = 2.0 * (model.codec.decode(x0 + 0.5, model.lq) - model.gt).abs().mean((1, 2, 3))
+    for t, keep, rows in (
+        ((0.4, 0.9), (True, True), [0]),
+        ((0.1, 0.4), (False, True), [1]),
+        ((0.6, 1.0), (True, True), []),
+    ):
+        part = batch.having(t=torch.tensor(t), keep=torch.tensor(keep))
+        found = model.image_losses(part, x0 + 0.5)
+        torch.testing.assert_close(found["l_l1"], error[rows].sum() / 2)
+    x0 = x0.requires_grad_()
+    model.image_losses(batch.having(t=torch.tensor([0.4, 0.9]), keep=torch.tensor([True, True])), x0 + 0.5)[
+        "l_l1"
+    ].backward()
+    assert x0.grad is not None and x0.grad[0].abs().sum() > 0 and not x0.grad[1].any()
+
+
 def test_the_teacher_minimises_the_error_of_v(workshop: Path) -> None:  # noqa: F811
     """The x0 error times ``Process.loss_weight``, here of an error of .5 everywhere."""
     model = teacher(workshop, share_t1=0.0)
