@@ -11,6 +11,7 @@ folder to train it anew.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -120,8 +121,12 @@ def finish(name: str, plan: Plan, stages: Sequence[str], photographs: Path, out:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = Parser(prog="python options/make_model.py", description=__doc__)
-    parser.add_argument("name", choices=MODELS, help="released model")
+    parser = Parser(
+        prog="python options/make_model.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=MODELS, metavar="NAME", help=f"released model: {', '.join(MODELS)}")
     parser.add_argument("--until", metavar="STAGE", help="last stage, for instance the last that needs no GPU")
     parser.add_argument(
         "--photographs",
@@ -142,6 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--until {args.until}: not a stage of {args.name}, which has {', '.join(plan.stages)}"
             )
         stages = plan.stages[: plan.stages.index(args.until) + 1] if args.until else plan.stages
+        # What the end needs is checked before hours of training.
+        if plan.refit is not None and not args.photographs.is_dir():
+            raise AMDRestoreError(f"--photographs {args.photographs}: no such folder; see datasets/README.md")
         for previous, stage in zip((None, *stages), stages, strict=False):
             if stage.endswith("_gpu") and not torch.cuda.is_available():
                 raise AMDRestoreError(

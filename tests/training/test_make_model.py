@@ -71,13 +71,8 @@ def test_a_model_is_made_from_start_to_end(
 
 
 def test_an_interruption_leaves_a_saved_state(place: Path) -> None:
-    command = [
-        sys.executable,
-        str(REPOSITORY / "options" / "make_model.py"),
-        "x4-classical-tiny",
-        "--force_yml",
-        *SMALL,
-    ]
+    command = [sys.executable, str(REPOSITORY / "options" / "make_model.py"), "x4-classical-tiny"]
+    command += ["--photographs", "val", "--force_yml", *SMALL]
     command += ["logger:print_freq=1", "logger:save_checkpoint_freq=1000"]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -103,6 +98,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         commands.append([str(word) for word in words])
         (tmp_path / "experiments" / what).mkdir(parents=True)
 
+    (tmp_path / "datasets" / "data" / "free_photos" / "train").mkdir(parents=True)
     monkeypatch.setattr(make_model, "start", start)
     monkeypatch.setattr(make_model, "finish", lambda *_: None)
     return commands
@@ -123,7 +119,9 @@ def test_a_stopped_stage_ends_the_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert make_model.main(["x4-classical-tiny"]) != 0  # the crops are missing
+    assert make_model.main(["x4-classical-tiny"]) == 2
+    assert "datasets/data/free_photos/train: no such folder" in capsys.readouterr().err
+    assert make_model.main(["x4-classical-tiny", "--photographs", "."]) == 2  # the crops are missing
     assert "regression_x4_classical_tiny ended with 2" in capsys.readouterr().err
     assert not list(tmp_path.rglob(make_model.COMPLETE))
 
