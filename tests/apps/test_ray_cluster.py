@@ -165,7 +165,8 @@ def test_an_object_store_with_faults(
     assert counts(outcomes) == {"restored": number - 1, "failed": 1}
     (failed,) = [outcome for outcome in outcomes if outcome.status == "failed"]
     assert failed.message.startswith("teststore://in/poison_02.png: tried 3 times; each time its worker was lost")
-    assert engine.lost_workers == 3 and len(lines) == 3
+    assert engine.lost_workers == 3
+    assert sum(line.startswith("lost worker") for line in lines) == 3  # a busy machine may add that workers start late
     restored = {name.split("_")[1]: data for name, data in contents(bucket / "out").items()}
     assert restored == {name: expected[name] for name in restored} and len(restored) == number - 1
     assert (bucket / "faults.log").read_text().count("fault") == 2
