@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -166,6 +167,14 @@ def test_what_it_looks_for_it_finds(
     bench = attempts.Bench(tmp_path, tmp_path / "weights", good, good, command)
     problems = attempts.attempt(bench, "folders", random.Random(3))
     assert problems == [] if not found else any(re.search(found, problem) for problem in problems), problems
+
+
+def test_the_folders_of_this_process_outlive_its_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "OUTPUTS", ["out"])
+    good = [encode(Picture(PIXELS), ".png")]
+    with tempfile.TemporaryDirectory() as kept:
+        attempts.attempt(attempts.Bench(tmp_path, tmp_path / "weights", good, good, works), "folders", random.Random(3))
+        assert Path(kept).is_dir()
 
 
 def test_a_made_png_chunk_is_sealed() -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,9 @@ def _child(call: Call, command: Callable[[Sequence[str]], int], paths: Sequence[
     """As a new process of the interpreter would: streams from descriptors, the last flush, the exit code."""
     code: object = 1
     crash = os.fdopen(os.dup(os.open(paths[3], os.O_WRONLY)), "w", encoding="utf-8", errors="backslashreplace")
+    # Temporary folders of the process that forked are still in use there when this one ends.
+    for finalizer in list(vars(weakref.finalize)["_registry"]):
+        finalizer.atexit = False
     try:
         for name, value in call.environment.items():
             os.environ.pop(name, None)
