@@ -102,7 +102,7 @@ def train(stage: str, previous: str | None, overrides: Sequence[str]) -> None:
     script, file = REPOSITORY / "amd_restore" / "train.py", REPOSITORY / "options" / "train" / f"{stage}.yml"
     forced = ["--force_yml", *options, *overrides] if options or overrides else []
     start([script, "-opt", file, "--auto_resume", *forced], stage)
-    marker.write_text(shlex.join(overrides) + "\n", encoding="utf-8")
+    marker.touch()
 
 
 def finish(name: str, plan: Plan, stages: Sequence[str], photographs: Path, out: Path) -> None:
@@ -150,12 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What the end needs is checked before hours of training.
         if plan.refit is not None and not args.photographs.is_dir():
             raise AMDRestoreError(f"--photographs {args.photographs}: no such folder; see datasets/README.md")
-        for previous, stage in zip((None, *stages), stages, strict=False):
+        starts = [*zip((None, *stages), stages, strict=False)]
+        for previous, stage in starts:
             if stage.endswith("_gpu") and not torch.cuda.is_available():
                 raise AMDRestoreError(
                     f"{stage} is made for a GPU, and none is found; --until {previous} ends before it"
                 )
-        for previous, stage in zip((None, *stages), stages, strict=False):
+        for previous, stage in starts:
             train(stage, previous, args.force_yml)
         finish(args.name, plan, stages, args.photographs, args.out)
 

@@ -1,4 +1,4 @@
-"""Losses of a student from an option file, with the discriminator if one of them needs it."""
+"""Losses on images, a student's or a teacher's, from an option file, with the discriminator if one of them needs it."""
 
 from __future__ import annotations
 

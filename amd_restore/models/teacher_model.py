@@ -30,7 +30,7 @@ class TeacherModel(RestorationModel):
 
     def reward_names(self) -> tuple[str, ...]:
         """Return the metrics used as losses."""
-        return tuple(sorted(self.losses.names)) if self.is_train else super().reward_names()
+        return tuple(sorted(self.losses.names))
 
     def recipe(self, num_steps: int = 1, guidance_scale: float = 1.0) -> Recipe:
         """Return the recipe of evenly spaced deterministic steps."""
