@@ -57,10 +57,11 @@ class AMDModel(DMDModel):
         if (self.current_iter // options.fake_updates_per_student - 1) % options.advantage_every:
             self.diagnosing = False  # Without advantages there is no zone to measure.
             return self.mean_advantage.expand(len(rollout))
-        reference = self.teacher_images(rollout) if options.advantage == "teacher" else None
-        advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout), reference)
-        if options.permute_advantage:
-            advantage = permuted_advantage(advantage, options.group_size, self.host_generator)
+        with self.separate_numbers():  # Whatever is drawn here, the matching compares the same times and noises as DMD.
+            reference = self.teacher_images(rollout) if options.advantage == "teacher" else None
+            advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout), reference)
+            if options.permute_advantage:
+                advantage = permuted_advantage(advantage, options.group_size, self.host_generator)
         if options.advantage_every > 1:
             self.mean_advantage = mean_of_all(advantage.mean())
         with self.diagnostics.extra():

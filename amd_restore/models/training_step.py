@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -66,6 +67,17 @@ class TrainingStep:
     def step_seed(self, current_iter: int) -> int:
         """Seed of an iteration, see :func:`~amd_restore.data.resumable.step_seed`."""
         return step_seed(int(self.run.manual_seed or 0), current_iter)
+
+    @contextlib.contextmanager
+    def separate_numbers(self) -> Iterator[None]:
+        """Draw other random numbers of this iteration inside, and leave those outside as they are without it."""
+        before = [(generator, generator.get_state()) for generator in {self.generator, self.host_generator}]
+        self.seed_step(-self.current_iter)
+        try:
+            yield
+        finally:
+            for generator, state in before:
+                generator.set_state(state)
 
     def randn(self, shape: Sequence[int]) -> Tensor:
         """Draw standard normal noise from the step's generator, a row for each sample of this process."""

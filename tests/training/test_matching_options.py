@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_distillation import build, feed, snapshot, workshop  # noqa: F401
+from test_distillation import build, changed, feed, snapshot, workshop  # noqa: F401
 from torch import Tensor
 
 from amd_restore.models.zone_maps import save_zone_maps
@@ -107,24 +107,26 @@ def test_a_training_with_the_advantage_over_the_teacher(workshop: Path, is_map: 
     assert list(tmp_path.glob("zones/*.npz"))
 
 
-def test_strength_zero_is_dmd_whatever_the_advantage(workshop: Path) -> None:  # noqa: F811
-    """The teacher's sample uses random numbers, so the same iteration is compared with and without the weights."""
-    weights = []
-    for strength in (0.0, 0.5):
-        model = build(
-            workshop,
-            advantage="teacher",
-            group_size=1,
-            adaptation_strength=strength,
-            sharpening_strength=0.0,
-            fake_updates_per_student=1,
-        )
-        feed(model)
-        if strength:  # the same numbers are drawn, the weights are left out
-            model.adaptation = lambda advantage: (None, None)
-        model.optimize_parameters(1)
-        weights.append(snapshot(model.net_g))
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"advantage": "teacher", "group_size": 1},
+        {"advantage": "teacher", "group_size": 1, "advantage_every": 2, "spatial": True},
+        {"group_size": 4, "permute_advantage": True},
+    ],
+)
+def test_strength_zero_is_dmd_whatever_the_advantage(workshop: Path, options: dict[str, Any]) -> None:  # noqa: F811
+    """The teacher's sample and the permutation draw random numbers of their own."""
+    idle: dict[str, Any] = {"adaptation_strength": 0.0, "sharpening_strength": 0.0, "fake_updates_per_student": 1}
+    plain = build(workshop, "dmd_x4_classical", group_size=options["group_size"], **idle)
+    model = build(workshop, **idle, **options)
+    for iteration in (1, 2, 3):
+        for one in (plain, model):
+            feed(one, iteration)
+            one.optimize_parameters(iteration)
+    for net in ("net_g", "net_fake"):
+        expected = snapshot(getattr(plain, net))
+        assert not changed(getattr(model, net), expected), net
 
 
 def test_the_permuted_control_moves_every_advantage(workshop: Path) -> None:  # noqa: F811
