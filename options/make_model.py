@@ -5,8 +5,9 @@
 Stages are option files of ``options/train``; each starts from the weights of the one before it. A stage that is
 complete is skipped, one that was stopped goes on from its last save, and models share the stages that they have in
 common. After the last one the student's last layer is refitted (``benchmarks/scripts/refit_chroma.py``), and the
-weights go with their name and rewards into ``--out``. What a stage leaves is in ``experiments/STAGE``; delete that
-folder to train it anew.
+weights go with their name and rewards into ``--out``; a teacher that ``--until`` ends with stays where it is. What a
+stage leaves is in ``experiments/STAGE``; delete that folder to train it anew. A complete stage with other options or
+initial weights than now is an error.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from typing import Any
 import torch
 
 from amd_restore.apps.cli.release import release
+from amd_restore.atomic import write_atomically
+from amd_restore.benchmark.ablation.runs import IRRELEVANT
+from amd_restore.benchmark.provenance import file_hash
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
+from amd_restore.options import OptionFile
+from amd_restore.training.resume import changes
 from amd_restore.weights import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-COMPLETE = "complete"  # file in a stage's folder, written after its last iteration
+COMPLETE = "complete"  # file in a stage's folder, written after its last iteration: the hash of its initial weights
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ MODELS = {
 
 def weights_of(stage: str, suffix: str = "safetensors") -> Path:
     """Return the path of a stage's last weights."""
-    return Path("experiments") / stage / "models" / f"net_g_latest.{suffix}"
+    return folder_of(stage) / "models" / f"net_g_latest.{suffix}"
 
 
 def start(words: Sequence[str | Path], what: str) -> None:
@@ -92,22 +98,70 @@ def start(words: Sequence[str | Path], what: str) -> None:
         raise AMDRestoreError(f"{what} ended with {code}; see above, mend it and give the same command again")
 
 
+def folder_of(stage: str) -> Path:
+    """Return the folder of a stage's run."""
+    return Path("experiments") / stage
+
+
+def is_complete(stage: str) -> bool:
+    """Return whether a stage has been trained to its end."""
+    return (folder_of(stage) / COMPLETE).is_file() and weights_of(stage).is_file()
+
+
+def options_of(stage: str, previous: str | None, overrides: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the option file of a stage and what overrides it."""
+    initial = [f"path:pretrain_network_g={weights_of(previous, 'pth')}"] if previous else []
+    return REPOSITORY / "options" / "train" / f"{stage}.yml", [*initial, *overrides]
+
+
+def check_unchanged(stage: str, previous: str | None, overrides: Sequence[str]) -> None:
+    """Check that a complete stage was trained with these options.
+
+    Raises:
+        AMDRestoreError: it was not, or its folder does not say so.
+    """
+    file, forced = options_of(stage, previous, overrides)
+    differing = changes(OptionFile.read(file, forced), folder_of(stage))
+    found = [
+        f"{key}: {then} then, {now} now"
+        for key, (then, now) in differing.items()
+        if key.split(".")[0] not in IRRELEVANT
+    ]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise AMDRestoreError(
+            f"{stage} is complete, but with other options ({'; '.join(found[:3])}{more}); "
+            f"delete {folder_of(stage)} to train it anew, or give the options of then"
+        )
+
+
 def train(stage: str, previous: str | None, overrides: Sequence[str]) -> None:
-    """Train a stage from the weights of the one before it, unless it is complete."""
-    marker = Path("experiments") / stage / COMPLETE
-    if marker.is_file() and weights_of(stage).is_file():
-        say(f"{stage}: complete; delete {marker.parent} to train it anew")
+    """Train a stage from the weights of the one before it, unless it is complete.
+
+    Raises:
+        AMDRestoreError: the training fails, or the stage is complete, but from other weights.
+    """
+    marker, initial = folder_of(stage) / COMPLETE, file_hash(weights_of(previous, "pth")) if previous else ""
+    if is_complete(stage):
+        if marker.read_text(encoding="utf-8") != initial:
+            raise AMDRestoreError(
+                f"{stage} is complete, but not from {weights_of(previous or stage, 'pth')} as it is now; "
+                f"delete {folder_of(stage)} to train it anew"
+            )
+        say(f"{stage}: complete; delete {folder_of(stage)} to train it anew")
         return
-    options = [f"path:pretrain_network_g={weights_of(previous, 'pth')}"] if previous else []
-    script, file = REPOSITORY / "amd_restore" / "train.py", REPOSITORY / "options" / "train" / f"{stage}.yml"
-    forced = ["--force_yml", *options, *overrides] if options or overrides else []
-    start([script, "-opt", file, "--auto_resume", *forced], stage)
-    marker.touch()
+    file, forced = options_of(stage, previous, overrides)
+    script = REPOSITORY / "amd_restore" / "train.py"
+    start([script, "-opt", file, "--auto_resume", *(["--force_yml", *forced] if forced else [])], stage)
+    write_atomically(marker, initial.encode())
 
 
 def finish(name: str, plan: Plan, stages: Sequence[str], photographs: Path, out: Path) -> None:
     """Refit the last stage's weights and write them with the name and the rewards of all stages."""
     trained = weights_of(stages[-1])
+    if plan.refit is not None and load_checkpoint(trained)[0].kind == "teacher":
+        say(f"{trained}: a teacher, not yet {name}")
+        return
     if plan.refit is not None:
         refitted = trained.with_name("refitted.safetensors")
         script = REPOSITORY / "benchmarks" / "scripts" / "refit_chroma.py"
@@ -152,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise AMDRestoreError(f"--photographs {args.photographs}: no such folder; see datasets/README.md")
         starts = [*zip((None, *stages), stages, strict=False)]
         for previous, stage in starts:
+            if is_complete(stage):
+                check_unchanged(stage, previous, args.force_yml)
             if stage.endswith("_gpu") and not torch.cuda.is_available():
                 raise AMDRestoreError(
                     f"{stage} is made for a GPU, and none is found; --until {previous} ends before it"

@@ -45,6 +45,25 @@ _OF_THE_STATE = ("train.optim_", "train.scheduler.")
 _WEIGHTS = "path.pretrain_"
 
 
+def changes(file: OptionFile, run: Path) -> dict[str, tuple[Any, Any]]:
+    """Return the values of a run's last session and of ``file``, by dotted key, where they differ.
+
+    Args:
+        file: options, already checked.
+        run: folder of the run, with the options of its last session.
+
+    Raises:
+        AMDRestoreError: the folder holds no options that can be read.
+    """
+    kept = max(run.glob("*.yml"), key=lambda path: path.stat().st_mtime, default=None)
+    if kept is None:
+        raise AMDRestoreError(f"{run} holds none")
+    before = _flat(RunOptions.check(OptionFile.read(kept).content, kept))
+    now = _flat(RunOptions.check(file.content, file))
+    pairs = {key: (before.get(key, "absent"), now.get(key, "absent")) for key in sorted(before.keys() | now.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def changed_options(file: OptionFile, run: Path) -> list[str]:
     """Return one line for each option that differs from the run's last session.
 
@@ -55,19 +74,12 @@ def changed_options(file: OptionFile, run: Path) -> list[str]:
     Raises:
         AMDRestoreError: the state does not fit another type of optimizer or scheduler.
     """
-    kept = max(run.glob("*.yml"), key=lambda path: path.stat().st_mtime, default=None)
-    if kept is None:
-        return [f"{run}: holds no options of its last session to compare with"]
     try:
-        before = _flat(RunOptions.check(OptionFile.read(kept).content, kept))
+        changed = changes(file, run)
     except AMDRestoreError as error:
         return [f"the options of the last session cannot be compared: {error}"]
-    ignored = (file.content.get("path") or {}).get("ignore_resume_networks") or ()
-    now, lines = _flat(RunOptions.check(file.content, file)), []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key, "absent"), now.get(key, "absent")
-        if old == new:
-            continue
+    ignored, lines = (file.content.get("path") or {}).get("ignore_resume_networks") or (), []
+    for key, (old, new) in changed.items():
         is_of_state = key.startswith(_OF_THE_STATE)
         if is_of_state and key.endswith(".type"):
             raise AMDRestoreError(

@@ -128,8 +128,8 @@ def crops(folder: Path, count: int) -> Iterator[Tensor]:
         if min(height, width) >= CROP:
             found += 1
             top, left = int(random.integers(height - CROP + 1)), int(random.integers(width - CROP + 1))
-            crop = np.ascontiguousarray(image[top : top + CROP, left : left + CROP])
-            yield torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+            crop = image[top : top + CROP, left : left + CROP]
+            yield torch.tensor(crop).permute(2, 0, 1)[None].float() / 255
     if not found:
         raise AMDRestoreError(f"{folder}: no photograph of at least {CROP}x{CROP} pixels; name another folder")
 

@@ -63,11 +63,31 @@ def test_a_model_is_made_from_start_to_end(
     }
     assert changed <= {"conv_out.weight", "conv_out.bias"} and changed
 
-    # Every stage is complete: only the refitting is done once more.
+    assert "Warning" not in capfd.readouterr().err
+
+    # Every stage is complete: only the refitting is done once more. What changes no weights may be another.
     started: list[Any] = []
     monkeypatch.setattr(make_model, "start", lambda words, what: started.append(what))
-    assert make_model.main(command) == 0
+    assert make_model.main([*command, teacher, "num_threads=2", "logger:print_freq=7"]) == 0
     assert started == ["the refitting"]
+
+    # What a trial left does not go into a model as if it were trained to its end.
+    capfd.readouterr()
+    assert make_model.main([*command, teacher, "train:total_iter=3"]) == 2
+    said = capfd.readouterr().err
+    assert "regression_x4_classical_tiny is complete, but with other options (train.total_iter: 2 then, 3 now)" in said
+    make_model.weights_of("regression_x4_classical_tiny", "pth").write_bytes(b"trained anew")
+    assert make_model.main([*command, teacher]) == 2
+    said = capfd.readouterr().err
+    assert "perceptual_x4_classical_tiny is complete, but not from experiments/regression_x4_classical_tiny" in said
+    assert started == ["the refitting"]
+
+
+def test_a_teacher_is_not_released_as_its_student(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["x4-classical", "--until", "teacher_x4_classical", "--photographs", "val", "--force_yml", *SMALL]
+    assert make_model.main([*command, "train:total_iter=1"]) == 0
+    assert "net_g_latest.safetensors: a teacher, not yet x4-classical" in capfd.readouterr().out
+    assert not (place / "released").exists()
 
 
 def test_an_interruption_leaves_a_saved_state(place: Path) -> None:
@@ -96,7 +116,9 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def start(words: list[Any], what: str) -> None:
         commands.append([str(word) for word in words])
-        (tmp_path / "experiments" / what).mkdir(parents=True)
+        weights = tmp_path / make_model.weights_of(what, "pth")
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(what.encode())
 
     (tmp_path / "datasets" / "data" / "free_photos" / "train").mkdir(parents=True)
     monkeypatch.setattr(make_model, "start", start)

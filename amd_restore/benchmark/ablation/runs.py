@@ -19,7 +19,7 @@ from amd_restore.options.run import RunOptions
 
 EXPERIMENTS = Path("experiments")
 # These options change speed and logs of a run, but not its weights.
-_IRRELEVANT = ("num_threads", "logger", "val")
+IRRELEVANT = ("num_threads", "logger", "val")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class TrainingRun:
 
     def relevant(self) -> dict[str, Any]:
         """Return what determines the weights: options as ``a.b`` keys, and the initial weights."""
-        kept = {key: value for key, value in self.options.items() if key not in _IRRELEVANT}
+        kept = {key: value for key, value in self.options.items() if key not in IRRELEVANT}
         flat = _flatten(kept)
         for key, file in (self.options.get("path") or {}).items():
             if key.startswith("pretrain_network") and file:
