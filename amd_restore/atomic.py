@@ -221,6 +221,34 @@ def try_lock(file: IO[Any] | int) -> bool | None:
     return True
 
 
+@contextlib.contextmanager
+def held(file: Path, taken: str, patience: float = 0.0) -> Iterator[int]:
+    """Hold the lock of a file, which is made where it is missing, and stays.
+
+    Args:
+        file: lock file.
+        taken: message if somebody else holds the lock.
+        patience: seconds to wait for it.
+
+    Yields:
+        Its descriptor.
+
+    Raises:
+        AMDRestoreError: somebody else holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
+    end = time.monotonic() + patience
+    try:
+        while try_lock(handle) is False:
+            if time.monotonic() >= end:
+                raise AMDRestoreError(taken)
+            time.sleep(0.2)
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def is_running(process: int) -> bool:
     """Whether there is a process of this number; not for Windows, where asking would end it."""
     try:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from amd_restore.atomic import held
 from amd_restore.errors import AMDRestoreError, run_command
 from amd_restore.options import OptionFile, check_devices, load_options
 from amd_restore.registry import import_basicsr, register_all
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 AFTER_BARRIER = 0.2  # seconds in which the other processes leave the barrier, too
 SAME_ERROR = 3.0  # seconds that other ranks wait before reporting the same error
+LOCKED = 10.0  # seconds for which the loaders' processes of a killed run may hold its lock
 NO_END = 10**9  # iterations of a run with only a time limit
 
 
@@ -277,10 +279,16 @@ def _patched_pipeline(
     batches: list[Batches] = []
     options: list[dict[str, Any]] = []
     changes: list[str] = []
+    locks = contextlib.ExitStack()
 
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict[str, Any], argparse.Namespace]:
         opt = prepare_options(args, Path(root_path), is_train)
         options.append(opt)
+        if is_train and not args.check and opt["rank"] == 0:
+            # Beside the folder, which BasicSR renames when a run begins anew, even under another process.
+            run = Path(opt["path"]["experiments_root"])
+            busy = f"{run}: is being trained by another process; wait for it, or give this run another name"
+            locks.enter_context(held(run.with_name(f".{run.name}.lock"), busy, LOCKED))
         if progress is not None:
             progress.rank = opt["rank"]
             progress.states = Path(opt["path"]["training_states"]) if is_train else None
@@ -331,9 +339,10 @@ def _patched_pipeline(
     module.load_resume_state, module.create_train_val_dataloader = resume_state, loaders
     module.MessageLogger = message_logger
     module.copy_opt_file = lambda _, folder: None if progress and progress.rank else keep_options(args, folder)
-    try:
-        module.train_pipeline(str(Path.cwd()))
-    except Stopped:
-        if batches[-1].messages.tb_logger is not None:
-            batches[-1].messages.tb_logger.close()  # Flushes the last curves.
-        raise
+    with locks:
+        try:
+            module.train_pipeline(str(Path.cwd()))
+        except Stopped:
+            if batches[-1].messages.tb_logger is not None:
+                batches[-1].messages.tb_logger.close()  # Flushes the last curves.
+            raise

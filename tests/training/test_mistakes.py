@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from training_setup import StartWeights, load_started, make_data, run_training
 
+from amd_restore.atomic import held
 from amd_restore.data.gt_dataset import GTDataset
 from amd_restore.errors import AMDRestoreError
 
@@ -271,6 +272,20 @@ def test_changed_options_are_said_when_a_run_goes_on(tmp_path: Path, starts: Sta
     assert "changed since the last session" not in again.stdout + again.stderr
     options["train"]["optim_g"] = {"type": "SGD", "lr": 1e-5}
     assert "train.optim_g.type: was Adam, now SGD" in refused(options, tmp_path, "--auto_resume")
+
+
+def test_a_run_is_trained_by_one_process(tmp_path: Path, starts: StartWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one would delete states that the first one counts on, or move the folder away under it."""
+    options = miniature(tmp_path, starts)
+    assert run_training(options, tmp_path).returncode == 0
+    monkeypatch.setattr("amd_restore.training.pipeline.LOCKED", 0.0)
+    folder = tmp_path / "experiments" / options["name"]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with held(folder.with_name(f".{folder.name}.lock"), "free"):
+        for arguments in ([], ["--auto_resume"]):
+            assert "is being trained by another process" in refused(options, tmp_path, *arguments)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert run_training(options, tmp_path, "--auto_resume").returncode == 0
 
 
 @pytest.mark.parametrize("name", ["regression_x4_classical", "amd_x4_classical"])

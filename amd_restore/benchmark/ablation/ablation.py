@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import amd_restore
-from amd_restore.atomic import try_lock
+from amd_restore.atomic import held
 from amd_restore.benchmark.ablation.evaluation import Evaluation
 from amd_restore.benchmark.ablation.options import AblationOptions
 from amd_restore.benchmark.ablation.processes import ChildProcess, last_line, run_processes
@@ -91,7 +90,9 @@ class Ablation:
         self.evaluation.measure([run for run in self.runs if run.finished], lambda name: None)
 
     def _training(self, run: TrainingRun, locks: contextlib.ExitStack, evaluate: bool) -> ChildProcess:
-        lock = locks.enter_context(_locked(run))
+        # The training inherits the lock, and may outlive this process.
+        busy = f"{run.name}: is being trained by another process; wait for it, or see --only and --evaluate_only"
+        lock = locks.enter_context(held(EXPERIMENTS / run.ablation / f"{run.name}.lock", busy))
         run.begin()
 
         def after(code: int, seconds: float) -> Iterator[ChildProcess]:
@@ -129,26 +130,6 @@ class Ablation:
         line = f"{run.name}: {what} ended with code {code}: {last_line(run.log)} (log: {run.log})"
         self.failures.append(line)
         _say(line)
-
-
-@contextlib.contextmanager
-def _locked(run: TrainingRun) -> Iterator[int]:
-    """Hold the run's lock; its file descriptor is inherited by the training, which may outlive this process.
-
-    Raises:
-        AMDRestoreError: the run is being trained.
-    """
-    file = EXPERIMENTS / run.ablation / f"{run.name}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        if try_lock(handle) is False:
-            raise AMDRestoreError(
-                f"{run.name}: is being trained by another process; wait for it, or see --only and --evaluate_only"
-            )
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _say(text: str) -> None:
