@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from amd_restore.errors import Parser
+from amd_restore.errors import Parser, run_command
 
 WARM_UP, REPEATS, ROUNDS, SIDE = 3, 10, 3, 128
 OURS = tuple(
@@ -180,4 +180,4 @@ def _versions() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -22,7 +22,7 @@ from amd_restore.benchmark.images import Pair, TestSet
 from amd_restore.benchmark.metrics import Measure
 from amd_restore.benchmark.options import DatasetOptions
 from amd_restore.diffusion import Draw, field_noise, restore_latent
-from amd_restore.errors import Parser
+from amd_restore.errors import Parser, run_command
 from amd_restore.inference.tta import medoid, orient, restore_oriented, unorient
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.postprocess import (
@@ -243,4 +243,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 
 from amd_restore.benchmark.provenance import processor
+from amd_restore.errors import run_command
 from amd_restore.options import OptionFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -23,6 +24,7 @@ import torch
 import yaml
 
 from amd_restore.benchmark.provenance import processor
+from amd_restore.errors import run_command
 from amd_restore.options import OptionFile, merge
 from amd_restore.registry import import_basicsr, register_all
 from amd_restore.training.pipeline import build_parser, prepare_options
@@ -156,4 +158,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from amd_restore.apps.video.clip import Frame
+from amd_restore.errors import run_command
 from amd_restore.pipeline import RestorationPipeline
 
 LOWRES = Path(__file__).resolve().parents[2] / "lowres"
@@ -119,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
