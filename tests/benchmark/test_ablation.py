@@ -172,6 +172,14 @@ def test_ablation_from_end_to_end(place: Path, teacher: str, capsys: pytest.Capt
     assert {path: path.stat().st_mtime_ns for path in (place / "experiments").rglob("*")} == before
     assert (place / "benchmarks/mini/mini.md").read_text(encoding="utf-8").split("## Protocol")[0] in text
 
+    # The tables of a command for some runs have the others, too, unless their options are no longer those of the file.
+    assert main(["-opt", str(file), "--only", "DMD", "--seeds", "1", "--evaluate_only"]) == 0
+    kept = (place / "benchmarks/mini/mini.md").read_text(encoding="utf-8")
+    assert kept.split("## Protocol")[0] == text.split("## Protocol")[0]
+    stronger = {**ARMS, "+ both": {"distill": {**ARMS["+ both"]["distill"], "sharpening_strength": 0.7}}}
+    assert main(["-opt", str(write_ablation(place, teacher, arms=stronger)), "--only", "DMD", "--evaluate_only"]) == 0
+    assert "| + both |" not in (place / "benchmarks/mini/mini.md").read_text(encoding="utf-8")
+
     # Another option under the same name is refused, whatever does not matter is not.
     assert main(["-opt", str(write_ablation(place, teacher, num_threads=2)), "--evaluate_only"]) == 0
     capsys.readouterr()

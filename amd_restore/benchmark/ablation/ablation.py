@@ -69,21 +69,37 @@ class Ablation:
         return self.failures
 
     def write(self) -> None:
-        """Write the tables of all measured runs.
+        """Write the tables of all measured runs, of earlier commands' arms and seeds, too.
 
         Raises:
             AMDRestoreError: there are none.
         """
         # The code may have been edited while this process ran; its measurements do not count for the new code.
-        measured = [run for run in self.runs if run.finished and run.name not in self.unmeasurable]
+        runs = self._runs_of_tables()
+        measured = [run for run in runs if run.finished and run.name not in self.unmeasurable]
         if not measured:
             reason = f" ({self.failures[0]})" if self.failures else ""
             raise AMDRestoreError(f"{self.options.name}: no run is finished and measured{reason}")
         measured.sort(key=lambda run: list(self.options.arms).index(run.arm))
         results = self.evaluation.measure(measured, lambda name: None)
-        text = write_tables(self.out, self.options, results, self.runs, self.evaluation.fingerprints())
+        text = write_tables(self.out, self.options, results, runs, self.evaluation.fingerprints())
         say(text)
         _say(f"written to {self.out}/{self.options.name}.md, .csv and .json")
+
+    def _runs_of_tables(self) -> list[TrainingRun]:
+        """Return this command's runs, and all others of the option file that are measured."""
+        chosen = {run.name for run in self.runs}
+        runs = []
+        for run in plan(self.options, self.file):
+            if run.name not in chosen:
+                try:
+                    run.check_unchanged()
+                except AMDRestoreError:  # It has other options than the file has now.
+                    continue
+                if not run.finished or not self.evaluation.is_kept(run):
+                    continue
+            runs.append(run)
+        return runs
 
     def measure_here(self) -> None:
         """Measure finished runs in this process and cache the results; writes no table."""
