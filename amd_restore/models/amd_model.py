@@ -57,32 +57,59 @@ class AMDModel(DMDModel):
         if (self.current_iter // options.fake_updates_per_student - 1) % options.advantage_every:
             self.diagnosing = False  # Without advantages there is no zone to measure.
             return self.mean_advantage.expand(len(rollout))
+        rows = self.matched(rollout)
+        device = rollout.x0.device
+        share = 1.0 if rows is None else float(mean_of_all(torch.tensor(len(rows) / len(rollout), device=device)))
+        if share == 0:
+            return torch.zeros(len(rollout), device=device)
+        counted = rows is None or len(rows) > 0
+        if not counted:  # A process without matched rows takes part in the averages, with a weight of 0.
+            rows = torch.arange(options.group_size)
+        chosen = rollout if rows is None else rollout[rows]
         with self.separate_numbers():  # Whatever is drawn here, the matching compares the same times and noises as DMD.
-            reference = self.teacher_images(rollout) if options.advantage == "teacher" else None
-            advantage, rewards, values = self.advantage(rollout.image.detach(), *self.targets(rollout), reference)
+            reference = self.teacher_images(rollout, rows) if options.advantage == "teacher" else None
+            advantage, rewards, values = self.advantage(
+                chosen.image.detach(), *self.targets(chosen), reference, counted
+            )
             if options.permute_advantage:
                 advantage = permuted_advantage(advantage, options.group_size, self.host_generator)
+
+        def of_all(value: Tensor, rest: float = torch.nan) -> Tensor:
+            if rows is None:
+                return value
+            whole = value.new_full((len(rollout), *value.shape[1:]), rest)
+            if counted:
+                whole[rows] = value
+            return whole
+
         if options.advantage_every > 1:
-            self.mean_advantage = mean_of_all(advantage.mean())
+            own = advantage.mean() * (len(chosen) / len(rollout) * counted)
+            self.mean_advantage = mean_of_all(own) / share
         with self.diagnostics.extra():
-            self.log(reward__total=rewards, **{f"reward__{name}": value for name, value in values.items()})
+            self.log(**{f"reward__{name}": of_all(value) for name, value in {"total": rewards, **values}.items()})
             if self.diagnosing:
                 self.log(
                     reward__group_std=self.reward.std_total,
                     reward__difference_scale=self.reward.difference_scale,
                     # In a group of two no advantage exceeds 1 / sqrt(2), and eps keeps it just below.
-                    amd__clipped_share=(advantage.abs() > 0.99 * self.greatest_advantage).float(),
-                    amd__forbidden_share=(advantage < 0).float(),
+                    amd__clipped_share=of_all((advantage.abs() > 0.99 * self.greatest_advantage).float()),
+                    amd__forbidden_share=of_all((advantage < 0).float()),
                 )
-                self.log_of_batch(_summaries, *score_adaptation(advantage, options.adaptation_strength))
-        return advantage
+                weights = [of_all(weight) for weight in score_adaptation(advantage, options.adaptation_strength)]
+                self.log_of_batch(_summaries, *weights)
+        return of_all(advantage, 0.0)
 
     @torch.no_grad()
-    def teacher_images(self, draw: Draw) -> Tensor:
-        """Return the teacher's sample of the same lq in the windows, one for each group, repeated for its members."""
+    def teacher_images(self, draw: Draw, rows: Tensor | None = None) -> Tensor:
+        """Return the teacher's sample of the same lq in the windows, one for each group, repeated for its members.
+
+        ``rows`` are the indices of whole groups; None for all.
+        """
         size, denoiser = self.run.distill.group_size, self.denoiser(self.net_teacher)
         of_groups = draw[::size]
         of_groups = of_groups.having(noise=self.randn(of_groups.noise.shape))
+        if rows is not None:
+            of_groups = of_groups[rows[::size] // size]
         times = denoiser.process.times(self.run.distill.teacher_steps, of_groups.noise.device)
         images = []
         for part in of_groups.parts(self.accumulate):
@@ -92,11 +119,12 @@ class AMDModel(DMDModel):
         return torch.cat(images).repeat_interleave(size, dim=0)
 
     def advantage(
-        self, image: Tensor, gt: Tensor, lq: Tensor, reference: Tensor | None = None
+        self, image: Tensor, gt: Tensor, lq: Tensor, reference: Tensor | None = None, counted: bool = True
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return advantage, reward sum and each reward's values (B,) of groups of restored images.
 
-        The advantage is relative to ``reference`` if given, else to the group.
+        The advantage is relative to ``reference`` if given, else to the group. ``counted``: whether the images count in
+        the rewards' running statistics.
         """
         options = self.run.distill
         settings: dict[str, Any] = {
@@ -105,7 +133,8 @@ class AMDModel(DMDModel):
             "lq": lq[:: options.group_size],
             "map_size": self.codec.latent_shape(lq)[2:] if options.spatial else None,
             "map_sigma": options.map_sigma,
-            "parts": self.accumulate if self.reward.training else 1,
+            "parts": self.parts_of_rewards(len(image)),
+            "counted": counted,
         }
         if reference is not None:
             difference, rewards, values = self.reward.compare(image, reference, **settings)
@@ -113,6 +142,11 @@ class AMDModel(DMDModel):
         rewards, values = self.reward(image, group_size=options.group_size, **settings)
         floor = options.std_floor * self.reward.std_total
         return group_advantage(rewards, options.group_size, floor), rewards, values
+
+    def parts_of_rewards(self, count: int) -> int:
+        """Return the number of equal parts in which ``count`` images are scored, of whole groups."""
+        groups, parts = count // self.run.distill.group_size, self.accumulate if self.reward.training else 1
+        return parts if groups % parts == 0 else groups
 
     @property
     def greatest_advantage(self) -> float:
@@ -155,9 +189,9 @@ class AMDModel(DMDModel):
 
 
 def _summaries(alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:
-    """Return summaries of alpha and beta over the batch."""
+    """Return summaries of alpha and beta over the batch, without rows of NaN, which are not matched."""
     values: dict[str, Tensor] = {}
-    for name, weight in (("alpha", alpha), ("beta", beta)):
+    for name, weight in (("alpha", alpha[~alpha.isnan()]), ("beta", beta[~beta.isnan()])):
         summary = {"mean": weight.mean(), "min": weight.min(), "max": weight.max(), "std": weight.std(correction=0)}
         values |= {f"amd__{name}_{key}": value for key, value in summary.items()}
     return values

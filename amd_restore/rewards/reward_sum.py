@@ -38,6 +38,7 @@ class RewardSum(nn.Module):
     std_total: Tensor
     difference_scale: Tensor
     updates: Tensor
+    differences: Tensor
 
     def __init__(self, rewards: Sequence[BaseReward], standardize: bool = False) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class RewardSum(nn.Module):
         self.register_buffer("std_total", torch.ones((), dtype=torch.float32))
         self.register_buffer("difference_scale", torch.ones((), dtype=torch.float32))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.register_buffer("differences", torch.zeros((), dtype=torch.long))
 
     @property
     def names(self) -> list[str]:
@@ -67,6 +69,7 @@ class RewardSum(nn.Module):
         map_size: tuple[int, int] | None = None,
         map_sigma: float = 0.0,
         parts: int = 1,
+        counted: bool = True,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score a batch; in training mode also update the running standard deviations.
 
@@ -80,6 +83,7 @@ class RewardSum(nn.Module):
                 their value at every location.
             map_sigma: standard deviation, in cells of the map, of the Gaussian that smooths the rewards' maps.
             parts: parts into which the batch is split to save memory; a divisor of B.
+            counted: whether the batch counts in the running standard deviations, in at least one process.
 
         Returns:
             The sum, (B,), or (B, 1, rows, columns) with ``map_size``; and each reward's own whole-image values
@@ -89,7 +93,7 @@ class RewardSum(nn.Module):
             AMDRestoreError: a reward is not finite; the message names it.
         """
         measured = self._measure(sr, gt, lq, map_size is not None, parts)
-        return self._sum(*measured, map_size, map_sigma, group_size, self.training)
+        return self._sum(*measured, map_size, map_sigma, group_size, self.training, len(sr) * counted)
 
     @torch.no_grad()
     def compare(
@@ -102,6 +106,7 @@ class RewardSum(nn.Module):
         map_size: tuple[int, int] | None = None,
         map_sigma: float = 0.0,
         parts: int = 1,
+        counted: bool = True,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Score a batch, and its difference from other images of the same conditions.
 
@@ -110,7 +115,7 @@ class RewardSum(nn.Module):
         Args:
             sr: images of the batch.
             reference: the other images, same shape.
-            gt, lq, map_size, map_sigma, parts: see :meth:`forward`.
+            gt, lq, map_size, map_sigma, parts, counted: see :meth:`forward`.
 
         Returns:
             The sum of ``sr`` minus that of ``reference``; and what :meth:`forward` returns for ``sr``.
@@ -124,12 +129,14 @@ class RewardSum(nn.Module):
                 {name: value[start::2] for name, value in values.items()},
                 [f if f is None else f[start::2] for f in fields],
             )
-            totals.append(self._sum(*own, map_size, map_sigma, None, self.training and start == 0))
+            track = self.training and start == 0
+            totals.append(self._sum(*own, map_size, map_sigma, None, track, len(sr) * counted))
         (total, own_values), (other, _) = totals
         difference = total - other
         if self.training:
-            square = _mean_of_processes(difference.square().mean())
-            self.difference_scale.lerp_(square.sqrt(), self._rate())
+            square = _mean_of_processes(difference.square().mean(), len(sr) * counted)
+            self.differences += 1
+            self.difference_scale.lerp_(square.sqrt(), _rate(self.differences))
         return difference, total, own_values
 
     def _sum(
@@ -140,15 +147,20 @@ class RewardSum(nn.Module):
         map_sigma: float,
         group_size: int | None,
         track: bool,
+        count: int,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what :meth:`forward` does; ``track`` updates the running standard deviations."""
+        """Return what :meth:`forward` does; ``track`` updates the running standard deviations, with ``count`` rows."""
         for (name, value), field in zip(values.items(), fields, strict=True):
             if not torch.isfinite(value).all() or (field is not None and not torch.isfinite(field).all()):
                 raise AMDRestoreError(f"reward '{name}' is not finite: {value.tolist()}")
         stacked = torch.stack(list(values.values()), dim=1)
+        members = float(group_size or 0)
+        if track and group_size is None:
+            members = _sum_of_processes(count, stacked.device)
+        track = track and members > 1  # A single value has no standard deviation.
         if track:
             self.updates += 1
-            self._track(self.std, stacked, group_size)
+            self._track(self.std, stacked, group_size, members, count)
         weight = stacked.new_tensor([reward.weight for reward in self.rewards])
         if self.standardize:
             weight = weight / self.std.clamp_min(STD_FLOOR)
@@ -161,13 +173,10 @@ class RewardSum(nn.Module):
                 if field is not None:
                     total = total + factor * smooth_map(resize_map(field, map_size), map_sigma)
         if track:
-            self._track(self.std_total, total, group_size)
+            self._track(self.std_total, total, group_size, members, count)
         if map_size is not None and total.dim() == 1:
             total = total.view(-1, 1, 1, 1).repeat(1, 1, *map_size)
         return total, values
-
-    def _rate(self) -> float:
-        return max(1.0 - MOMENTUM, 1.0 / float(self.updates))
 
     def _measure(
         self, sr: Tensor, gt: Tensor | None, lq: Tensor | None, with_maps: bool, parts: int = 1
@@ -186,28 +195,48 @@ class RewardSum(nn.Module):
         pairs = [reward.value_and_map(sr, gt=gt, lq=lq) for reward in self.rewards]
         return dict(zip(self.names, (value for value, _ in pairs), strict=True)), [field for _, field in pairs]
 
-    def _track(self, running: Tensor, values: Tensor, group_size: int | None) -> None:
+    def _track(self, running: Tensor, values: Tensor, group_size: int | None, members: float, count: int) -> None:
         """Update a running standard deviation in place with that within the groups of ``values`` (B, ...).
 
         Variances of locations, (B, 1, h, w), are averaged. In distributed training the groups of all processes
-        count, so that the estimate is the same in all.
+        count, by their numbers of rows, so that the estimate is the same in all.
+
+        Args:
+            running: standard deviation.
+            values: rewards of this process.
+            group_size: rows of a group; None if the batch of all processes is the group.
+            members: number of a group's rows.
+            count: B, or 0 if the rows of this process do not count.
         """
         groups = values.reshape(-1, group_size or values.shape[0], *values.shape[1:])
-        mean, count = groups.mean(dim=1, keepdim=True), groups.shape[1]
-        if group_size is None:  # The group is the batch of all processes.
-            mean, count = _mean_of_processes(mean), count * _process_count()
-        variance = (groups - mean).square().mean(dim=(0, 1)) * (count / max(count - 1, 1))
+        mean = groups.mean(dim=1, keepdim=True)
+        if group_size is None:
+            mean = _mean_of_processes(mean, count)
+        variance = (groups - mean).square().mean(dim=(0, 1)) * (members / (members - 1.0))
         if values.dim() == 4:
             variance = variance.mean()
-        running.lerp_(_mean_of_processes(variance).sqrt(), self._rate())
+        running.lerp_(_mean_of_processes(variance, count).sqrt(), _rate(self.updates))
 
 
-def _mean_of_processes(value: Tensor) -> Tensor:
-    """Average ``value``, in place, over the processes of a distributed training."""
+def _rate(updates: Tensor) -> float:
+    """Return the weight of the newest value in a running average."""
+    return max(1.0 - MOMENTUM, 1.0 / float(updates))
+
+
+def _mean_of_processes(value: Tensor, count: int) -> Tensor:
+    """Average ``value``, in place, over the processes of a distributed training, weighted by their ``count``."""
     if _process_count() > 1:
+        value *= count / _sum_of_processes(count, value.device)
         dist.all_reduce(value)
-        value /= _process_count()
     return value
+
+
+def _sum_of_processes(count: int, device: torch.device) -> float:
+    if _process_count() == 1:
+        return float(count)
+    total = torch.tensor(float(count), device=device)
+    dist.all_reduce(total)
+    return float(total)
 
 
 def _process_count() -> int:

@@ -337,7 +337,7 @@ def test_standardised_rewards_have_comparable_spread() -> None:
     assert 1.5 < rewards.std_total.item() < 2.5  # the two rewards agree: 1 + 1
 
     state = rewards.state_dict()
-    assert set(state) == {"std", "std_total", "difference_scale", "updates"}
+    assert set(state) == {"std", "std_total", "difference_scale", "updates", "differences"}
     restored = RewardSum([Scaled("small", 1e-2), Scaled("large", 1e3)], standardize=True)
     restored.load_state_dict(state)
     rewards.eval(), restored.eval()

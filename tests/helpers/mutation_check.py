@@ -76,7 +76,7 @@ MUTATIONS = (
     ),
     Mutation(
         "condition dropout off",
-        "keep=self.rand(n) >= options.cond_dropout",
+        "keep = self.rand(n) >= options.cond_dropout",
         "keep=self.rand(n) >= 0.0",
         f"{MEANING}::dropped",
     ),

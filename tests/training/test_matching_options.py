@@ -154,9 +154,9 @@ def test_the_advantage_can_be_computed_every_kth_time(workshop: Path, fakes: int
     )
     drawn, found, teacher, direction = [], [], model.teacher_images, model.with_direction
 
-    def drawing(draw: Any) -> Tensor:
+    def drawing(draw: Any, rows: Any) -> Tensor:
         drawn.append(model.current_iter)
-        images: Tensor = teacher(draw)
+        images: Tensor = teacher(draw, rows)
         return images
 
     def looking(samples: Any) -> Any:

@@ -140,6 +140,46 @@ def test_teacher_and_fake_score_meet_only_what_is_matched(workshop: Path) -> Non
     assert not batches, "nothing is matched: the fake score stays"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"group_size": 4, "spatial": True},
+        {"advantage": "teacher", "group_size": 1, "advantage_every": 2},
+        {"advantage": "teacher", "group_size": 2, "std_floor": 1.0, "permute_advantage": True},
+    ],
+)
+def test_rewards_meet_only_what_is_matched(workshop: Path, options: dict[str, Any]) -> None:  # noqa: F811
+    """Statistics, logs and advantages of a batch are those of its matched rows alone."""
+    whole, part = (build(workshop, matching_first=first, **options) for first in (False, True))
+    size = options["group_size"]
+    for model in (whole, part):
+        coarse = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+        gt = torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bicubic").clamp(0, 1)
+        model.feed_data({"gt": gt})
+        model.current_iter, model.diagnosing = model.run.distill.fake_updates_per_student, True
+        model.seed_step(1)
+    rollout = whole.generate(whole.draw_rollout(), with_gradient=False)
+    matched = torch.tensor([False, True, False, True]).repeat_interleave(size)
+    rollout = rollout.having(stops=matched.long())
+    rows = matched.nonzero().squeeze(1)
+    noise = whole.randn(rollout.noise.shape)  # of the teacher's samples, which are drawn for the whole batch
+    whole.randn, part.randn = (lambda shape: noise[: shape[0]]), (lambda shape: noise[1 : 2 * shape[0] : 2])
+    found, expected = whole.diagnose(rollout, True), part.diagnose(rollout[rows], True)
+    torch.testing.assert_close(found[matched], expected)
+    assert not found[~matched].any()
+    torch.testing.assert_close(whole.mean_advantage, part.mean_advantage)
+    for name, value in part.reward.state_dict().items():
+        torch.testing.assert_close(whole.reward.state_dict()[name], value)
+    logs = [model.get_current_log() for model in (whole, part)]
+    for log in logs:
+        log.pop("amd/overhead")  # a time
+    assert logs[0] == pytest.approx(logs[1], rel=1e-4, nan_ok=True) and "amd/alpha_mean" in logs[0]
+
+    before = {name: value.clone() for name, value in whole.reward.state_dict().items()}
+    nothing = whole.diagnose(rollout.having(stops=torch.zeros_like(rollout.stops)), True)
+    assert not nothing.any() and all(torch.equal(whole.reward.state_dict()[name], before[name]) for name in before)
+
+
 # ---- rollout ----------------------------------------------------------------------------------------------------
 
 
