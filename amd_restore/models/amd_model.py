@@ -86,7 +86,10 @@ class AMDModel(DMDModel):
             own = advantage.mean() * (len(chosen) / len(rollout) * counted)
             self.mean_advantage = mean_of_all(own) / share
         with self.diagnostics.extra():
-            self.log(**{f"reward__{name}": of_all(value) for name, value in {"total": rewards, **values}.items()})
+            self.log(
+                reward__total=of_all(rewards),
+                **{f"reward__{name}": of_all(value) for name, value in values.items()},
+            )
             if self.diagnosing:
                 self.log(
                     reward__group_std=self.reward.std_total,
@@ -191,7 +194,8 @@ class AMDModel(DMDModel):
 def _summaries(alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:
     """Return summaries of alpha and beta over the batch, without rows of NaN, which are not matched."""
     values: dict[str, Tensor] = {}
-    for name, weight in (("alpha", alpha[~alpha.isnan()]), ("beta", beta[~beta.isnan()])):
+    for name, weights in (("alpha", alpha), ("beta", beta)):
+        weight = weights[~weights.isnan()]
         summary = {"mean": weight.mean(), "min": weight.min(), "max": weight.max(), "std": weight.std(correction=0)}
         values |= {f"amd__{name}_{key}": value for key, value in summary.items()}
     return values

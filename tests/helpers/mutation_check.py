@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "condition dropout off",
         "keep = self.rand(n) >= options.cond_dropout",
-        "keep=self.rand(n) >= 0.0",
+        "keep = self.rand(n) >= 0.0",
         f"{MEANING}::dropped",
     ),
     Mutation(
