@@ -181,14 +181,19 @@ class AMDModel(DMDModel):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the running statistics of the rewards and the last mean advantage."""
-        own = {"reward": self.reward.state_dict(), "mean_advantage": self.mean_advantage}
+        own = {
+            "reward": self.reward.state_dict(),
+            "reward_names": self.reward.names,
+            "mean_advantage": self.mean_advantage,
+        }
         return {**super().extra_state(), **own}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`extra_state`."""
+        """Inverse of :meth:`extra_state`; statistics of other rewards, or of none, begin anew."""
         super().load_extra_state(state)
-        self.reward.load_state_dict(state["reward"])
-        self.mean_advantage = state["mean_advantage"].to(self.device)
+        if state.get("reward_names") == self.reward.names:
+            self.reward.load_state_dict(state["reward"])
+            self.mean_advantage = state["mean_advantage"].to(self.device)
 
 
 def _summaries(alpha: Tensor, beta: Tensor) -> dict[str, Tensor]:

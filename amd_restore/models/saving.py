@@ -156,7 +156,7 @@ class Saving:
         """
         if self.time_limit.seconds is not None:
             return []
-        if len(resume_state["schedulers"]) != len(self.optimizers):
+        if not resume_state["schedulers"]:
             raise AMDRestoreError(
                 f"{self.run.path.resume_state}: was trained with train.time_limit, without a scheduler; "
                 "give it a time limit again, or start a new run from its weights"
@@ -164,13 +164,24 @@ class Saving:
         return list(resume_state["schedulers"])
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
-        """Restore optimizers, schedulers and extra state; networks were loaded through BasicSR's ``check_resume``."""
-        super().resume_training(  # type: ignore[misc]  # of BasicSR's BaseModel, beside this class
-            {**resume_state, "schedulers": self.schedules_of(resume_state)}
-        )
-        if "time" in resume_state:
-            self.time_limit.load_state_dict(resume_state["time"])
-        self.load_extra_state(resume_state.get("extra", {}))
+        """Restore optimizers, schedulers and extra state; networks were loaded through BasicSR's ``check_resume``.
+
+        Raises:
+            AMDRestoreError: the state does not fit the model.
+        """
+        schedules = self.schedules_of(resume_state)
+        try:
+            super().resume_training(  # type: ignore[misc]  # of BasicSR's BaseModel, beside this class
+                {**resume_state, "schedulers": schedules}
+            )
+            if "time" in resume_state:
+                self.time_limit.load_state_dict(resume_state["time"])
+            self.load_extra_state(resume_state.get("extra", {}))
+        except (AssertionError, KeyError, RuntimeError, ValueError) as error:
+            raise AMDRestoreError(
+                f"{self.run.path.resume_state}: is the state of other options ({' '.join(str(error).split())[:120]}); "
+                "set them back, or start a new run from its weights"
+            ) from error
         self.diagnostics.load_state_dict(resume_state.get("diagnostics", {"sums": {}}))
         self.current_iter = self.saved_iter = int(resume_state["iter"])
         if process_rank() == 0:

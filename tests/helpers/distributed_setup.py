@@ -122,6 +122,9 @@ def difference(a: Any, b: Any) -> float:
     if isinstance(a, (list, tuple)):
         assert len(a) == len(b)
         return max((difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+    if isinstance(a, str):
+        assert a == b
+        return 0.0
     x, y = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
     assert x.shape == y.shape
     assert torch.equal(x.isnan(), y.isnan())

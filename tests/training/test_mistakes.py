@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from training_setup import StartWeights, load_started, make_data, run_training
 
 from amd_restore.atomic import held
@@ -272,6 +273,31 @@ def test_changed_options_are_said_when_a_run_goes_on(tmp_path: Path, starts: Sta
     assert "changed since the last session" not in again.stdout + again.stderr
     options["train"]["optim_g"] = {"type": "SGD", "lr": 1e-5}
     assert "train.optim_g.type: was Adam, now SGD" in refused(options, tmp_path, "--auto_resume")
+
+
+def test_a_run_goes_on_with_other_rewards(tmp_path: Path, starts: StartWeights) -> None:
+    """Their statistics begin anew; what has no state in the file, or another one, is refused in one line."""
+    options = miniature(tmp_path, starts, "amd_x4_classical")
+    del options["val"], options["datasets"]["val"]
+    assert run_training(options, tmp_path).returncode == 0
+
+    def train_on(total_iter: int, **changes: Any) -> dict[str, Any]:
+        options["train"]["total_iter"] = total_iter
+        result = run_training({**options, **changes}, tmp_path, "--auto_resume")
+        assert result.returncode == 0, result.stdout + result.stderr
+        state: dict[str, Any] = torch.load(
+            tmp_path / "experiments" / options["name"] / "training_states" / f"{total_iter}.state", weights_only=True
+        )
+        return state["extra"]
+
+    assert len(train_on(4)["reward"]["std"]) == len(options["rewards"]) == 2
+    psnr = train_on(6, rewards=[{"type": "PSNRReward"}])
+    assert len(psnr["reward"]["std"]) == 1 and psnr["reward"]["updates"] == 2
+    assert "reward" not in train_on(8, model_type="DMDModel")
+    assert train_on(10)["reward"]["updates"] == 2
+    options["train"]["total_iter"] = 12
+    line = refused({**options, "model_type": "SupervisedModel"}, tmp_path, "--auto_resume")
+    assert "10.state: is the state of other options (Wrong lengths of optimizers)" in line
 
 
 def test_a_run_is_trained_by_one_process(tmp_path: Path, starts: StartWeights, monkeypatch: pytest.MonkeyPatch) -> None:
