@@ -249,6 +249,11 @@ def held(file: Path, taken: str, patience: float = 0.0) -> Iterator[int]:
         os.close(handle)
 
 
+def is_plain_name(name: str) -> bool:
+    """Return whether a name can be that of a file or folder in another folder: not empty, and no path."""
+    return bool(name.strip()) and name not in (".", "..") and not set(name) & set("/\\")
+
+
 def is_running(process: int) -> bool:
     """Whether there is a process of this number; not for Windows, where asking would end it."""
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from amd_restore.atomic import is_plain_name
 from amd_restore.errors import AMDRestoreError
 from amd_restore.options.basicsr import (
     DatasetOptions,
@@ -152,7 +153,7 @@ class RunOptions:
             "name": self.name,
             **{f"datasets.{p}.name": d.name for p, d in self.datasets.items()},
         }.items():
-            if not name.strip() or name in (".", "..") or set(name) & set("/\\"):
+            if not is_plain_name(name):
                 raise ValueError(f"{key}: {name!r} must be the name of a folder, no path")
         in_pixels = self.codec.type != "autoencoder"  # The cell size of an autoencoder is known only after loading it.
         if in_pixels and self.codec.patch % self.scale:
@@ -171,6 +172,9 @@ class RunOptions:
                     f"train.accumulate: must divide datasets.train.batch_size_per_gpu ({dataset.batch_size_per_gpu}), "
                     f"got {parts}"
                 )
+            alone = phase == "train" and dataset.batch_size_per_gpu == 1 and self.distill.group_size == 1
+            if alone and self.distill.permute_advantage:
+                raise ValueError("distill.permute_advantage: with one sample in a batch there is no other one")
         if self.codec.train_encoder and self.model_type == "TeacherModel":
             raise ValueError("codec.train_encoder: the encoder learns with a student; a teacher does not have it")
         if self.train is not None:

@@ -24,6 +24,15 @@ def test_release_fills_the_header_and_keeps_the_weights(tmp_path: Path) -> None:
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize("name", ["../x4-tiny", "a/b", "", ".."])
+def test_a_name_is_no_path(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    exported = save_tiny(tmp_path / "runs" / "net_g_latest.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["--weights", str(exported), "--name", name, "--out", str(tmp_path / "runs")]) == 2
+    assert "must be the name of a model, no path" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_first_gain_enlarges_the_first_steps_detail_only(tmp_path: Path) -> None:
     exported = save_tiny(tmp_path / "net_g_latest.safetensors")
     arguments = ["--weights", str(exported), "--name", "x4-tiny", "--out", str(tmp_path)]

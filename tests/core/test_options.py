@@ -163,6 +163,14 @@ def test_which_models_have_losses(tmp_path: Path) -> None:
     assert expected in problem(write(tmp_path, {"model_type": "TeacherModel", "losses": adversarial}))
 
 
+def test_the_permuted_control_needs_another_sample(tmp_path: Path) -> None:
+    alone = {"distill.group_size": 1, "distill.permute_advantage": True}
+    expected = "distill.permute_advantage: with one sample in a batch there is no other one"
+    assert expected in problem(write(tmp_path, {**alone, "datasets.train.batch_size_per_gpu": 1}))
+    load_options(write(tmp_path, {**alone, "datasets.train.batch_size_per_gpu": 2}))
+    load_options(write(tmp_path, {**alone, "datasets.train.batch_size_per_gpu": 1, "distill.group_size": 3}))
+
+
 def test_an_empty_teacher_or_reward_list_is_a_missing_one(tmp_path: Path) -> None:
     assert "rewards: missing" in problem(write(tmp_path, {"rewards": []}))
     empty = ("path:pretrain_network_teacher=null",)

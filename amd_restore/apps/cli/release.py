@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amd_restore.atomic import path_option
+from amd_restore.atomic import is_plain_name, path_option
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
 from amd_restore.weights import WEIGHTS_FOLDER, Header, load_checkpoint, save_checkpoint
 
@@ -48,8 +48,10 @@ def release(
         The path of the file.
 
     Raises:
-        AMDRestoreError: the weights cannot be read or written, or ``mix`` is another network.
+        AMDRestoreError: the weights cannot be read or written, ``mix`` is another network, or the name is a path.
     """
+    if not is_plain_name(name):
+        raise AMDRestoreError(f"--name: {name!r} must be the name of a model, no path; --out takes the folder")
     header, state = load_checkpoint(weights)
     if mix is not None:
         header, state = mixed(header, state, mix, share)
