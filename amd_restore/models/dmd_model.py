@@ -15,6 +15,7 @@ from amd_restore.losses.dmd import (
     surrogate_loss,
 )
 from amd_restore.models.distributed import mean_of_all
+from amd_restore.models.image_losses import ImageLosses
 from amd_restore.models.restoration_model import build_network, channels_last
 from amd_restore.models.rollout import Denoising, Rollout
 from amd_restore.models.student_model import StudentModel
@@ -46,7 +47,12 @@ class DMDModel(StudentModel):
         if fake_path:
             self.load_network(self.net_fake, fake_path, True, "params", grow=run.distill.fake_sees_step)
         self.net_fake.train()
+        self.losses_of_fake = ImageLosses(run.fake_losses, self.device)
         super().init_training_settings()
+
+    def reward_names(self) -> tuple[str, ...]:
+        """Return the metrics used as losses, those of the fake score included."""
+        return tuple(sorted({*super().reward_names(), *self.losses_of_fake.names}))
 
     def trained_parameters(self) -> dict[str, list[Tensor]]:
         """Add the fake score."""
@@ -126,11 +132,6 @@ class DMDModel(StudentModel):
         times = rollout.t.reshape(-1, 1, 1, 1).expand(-1, 1, *cond.shape[2:])
         return torch.cat([cond, times.to(cond.dtype)], dim=1)
 
-    def score_times(self, n: int) -> Tensor:
-        """Draw times (n,) at which scores are compared."""
-        options = self.run.distill
-        return options.t_min + (options.t_max - options.t_min) * self.rand(n)
-
     @torch.no_grad()
     def direction(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Return H of eq. 10 at a random noise level shared by teacher and fake score, and its normaliser.
@@ -146,8 +147,10 @@ class DMDModel(StudentModel):
 
     def direction_of_draw(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Return H and normaliser at one time and noise for each sample, or for each group with ``share_times``."""
-        size = self.run.distill.group_size if self.run.distill.share_times else 1
-        t = self.score_times(len(rollout) // size).repeat_interleave(size)
+        options = self.run.distill
+        size = options.group_size if options.share_times else 1
+        t = options.t_min + (options.t_max - options.t_min) * self.rand(len(rollout) // size)
+        t = t.repeat_interleave(size)
         noise = self.randn((len(rollout) // size, *rollout.x0.shape[1:])).repeat_interleave(size, dim=0)
         rows = self.matched(rollout)
         if rows is None:
@@ -243,15 +246,25 @@ class DMDModel(StudentModel):
             noise=self.randn(rollout.x0.shape),
             cond=self.condition_of_fake(rollout),
             weight=self.sharpening(rollout.advantage),
+            gt=self.codec.decode(rollout.x0.detach(), rollout.lq) if self.losses_of_fake.names else None,
+            lq=rollout.lq,
         )
 
     def fake_losses(self, batch: Denoising) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the denoising loss of the fake score, and the weighted squared error (B, C, h, w)."""
+        """Return the losses of the fake score, and the weighted squared error (B, C, h, w).
+
+        With ``fake_losses`` it learns its estimates of the student's images as a teacher with such ``losses`` learned
+        those of photographs; otherwise teacher and fake score would differ even at equal distributions.
+        """
         x_t = self.process.add_noise(batch.x0, batch.noise, batch.t)
         denoiser, weight_t = self.denoiser(self.net_fake), self.process.loss_weight(batch.t)
         with self.autocast():
             x0_pred = denoiser(x_t, batch.t, batch.cond)
         losses = {"l_fake": denoising_loss(x0_pred, batch.x0, weight_t, batch.weight)}
+        if self.losses_of_fake.names:
+            below = self.run.diffusion.losses_below
+            found = self.losses_of_fake.of_late(batch, x0_pred, self.codec, below, self.host_generator)
+            losses |= {f"{name}_of_fake": loss for name, loss in found.items()}
         return losses, (x0_pred.detach() - batch.x0).square() * weight_t.reshape(-1, 1, 1, 1)
 
     def save_other_networks(self, current_iter: int) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from amd_restore.models.image_losses import ImageLosses
 from amd_restore.models.rollout import Rollout
 from amd_restore.models.rollout_model import RolloutModel
-from amd_restore.models.student_losses import StudentLosses
 
 
 class StudentModel(RolloutModel):
@@ -17,11 +17,11 @@ class StudentModel(RolloutModel):
     :class:`~amd_restore.models.dmd_model.DMDModel`: all parts that need no teacher."""
 
     kind = "student"
-    losses: StudentLosses
+    losses: ImageLosses
 
     def init_training_settings(self) -> None:
         """Build the losses, and the discriminator if one of them needs it."""
-        self.losses = StudentLosses(self.run, self.device)
+        self.losses = ImageLosses(self.run.losses, self.device, self.run.network_d)
         if self.losses.discriminator and self.run.path.pretrain_network_d:
             self.load_network(self.losses.discriminator.net, self.run.path.pretrain_network_d, True, "params")
         super().init_training_settings()

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from amd_restore.diffusion import Recipe
+from amd_restore.models.image_losses import ImageLosses
 from amd_restore.models.restoration_model import RestorationModel
 from amd_restore.models.rollout import Denoising
-from amd_restore.models.student_losses import StudentLosses
 from amd_restore.registry import MODEL_REGISTRY
 
 
@@ -17,15 +17,15 @@ class TeacherModel(RestorationModel):
     """Conditional denoiser.
 
     The loss is the v-weighted squared error; t has a logit-normal distribution, a share of the batch is at t = 1, and
-    the condition is dropped at random for classifier-free guidance. ``losses`` compare its estimates of x0 at late
-    times with the ground truth as images; early estimates are averages of many images, which they would distort.
+    the condition is dropped at random for classifier-free guidance. ``losses`` compare its late estimates of x0
+    with the ground truth, see :meth:`~amd_restore.models.image_losses.ImageLosses.of_late`.
     """
 
     kind = "teacher"
 
     def init_training_settings(self) -> None:
         """Build the losses."""
-        self.losses = StudentLosses(self.run, self.device)
+        self.losses = ImageLosses(self.run.losses, self.device)
         super().init_training_settings()
 
     def reward_names(self) -> tuple[str, ...]:
@@ -64,14 +64,5 @@ class TeacherModel(RestorationModel):
             x0_pred = self.denoiser(self.net_g)(x_t, batch.t, batch.cond, batch.keep)
         error = (x0_pred - batch.x0).square().mean(dim=(1, 2, 3))
         denoise = (error * self.process.loss_weight(batch.t)).mean()
-        return {"l_denoise": denoise} | self.image_losses(batch, x0_pred)
-
-    def image_losses(self, batch: Denoising, x0: Tensor) -> dict[str, Tensor]:
-        """Return the losses of late estimates (B, C, h, w), each times its weight: means over the batch."""
-        assert batch.gt is not None and batch.lq is not None and batch.keep is not None
-        late = (batch.t < self.run.diffusion.losses_below) & batch.keep
-        if not self.losses.names or not late.any():  # The log needs the same names in every iteration.
-            return {f"l_{name}": x0.new_zeros(()) for name in self.losses.names}
-        lq = batch.lq[late]
-        found = self.losses.of(self.codec.decode(x0[late], lq), batch.gt[late], lq, self.host_generator)
-        return {name: loss * late.float().mean() for name, loss in found.items()}
+        below = self.run.diffusion.losses_below
+        return {"l_denoise": denoise} | self.losses.of_late(batch, x0_pred, self.codec, below, self.host_generator)

@@ -227,7 +227,9 @@ class DiffusionOptions:
     logit_std: float = option(1.0, "standard deviation of logit(t) in training", above=0)
     share_t1: float = option(0.15, "share of the batch at pure noise, t = 1", low=0, high=1)
     cond_dropout: float = option(0.1, "share of the batch without condition, for guidance", low=0, high=1)
-    losses_below: float = option(0.5, "losses of a teacher: on its estimates at times below", above=0, high=1)
+    losses_below: float = option(
+        1.0, "losses and fake_losses: largest time of the estimates that have them", above=0, high=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,6 +137,9 @@ class RunOptions:
         [],
         "losses between the model's images and the ground truth; beside matching (DMD, AMD) or denoising (teacher)",
     )
+    fake_losses: list[Loss] = option(
+        [], "losses of the fake score on its late estimates of the student's images, if the teacher had such losses"
+    )
     rewards: list[Reward] = option([], "rewards of AMD")
     network_g: Network = option(doc="network to train")
     network_teacher: Network | None = option(None, "teacher: the real score, frozen")
@@ -190,6 +193,8 @@ class RunOptions:
 
     def _check_losses(self, train: TrainOptions) -> None:
         """Check that the model has the losses it needs, and that the losses have what they need."""
+        if any(loss.type == "Adversarial" for loss in self.fake_losses):
+            raise ValueError("fake_losses: a fake score has no discriminator; Adversarial is for students")
         types = [loss.type for loss in self.losses if loss.weight > 0]
         if self.model_type == "TeacherModel" and "Adversarial" in types:
             raise ValueError("losses: a TeacherModel has no discriminator; Adversarial is for students")

@@ -1,6 +1,6 @@
 """Pictures of an ablation of AMD: what its zones have to do with its gain, and what it trades for what.
 
-    python benchmarks/scripts/amd_plots.py benchmarks/one_step/one_step.json [--experiments experiments] [--out FOLDER]
+    python benchmarks/scripts/amd_plots.py RESULTS.json [MORE.json …] [--experiments FOLDER] [--out FOLDER]
 
 - NAME_gain.png: gain over the first reference, by the share of locations where the teacher is better; small marks are
   seeds, large ones their means, hollow ones permuted controls.
@@ -8,6 +8,8 @@
   the seeds.
 - NAME_tradeoff.png: PSNR-Y against perceptual metrics, as differences from the first reference; with standard errors
   where there are several seeds.
+
+Further results add the arms that the first has not; they must be of the same setting.
 
 Needs the results of ``python -m amd_restore.benchmark.ablation`` and the ``diagnostics.jsonl`` of its runs. The
 pictures are transparent, for light and dark pages.
@@ -38,6 +40,7 @@ from amd_restore.options import merge
 TEXT = "#767676"  # legible on white and on black
 PERCEPTION = ("lpips_alex", "brisque")
 DISTORTION = "psnr_y"
+SETTING = ("base", "total_iter", "overrides", "evaluation")
 FAMILIES = {"DMD, by weight": COLORS[0], "DMD, varied": COLORS[5], "guidance": COLORS[2], "AMD": COLORS[4]}
 
 
@@ -79,6 +82,7 @@ class Ablation:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             options, self.results, self.costs = content["options"], content["results"], content["costs"]
+            self.setting = {key: options[key] for key in SETTING}
         except (OSError, ValueError, KeyError) as error:
             raise AMDRestoreError(f"{file}: no results of an ablation ({type(error).__name__}: {error})") from error
         self.name, self.experiments = str(options["name"]), experiments
@@ -90,6 +94,21 @@ class Ablation:
         self.dataset = endpoint.get("dataset", self.datasets[0])
         self.steps = endpoint.get("steps", self.results[0]["steps"])
         self.metric = endpoint.get("metric", PERCEPTION[0])
+
+    def add(self, other: Ablation) -> None:
+        """Add the arms of another ablation that this one has not.
+
+        Raises:
+            AMDRestoreError: the other one trained or evaluated something else.
+        """
+        differing = [key for key in SETTING if self.setting[key] != other.setting[key]]
+        if differing:
+            raise AMDRestoreError(f"{other.name}: another setting than {self.name} ({', '.join(differing)})")
+        new = {arm.name for arm in other.arms} - {arm.name for arm in self.arms}
+        self.arms += [arm for arm in other.arms if arm.name in new]
+        self.own_keys |= {name: keys for name, keys in other.own_keys.items() if name in new}
+        self.results += [row for row in other.results if row["arm"] in new]
+        self.costs |= {run: cost for run, cost in other.costs.items() if cost["arm"] in new}
 
     @property
     def datasets(self) -> list[str]:
@@ -329,18 +348,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         AMDRestoreError: no results, or no diagnostics of their runs.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="NAME.json of an ablation")
+    parser.add_argument("results", type=Path, nargs="+", help="NAME.json of an ablation, and of more with other arms")
     parser.add_argument("--experiments", type=Path, default=Path("experiments"), help="folder of its runs")
     parser.add_argument("--out", type=Path, help="folder of the pictures; that of the results by default")
     args = parser.parse_args(arguments)
-    ablation = Ablation(args.results, args.experiments)
+    ablation, *more = (Ablation(file, args.experiments) for file in args.results)
+    for other in more:
+        ablation.add(other)
     plt = pyplot()
     for kind, plot in PICTURES.items():
         figure = plot(ablation, plt)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=150, transparent=True, metadata={"Software": None})
         plt.close(figure)
-        path = (args.out or args.results.parent) / f"{ablation.name}_{kind}.png"
+        path = (args.out or args.results[0].parent) / f"{ablation.name}_{kind}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
         say(str(path))

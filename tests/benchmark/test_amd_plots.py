@@ -32,7 +32,12 @@ ARMS: dict[str, Any] = {
 VALUES = {arm: (26.0 + 0.1 * i, 0.20 - 0.004 * i) for i, arm in enumerate(ARMS)}
 
 
-def write(folder: Path, metrics: tuple[str, ...] = ("psnr_y", "lpips_alex"), diagnostics: bool = True) -> Path:
+def write(
+    folder: Path,
+    metrics: tuple[str, ...] = ("psnr_y", "lpips_alex"),
+    diagnostics: bool = True,
+    total_iter: int = 100,
+) -> Path:
     """Results of two seeds and two images, and diagnostics of the arms with advantages."""
     results, costs = [], {}
     for position, arm in enumerate(ARMS):
@@ -66,6 +71,9 @@ def write(folder: Path, metrics: tuple[str, ...] = ("psnr_y", "lpips_alex"), dia
                 (folder / "experiments" / run / "diagnostics.jsonl").write_text(text + "\n", encoding="utf-8")
     options = {
         "name": "mini",
+        "base": "base.yml",
+        "total_iter": total_iter,
+        "evaluation": {},
         "overrides": {"distill": {"weight_dmd": 0.3}},
         "arms": ARMS,
         "compare_to": ["direct", "DMD .3"],
@@ -106,6 +114,28 @@ def test_every_arm_has_its_family(ablation: Any) -> None:
         "guided": "guidance",
     }
     assert [arm.name for arm in ablation.arms if arm.is_relative] == ["AMD", "AMD, permuted"]
+
+
+def test_further_results_add_the_arms_that_are_missing(tmp_path: Path, ablation: Any) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    file = write(folder)
+    content = json.loads(file.read_text(encoding="utf-8").replace('"guided"', '"guided more"'))
+    for row in content["results"]:
+        row["values"]["psnr_y"] = [[value + 1.0 for value in seed] for seed in row["values"]["psnr_y"]]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    before = ablation.by_seed("DMD 1", "val", "psnr_y")
+    ablation.add(amd_plots.Ablation(file, folder))
+    assert [arm.name for arm in ablation.arms] == [*ARMS, "guided more"]
+    assert ablation.by_seed("DMD 1", "val", "psnr_y") == before
+    position = list(ARMS).index("guided")
+    assert ablation.differences("guided more", "val", "psnr_y")[0] == pytest.approx(1.0 + 0.1 * position)
+    assert ablation.family(ablation.arms[-1]) == "guidance"
+
+    longer = tmp_path / "longer"
+    longer.mkdir()
+    with pytest.raises(AMDRestoreError, match=r"mini: another setting than mini \(total_iter\)"):
+        ablation.add(amd_plots.Ablation(write(longer, total_iter=200), longer))
 
 
 def texts(axes: Any) -> set[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -305,11 +305,39 @@ def teacher_calls(model: Any, count: int = 200) -> list[dict[str, Any]]:
     return spy.calls
 
 
+def test_losses_of_the_fake_score_are_on_its_late_estimates_of_the_students_images(workshop: Path) -> None:  # noqa: F811
+    """The target is the student's image, not the photograph."""
+    start = str(workshop / "experiments/start0/models/net_g_latest.pth")
+    options = load_miniature("amd_x4_classical", workshop, start)
+    options.setdefault("diffusion", {})["losses_below"] = 0.5
+    options["fake_losses"] = [{"type": "L1", "weight": 2.0}]
+    options["amp"] = "none"
+    model = build_model(options, workshop)
+    feed(model)
+    model, x0 = prepare(model)
+    assert "l1" in model.reward_names()
+    Spy(model, lambda *_: x0 + 0.2)
+    batch = model.fake_batch(rollout_of(model, x0, advantage=torch.zeros(len(x0))))
+    images = model.codec.decode(x0, model.lq)
+    torch.testing.assert_close(batch.gt, images)
+    batch = batch.having(t=torch.tensor([0.4, *[0.9] * (len(x0) - 1)]))
+    losses, _ = model.fake_losses(batch)
+    error = 2.0 * (model.codec.decode(x0 + 0.2, model.lq) - images).abs().mean((1, 2, 3))
+    assert float(error[0]) > 0
+    torch.testing.assert_close(losses["l_l1_of_fake"], error[0] / len(x0))
+
+
 def test_losses_of_the_teacher_are_on_its_late_conditioned_estimates(workshop: Path) -> None:  # noqa: F811
     """An error of the estimates counts by the share of such rows; early ones and those without condition have none."""
+
+    def losses(part: Any, x0: torch.Tensor) -> torch.Tensor:
+        below = model.run.diffusion.losses_below
+        return cast(torch.Tensor, model.losses.of_late(part, x0, model.codec, below, model.host_generator)["l_l1"])
+
     start = str(workshop / "experiments/start0/models/net_g_latest.pth")
     options = load_miniature("teacher_x4_classical", workshop, start)
     options.update(amp="none", losses=[{"type": "L1", "weight": 2.0}])
+    options.setdefault("diffusion", {})["losses_below"] = 0.5
     model = build_model(options, workshop)
     feed(model)
     assert model.reward_names() == ("l1",)
@@ -320,15 +348,13 @@ def test_losses_of_the_teacher_are_on_its_late_conditioned_estimates(workshop: P
     for t, keep, rows in (
         ((0.4, 0.9), (True, True), [0]),
         ((0.1, 0.4), (False, True), [1]),
+        ((0.5, 1.0), (True, True), [0]),
         ((0.6, 1.0), (True, True), []),
     ):
         part = batch.having(t=torch.tensor(t), keep=torch.tensor(keep))
-        found = model.image_losses(part, x0 + 0.5)
-        torch.testing.assert_close(found["l_l1"], error[rows].sum() / 2)
+        torch.testing.assert_close(losses(part, x0 + 0.5), error[rows].sum() / 2)
     x0 = x0.requires_grad_()
-    model.image_losses(batch.having(t=torch.tensor([0.4, 0.9]), keep=torch.tensor([True, True])), x0 + 0.5)[
-        "l_l1"
-    ].backward()
+    losses(batch.having(t=torch.tensor([0.4, 0.9]), keep=torch.tensor([True, True])), x0 + 0.5).backward()
     assert x0.grad is not None and x0.grad[0].abs().sum() > 0 and not x0.grad[1].any()
 
 
