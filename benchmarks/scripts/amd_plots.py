@@ -88,7 +88,9 @@ class Ablation:
         self.name, self.experiments = str(options["name"]), experiments
         common = options["overrides"].get("distill", {})
         self.arms = [Arm(name, merge(common, arm.get("distill", {}))) for name, arm in options["arms"].items()]
-        self.own_keys = {name: set(arm.get("distill", {})) for name, arm in options["arms"].items()}
+        self.own_keys = {
+            name: set(arm.get("distill", {})) | (set(arm) - {"distill"}) for name, arm in options["arms"].items()
+        }
         self.references = options["compare_to"] or [self.arms[0].name]
         endpoint = options["endpoint"] or {}
         self.dataset = endpoint.get("dataset", self.datasets[0])
