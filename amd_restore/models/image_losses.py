@@ -68,7 +68,8 @@ class ImageLosses:
     ) -> dict[str, Tensor]:
         """Return the losses of a denoiser's late estimates, by name in the log: means over the batch.
 
-        Early estimates are averages of many images, which such losses would distort.
+        Early estimates are averages of many images. Such losses turn them into one of the images: better samples in few
+        steps, but one step is no longer the mean.
 
         Args:
             batch: samples with their images; rows without condition have no loss.

@@ -171,9 +171,8 @@ class Saving:
         """
         schedules = self.schedules_of(resume_state)
         try:
-            super().resume_training(  # type: ignore[misc]  # of BasicSR's BaseModel, beside this class
-                {**resume_state, "schedulers": schedules}
-            )
+            # This class is mixed into BasicSR's BaseModel, whose method it calls; mypy sees the mixin alone.
+            super().resume_training({**resume_state, "schedulers": schedules})  # type: ignore[misc]
             if "time" in resume_state:
                 self.time_limit.load_state_dict(resume_state["time"])
             self.load_extra_state(resume_state.get("extra", {}))
