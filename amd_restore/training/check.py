@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,6 +40,8 @@ def check_run(
             dict.fromkeys(("experiments_root", "models", "training_states", "log", "visualization"), folder)
         )
         logger = get_root_logger()
+        if logger.level == logging.NOTSET:  # BasicSR sets the first process's level only together with a log file.
+            logger.setLevel(logging.INFO)
         logger.info(dict2str(opt))
         train_loader, _, val_loaders, *_ = loaders(opt, logger)
         with _one_line("the model"):

@@ -251,6 +251,7 @@ def forget_loggers() -> None:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
+        logger.setLevel(logging.NOTSET)
     initialized.clear()
 
 
