@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from amd_restore.benchmark.ablation.options import EndpointOptions, load_ablatio
 from amd_restore.benchmark.ablation.processes import ChildProcess, last_line, run_processes
 from amd_restore.benchmark.ablation.runs import last_seconds, plan
 from amd_restore.benchmark.ablation.summary import compare_arms, split_metrics, summarise_arms
+from amd_restore.benchmark.ablation.tables import write_tables
 from amd_restore.errors import AMDRestoreError
 
 SHIPPED = sorted((REPOSITORY / "options" / "ablation").glob("*.yml"))
@@ -329,6 +331,18 @@ def test_only_common_seeds_are_compared() -> None:
     results = [arm_result("A", values[:2], (0, 1)), arm_result("B", shifted[[1, 2]], (1, 2))]
     difference = compare_arms(results, ["A"])[0]
     assert difference.difference.mean == pytest.approx(1.0)
+
+
+def test_one_training_seed_has_no_interval(place: Path, teacher: str) -> None:
+    endpoint = {"dataset": "val", "steps": 1, "metric": "psnr_y"}
+    options = load_ablation_options(write_ablation(place, teacher, endpoint=endpoint, seeds=[0]))
+    values = np.random.default_rng(0).normal(25, 1, (1, 4))
+    results = [
+        dataclasses.replace(arm_result(arm, values, (0,), ()), values=dict.fromkeys(options.evaluation.metrics, values))
+        for arm in options.arms
+    ]
+    text = write_tables(place, options, results, [], {})
+    assert "inf" not in text and text.count("one seed |") >= 3 and "+0.000 (one seed)" in text
 
 
 def test_training_time_is_read_from_diagnostics(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from amd_restore.benchmark.ablation.runs import TrainingRun
 from amd_restore.benchmark.ablation.summary import ArmDifference, Cell, compare_arms, split_metrics, summarise_arms
 from amd_restore.benchmark.metrics import METRICS, RELATED, USED, marks
 from amd_restore.benchmark.provenance import protocol
+from amd_restore.benchmark.statistics import Interval
 from amd_restore.benchmark.tables import finite, origin_lines
 from amd_restore.rewards.weight_files import assets_folder
 
@@ -91,11 +92,9 @@ def _headline(
         lines += ["| arm | against | difference | 95% interval over training seeds | p, adjusted | verdict |"]
         lines += ["|---" * 6 + "|"]
         for one in (d for d in differences if d.is_endpoint):
-            low, high = (
-                f"{value:+.{METRICS[one.metric].digits + 1}f}" for value in (one.difference.low, one.difference.high)
-            )
-            mean = f"{one.difference.mean:+.{METRICS[one.metric].digits + 1}f}"
-            lines.append(f"| {one.arm} | {one.reference} | {mean} | {low} to {high} | {one.p:.3g} | {one.verdict} |")
+            digits = METRICS[one.metric].digits + 1
+            mean, span = f"{one.difference.mean:+.{digits}f}", _span(one.difference, f"+.{digits}f")
+            lines.append(f"| {one.arm} | {one.reference} | {mean} | {span} | {one.p:.3g} | {one.verdict} |")
     lines += ["", "Held-out metrics only: no arm was trained on them. Better or worse: p below 5% after Holm's"]
     lines += ["adjustment for all that is compared here.", ""]
     lines += ["| arm | against | test set | steps | better | worse | undecided |", "|---" * 7 + "|"]
@@ -147,7 +146,12 @@ def _intervals(cell: Cell) -> str:
     digits = METRICS[cell.metric].digits
     if math.isnan(cell.mean):
         return "–"
-    return f"{cell.own.low:.{digits}f} to {cell.own.high:.{digits}f}"
+    return _span(cell.own, f".{digits}f")
+
+
+def _span(interval: Interval, form: str) -> str:
+    """Return the two ends of an interval, or that one training seed has none."""
+    return f"{interval.low:{form}} to {interval.high:{form}}" if math.isfinite(interval.low) else "one seed"
 
 
 def _difference_lines(differences: Sequence[ArmDifference], metrics: Sequence[str]) -> list[str]:
@@ -175,7 +179,7 @@ def _difference(one: ArmDifference) -> str:
     if math.isnan(found.mean):
         return "–"
     sign = {"better": "▲", "worse": "▼", "undecided": ""}[one.verdict]
-    return f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f}) {sign}".strip()
+    return f"{found.mean:+.{digits}f} ({_span(found, f'+.{digits}f')}) {sign}".strip()
 
 
 def _cost_lines(options: AblationOptions, runs: Sequence[TrainingRun]) -> list[str]:
