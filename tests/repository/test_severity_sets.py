@@ -112,6 +112,18 @@ def test_the_published_tables_are_complete(scale: int, table: str) -> None:
         assert {(row["width"], row["height"]) for row in there} == {(side, side)}
 
 
+def test_the_table_of_unseen_photographs_is_complete() -> None:
+    rows = image_files.read_tsv(severity.TABLE.with_name("severity_sets_unseen.tsv"), made_sets.COLUMNS)
+    by_folder = {
+        folder: sorted(row["file"].split("/")[1] for row in rows if row["file"].startswith(f"{folder}/"))
+        for folder in ("GT", *severity.SEVERITIES)
+    }
+    assert all(names == by_folder["GT"] for names in by_folder.values()) and len(set(by_folder["GT"])) == 107
+    assert len({row["pixels_sha256"] for row in rows}) == len(rows) == 5 * 107
+    sides = {(row["file"].startswith("GT/"), row["width"], row["height"]) for row in rows}
+    assert sides == {(True, "256", "256"), (False, "64", "64")}
+
+
 @pytest.mark.parametrize("scale", [2, 1])
 def test_other_scales_have_folders_of_their_own(photographs: Path, scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photographs.parent)
