@@ -54,6 +54,7 @@ class Plan:
 _TEACHER = ("regression_x4_classical", "teacher_x4_classical")
 _CLASSICAL = (*_TEACHER, "amd_x4_classical", "perceptual_x4_classical")
 _REAL = (*_CLASSICAL, "perceptual_x4_real", "perceptual_x4_real_gpu")
+_FAST = (*_TEACHER, "teacher_x4_real", "perceptual_x4_real_fast_gpu")
 _TINY = ("regression_x4_classical_tiny", "perceptual_x4_classical_tiny", "amd_x4_classical_tiny")
 _BICUBIC = ("--degradation", "bicubic")
 _X4_REAL = {"mean": "x4-real-teacher"}
@@ -64,8 +65,8 @@ MODELS = {
     "x4-classical": Plan((*_CLASSICAL, "perceptual_x4_classical_gpu"), _BICUBIC, _X4_CLASSICAL),
     "x4-classical-tiny": Plan(_TINY, _BICUBIC, {"first_gain": 1.1, **_X4_CLASSICAL}),
     "x4-real-teacher": Plan((*_TEACHER, "teacher_x4_real", "teacher_x4_real_gpu"), refit=None),
-    "x4-real": Plan(_REAL, (), _X4_REAL),
-    "x4-real-fast": Plan((*_TEACHER, "teacher_x4_real", "perceptual_x4_real_fast_gpu"), (), _X4_REAL),
+    "x4-real": Plan((*_REAL, "perceptual_x4_real_light"), (), _X4_REAL),
+    "x4-real-fast": Plan((*_FAST, "perceptual_x4_real_fast_light"), (), _X4_REAL),
     "x2-real": Plan((*_REAL, "perceptual_x2_real_gpu"), ("--sigma", "1")),
     "x1-real": Plan((*_REAL, "perceptual_x1_real_gpu"), ("--sigma", "1")),
 }
