@@ -208,6 +208,7 @@ def peers(benchmark: str, *names: str) -> list[Row]:
     return [Row(name, benchmark, name) for name in names]
 
 
+SMALL_PEERS = ("realesr-general-x4v3", "realesr-general-wdn-x4v3", "4xLSDIRCompactC3")
 REAL = [
     Row("**x4-real** (default)", "x4_real", "x4-real, 1 step"),
     Row("x4-real-fast", "x4_real", "x4-real-fast, 1 step"),
@@ -219,7 +220,7 @@ REAL_ALL = [
     *(Row(f"**x4-real**, {steps}", "x4_real", f"x4-real, {steps}") for steps in ("1 step", "2 steps", "4 steps")),
     *(Row(f"its teacher, {steps}", "x4_real", f"x4-real teacher, {steps}") for steps in ("1 step", "10 steps")),
     *REAL[1:],
-    *peers("x4_real", "realesr-general-x4v3", "realesr-general-wdn-x4v3", "4xLSDIRCompactC3"),
+    *peers("x4_real", *SMALL_PEERS),
     *peers("x4_real", "realesr-animevideov3", "SPAN ch48", "DAT-light"),
 ]
 STEPS = ("1 step", "2 steps", "4 steps")
@@ -232,7 +233,7 @@ CLASSICAL = [
     *(Row(f"x4-classical-tiny, {steps}", "x4_peers", f"AMD tiny, {steps}") for steps in STEPS),
 ]
 PEERS = ("ClearReality4x", "Real-ESRGAN x4plus", "realesr-animevideov3", "SPAN ch48", "SPAN ch52", "DAT-light")
-CLASSICAL_PEERS = [*peers("x4_peers", *PEERS), Row("bicubic", "x4_peers", "bicubic, MATLAB")]
+CLASSICAL_PEERS = [*peers("x4_peers", *PEERS, *SMALL_PEERS), Row("bicubic", "x4_peers", "bicubic, MATLAB")]
 CLEAN_COLUMNS: dict[str, Cell] = {
     "Set5 PSNR-Y / LPIPS-Alex": values("Set5", "psnr_y", "lpips_alex"),
     "Set14 PSNR-Y / LPIPS-Alex": values("Set14", "psnr_y", "lpips_alex"),
@@ -247,8 +248,7 @@ def by_severity(benchmark: str) -> list[Row]:
         Row("**x4-real** (default)", benchmark, "x4-real, 1 step"),
         Row("x4-real-fast", benchmark, "x4-real-fast, 1 step"),
         Row("x4-classical", benchmark, "x4-classical, 1 step"),
-        *peers(benchmark, "Real-ESRGAN x4plus", "realesr-general-x4v3", "realesr-general-wdn-x4v3"),
-        *peers(benchmark, "4xLSDIRCompactC3", "ClearReality4x"),
+        *peers(benchmark, "Real-ESRGAN x4plus", *SMALL_PEERS, "ClearReality4x"),
         Row("bicubic", benchmark, "bicubic, MATLAB"),
     ]
 
