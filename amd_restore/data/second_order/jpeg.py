@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amd_restore.data.base import TIE, round_half_up, to_levels
+
 # T.81, tables K.1 (luminance) and K.2 (chrominance): quantisation steps at quality 50, row by row.
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -73,9 +75,10 @@ def _code(plane: Tensor, steps: Tensor) -> Tensor:
     b, c, height, width = plane.shape
     matrix = _transform(plane.device, plane.dtype)
     blocks = plane.view(b, c, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(b, -1, 64)
-    coefficients = (blocks - 128.0) @ matrix.T / steps[:, None]
-    levels = coefficients.sign() * (coefficients.abs() + 0.5).floor()
-    blocks = ((levels * steps[:, None]) @ matrix + 128.5).floor().clamp(0, 255)
+    coefficients = (blocks - 128.0) @ matrix.T
+    # One in several steps of the DC, a multiple of 1/8, is a tie, which libjpeg rounds away from zero.
+    levels = coefficients.sign() * ((coefficients.abs() + TIE) / steps[:, None] + 0.5).floor()
+    blocks = round_half_up((levels * steps[:, None]) @ matrix + 128.0).clamp(0, 255)
     return blocks.view(b, c, height // 8, width // 8, 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(plane.shape)
 
 
@@ -105,12 +108,13 @@ def jpeg(image: Tensor, quality: int | Sequence[int]) -> Tensor:
     height, width = image.shape[2:]
     qualities = [quality] * len(image) if isinstance(quality, int) else list(quality)
     steps = torch.stack([tables(q) for q in qualities]).to(image.device, image.dtype)
-    ycc = _mix((image.clamp(0, 1) * 255.0).round(), TO_YCC)
-    luma = (ycc[:, :1] + 0.5).floor()
+    ycc = _mix(to_levels(image), TO_YCC)
+    luma = round_half_up(ycc[:, :1])
     # As in libjpeg, just below one half keeps chroma in 8 bits.
-    chroma = (ycc[:, 1:] + (128.5 - 1e-4)).floor()
+    chroma = (ycc[:, 1:] + (128.5 - TIE)).floor()
     luma = _code(_pad(luma, 8, 8), steps[:, 0])[..., :height, :width]
     half = _pad(_halve(_pad(chroma, 2, 16)), 8, 8)
     half = _code(half, steps[:, 1])[..., : (height + 1) // 2, : (width + 1) // 2]
     chroma = _double(half)[..., :height, :width] - 128.0
-    return _mix(torch.cat([luma, chroma], dim=1), TO_RGB).round_().clamp_(0, 255) / 255.0
+    rgb = _mix(torch.cat([luma, chroma], dim=1), TO_RGB)
+    return round_half_up(rgb).clamp_(0, 255) / 255.0

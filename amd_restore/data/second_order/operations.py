@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amd_restore.data.base import to_8bit, to_levels
+
 GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luminance
 
 
@@ -49,7 +51,7 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
     On a CPU by the FFT, which is faster at these varying sizes; elsewhere directly, because a GPU would plan a
     transform for each new size.
     """
-    radius, kernels = kernels.shape[-1] // 2, kernels.to(image.device)
+    radius, kernels = kernels.shape[-1] // 2, kernels.to(image.device, image.dtype)
     if radius < min(image.shape[2:]):
         padded = F.pad(image, (radius,) * 4, mode="reflect")
     else:
@@ -91,14 +93,14 @@ def photons(image: Tensor) -> Tensor:
     As in scikit-image's ``random_noise`` and the published training; the argument is one image in [0, 1].
     """
     # A count of each level would make the host wait for a GPU.
-    levels = image.new_zeros(256).index_fill_(0, (image * 255.0).round().long().flatten(), 1.0)
+    levels = image.new_zeros(256).index_fill_(0, to_levels(image).long().flatten(), 1.0)
     return levels.sum().log2().ceil().exp2()
 
 
 def add_poisson(image: Tensor, scale: float, is_gray: bool, generator: torch.Generator) -> Tensor:
     """Add ``scale`` times the Poisson noise of one image (1, 3, H, W), of its luminance if ``is_gray``; clamped."""
     image = image.clamp(0, 1)
-    clean = ((gray(image) if is_gray else image) * 255.0).round() / 255.0
+    clean = to_8bit(gray(image) if is_gray else image)
     events = photons(clean)
     noise = torch.poisson(clean * events, generator=generator) / events - clean
     return (image + noise * scale).clamp(0, 1)
