@@ -43,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--keep",
         action="store_true",
-        help="measure the --methods alone, which may also be rows ('NAME, 2 steps'); other rows stay as the earlier "
-        "report has them if their weights and files are the same",
+        help="keep the rows of the earlier report whose weights and files are the same, and measure the others; with "
+        "--methods, which may also be rows ('NAME, 2 steps'), measure these alone, changed or not",
     )
     add("--fresh", action="store_true", help="ignore cached results")
     add("--save_images", action="store_true", help="save every restored image in the output folder")
@@ -158,7 +158,7 @@ def keep_rows(
 
     Args:
         earlier: report.
-        chosen: names of methods or rows to measure.
+        chosen: names of methods or rows to measure; empty for those that changed.
         methods: all rows.
         test_sets: data sets.
         absent: rows without images.
@@ -175,13 +175,14 @@ def keep_rows(
     for method in methods:
         for test_set in test_sets:
             place = method.name, test_set.name
-            if {method.name, method.family} & {*chosen} and place not in reasons:
+            can_measure = place not in reasons
+            if can_measure and {method.name, method.family} & {*chosen}:
                 continue
             found = earlier.find(method, test_set)
-            if found is None:
-                gaps.append(Absent(*place, "not measured with these weights and files"))
-            else:
+            if found is not None:
                 kept.append(found)
+            elif chosen or not can_measure:
+                gaps.append(Absent(*place, "not measured with these weights and files"))
     return gaps, kept
 
 

@@ -69,3 +69,10 @@ def test_rows_of_the_earlier_report_are_kept(tmp_path: Path) -> None:
     content, _ = report_of(out)
     assert content["protocol"]["kept"] == kept
     assert command.main([*arguments, "--keep", "--methods", "tiny, 2 steps"]) == 2
+
+    assert command.main([*arguments, "--keep"]) == 0  # what changed since, and nothing else
+    content, whole = report_of(out)
+    measured = {("other, 1 step", "A"), ("other, 1 step", "B"), ("bicubic", "B")}
+    assert {place for place, entry in whole.items() if entry["seconds"]} == measured
+    assert set(whole) - measured == set(after) and not content["absent"]
+    assert whole["bicubic", "A"]["values"] == before["bicubic", "A"]["values"]

@@ -7,10 +7,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from test_peers import peer, runner
 
 downloaded = importlib.import_module("downloaded")
+spanv2 = importlib.import_module("spanv2")
 DOWNLOADED = [kind for kind in runner.PEERS if issubclass(kind, downloaded.DownloadedPeer)]
 
 
@@ -34,3 +37,42 @@ def test_files_of_a_user_are_found_and_checked(kind: Any, tmp_path: Path, monkey
     with pytest.raises(peer.PeerError, match=rf"{kind.file}\.bin: the file's SHA-256 is"):
         adapter.install()
     assert kind(tmp_path).stem() == tmp_path / "downloads" / kind.file
+
+
+def spanv2_weights(channels: int = 6) -> dict[str, torch.Tensor]:
+    """Weights of the published names, with which the image passes unchanged: enlarged by repetition."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for number in range(1, 6):
+        for part in (1, 2, 3):
+            width = 3 if number == part == 1 else channels
+            weights[f"block_{number}.c{part}.conv.weight"] = torch.randn(channels, width, 3, 3, generator=generator) / 8
+        if number > 1:
+            weights[f"block_{number}.guidance_map_conv.weight"] = torch.randn(
+                channels, channels, 1, 1, generator=generator
+            )
+            weights[f"block_{number}.guidance_map_conv.bias"] = torch.randn(channels, generator=generator)
+    one = torch.zeros(1, 1, 3, 3)
+    one[..., 1, 1] = 1.0
+    weights["conv_near.weight"] = one.repeat(48, 1, 1, 1)
+    weights["depthwise_conv.weight"] = one.repeat(48 + channels, 1, 1, 1)
+    weights["pointwise_conv.weight"] = torch.eye(48, 48 + channels)[..., None, None]
+    return weights
+
+
+def test_spanv2_reads_the_weights_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / spanv2.FILE
+    adapter = spanv2.SpanV2(tmp_path / "cache", 1, tmp_path)
+    with pytest.raises(peer.PeerError, match="is not in the folder of downloads.*NTIRE2026_ESR"):
+        adapter.install()
+    weights = spanv2_weights()
+    torch.save(weights, file)
+    with pytest.raises(peer.PeerError, match="SHA-256"):
+        adapter.install()
+    monkeypatch.setattr(spanv2, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    adapter.install()
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert np.array_equal(adapter.restore(rgb), rgb.repeat(4, 0).repeat(4, 1))
+    weights["pointwise_conv.weight"] += 0.01  # now the features matter
+    torch.save(weights, file)
+    assert not np.array_equal(spanv2.SpanV2(tmp_path, 1, tmp_path).restore(rgb), rgb.repeat(4, 0).repeat(4, 1))

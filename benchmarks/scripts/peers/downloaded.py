@@ -17,6 +17,24 @@ CUSTOM_MODELS = Package(
 )
 
 
+def check_file(path: Path, sha256: str, source: str) -> None:
+    """Check a file that the user has downloaded.
+
+    Args:
+        path: of the file.
+        sha256: its hash.
+        source: where it comes from, for the message.
+
+    Raises:
+        PeerError: it is missing, or is another file.
+    """
+    if not path.is_file():
+        raise PeerError(f"{path.name} is not in the folder of downloads; take it from {source}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise PeerError(f"{path.name}: the file's SHA-256 is {digest[:16]}, expected {sha256[:16]}")
+
+
 class DownloadedPeer(NcnnPeer):
     """A model of that repository: ``models/FILE.param`` and ``models/FILE.bin``, in the folder of downloads.
 
@@ -32,12 +50,7 @@ class DownloadedPeer(NcnnPeer):
 
     def install(self) -> None:
         for suffix, expected in self.hashes.items():
-            path = self.downloads / f"{self.file}{suffix}"
-            if not path.is_file():
-                raise PeerError(f"{path.name} is not in the folder of downloads; take it from {self.archive}, models/")
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if digest != expected:
-                raise PeerError(f"{path.name}: the file's SHA-256 is {digest[:16]}, expected {expected[:16]}")
+            check_file(self.downloads / f"{self.file}{suffix}", expected, f"{self.archive}, models/")
         install_with_pip(NCNN, self.cache)
 
     def stem(self) -> Path:

@@ -36,6 +36,7 @@ from interpolation import OpenCVBicubic, OpenCVLanczos, PillowBicubic, PillowLan
 from peer import Image, Peer, PeerError
 from realesrgan import RealESRAnimeVideo, RealESRGANx4plus
 from span import ClearReality, SpanCh48, SpanCh52
+from spanv2 import SpanV2
 
 from amd_restore.atomic import write_atomically
 from amd_restore.benchmark.images import read_rgb
@@ -56,6 +57,7 @@ PEERS: tuple[type[Peer], ...] = (
     RealESRGeneral,
     RealESRGeneralWDN,
     LSDIRCompact,
+    SpanV2,
     DATLight,
     ESRGANThick,
 )
