@@ -26,9 +26,19 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return False
     # These are private names, hence the care.
-    used = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(probe is not None and probe() for probe in probes) and (used is None or bool(used()))
+    return any(probe is not None and probe() for probe in probes) and convolves_in_bfloat16(device)
+
+
+def convolves_in_bfloat16(device: torch.device) -> bool:
+    """Whether convolutions on ``device`` read bfloat16 as it is, be it slowly.
+
+    oneDNN does so on any processor with AVX-512. Where it does not, PyTorch unfolds the input, which takes memory.
+    """
+    if device.type != "cpu":
+        return has_bfloat16(device)
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # a private name
+    return supported is None or bool(supported())
 
 
 def present_devices() -> list[torch.device]:

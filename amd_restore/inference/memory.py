@@ -30,8 +30,8 @@ OUTPUT_BYTES = 32  # per pixel of a row of tiles: float32 RGB while it is blende
 # Bytes per lq pixel that a window takes inside FlatDenoiser, the sampler and the codec: a + b * num_feat, an upper
 # envelope of what benchmarks/scripts/memory.py --window measured for windows of 256 to 768 pixels (widths 32 to 96, 1
 # and 2 steps; neither steps nor blocks matter). Low precision saves little: noise, state and output stay float32. Where
-# the processor has no bfloat16, torch unfolds the input of a convolution, nine values for each, and saves nothing.
-_FLAT, _FLAT_BFLOAT16, _FLAT_EMULATED = (900.0, 19.0), (1300.0, 6.0), (1350.0, 20.0)
+# convolutions do not read bfloat16, torch unfolds their input, nine values for each, and saves nothing.
+_FLAT, _FLAT_BFLOAT16, _FLAT_UNFOLDED = (900.0, 19.0), (1300.0, 6.0), (1350.0, 20.0)
 _FLAT_GRAPH = (1250.0, 18.0)  # ONNX Runtime grows with the width, OpenVINO rounds it up.
 
 # Allowed tile sizes. A short list, so that similar machines choose the same size.
@@ -193,15 +193,15 @@ def flat_cost(num_feat: int, dtype: torch.dtype | None = None, device: torch.dev
 
     Args:
         num_feat: its width.
-        dtype: of torch, float32 or bfloat16; what the latter takes depends on whether ``device`` multiplies in it. None
-            for a graph, which takes as much in any arithmetic.
+        dtype: of torch, float32 or bfloat16; what the latter takes depends on whether convolutions on ``device``
+            read it. None for a graph, which takes as much in any arithmetic.
         device: where torch runs.
     """
     base, per_feature = _FLAT_GRAPH if device is None else _FLAT
     if device is not None and str(dtype) == "torch.bfloat16":
-        from amd_restore.precision import has_bfloat16
+        from amd_restore.precision import convolves_in_bfloat16
 
-        base, per_feature = _FLAT_BFLOAT16 if has_bfloat16(device) else _FLAT_EMULATED
+        base, per_feature = _FLAT_BFLOAT16 if convolves_in_bfloat16(device) else _FLAT_UNFOLDED
     return base + per_feature * num_feat
 
 

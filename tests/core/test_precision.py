@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from amd_restore.precision import has_bfloat16
+from amd_restore.precision import convolves_in_bfloat16, has_bfloat16
 
 SCRIPT = """
 import torch
@@ -35,6 +35,7 @@ def test_a_processor_needs_the_instructions(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not has_bfloat16(torch.device("cpu"))
+    assert convolves_in_bfloat16(torch.device("cpu"))  # slowly, but without unfolding its input
     monkeypatch.setattr(torch.cpu, name, lambda: True)
     assert has_bfloat16(torch.device("cpu"))
-    assert not has_bfloat16(torch.device("mps"))
+    assert not has_bfloat16(torch.device("mps")) and not convolves_in_bfloat16(torch.device("mps"))
