@@ -218,7 +218,6 @@ REAL = [
 ]
 REAL_ALL = [
     *(Row(f"**x4-real**, {steps}", "x4_real", f"x4-real, {steps}") for steps in ("1 step", "2 steps", "4 steps")),
-    *(Row(f"its teacher, {steps}", "x4_real", f"x4-real teacher, {steps}") for steps in ("1 step", "10 steps")),
     *REAL[1:],
     *peers("x4_real", *SMALL_PEERS),
     *peers("x4_real", "realesr-animevideov3", "SPAN ch48", "DAT-light"),
@@ -232,7 +231,7 @@ CLASSICAL = [
     *(Row(f"**x4-classical**, {steps}", "x4_classical", f"AMD, {steps}") for steps in STEPS),
     *(Row(f"x4-classical-tiny, {steps}", "x4_peers", f"AMD tiny, {steps}") for steps in STEPS),
 ]
-PEERS = ("ClearReality4x", "Real-ESRGAN x4plus", "realesr-animevideov3", "SPAN ch48", "SPAN ch52", "DAT-light")
+PEERS = ("ClearReality4x", "Real-ESRGAN x4plus", "realesr-animevideov3", "SPAN ch48", "SPAN ch52", "SPANV2", "DAT-light")
 CLASSICAL_PEERS = [*peers("x4_peers", *PEERS, *SMALL_PEERS), Row("bicubic", "x4_peers", "bicubic, MATLAB")]
 CLEAN_COLUMNS: dict[str, Cell] = {
     "Set5 PSNR-Y / LPIPS-Alex": values("Set5", "psnr_y", "lpips_alex"),
