@@ -37,8 +37,8 @@ def convolves_in_bfloat16(device: torch.device) -> bool:
     """
     if device.type != "cpu":
         return has_bfloat16(device)
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # a private name
-    return supported is None or bool(supported())
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # private, and absent without oneDNN
+    return bool(supported()) if supported is not None else "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 def present_devices() -> list[torch.device]:

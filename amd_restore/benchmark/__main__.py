@@ -43,8 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--keep",
         action="store_true",
-        help="keep the rows of the earlier report whose weights and files are the same, and measure the others; with "
-        "--methods, which may also be rows ('NAME, 2 steps'), measure these alone, changed or not",
+        help="keep the rows of the earlier report whose weights and test files are the same, and measure the others; "
+        "with --methods, which may also be rows ('NAME, 2 steps'), measure only these, changed or not. The images of "
+        "rows of type folder, dtype, guidance and seeds are not compared: name such rows with --methods",
     )
     add("--fresh", action="store_true", help="ignore cached results")
     add("--save_images", action="store_true", help="save every restored image in the output folder")
@@ -182,7 +183,7 @@ def keep_rows(
             if found is not None:
                 kept.append(found)
             elif chosen or not can_measure:
-                gaps.append(Absent(*place, "not measured with these weights and files"))
+                gaps.append(Absent(*place, reasons.get(place, "not measured with these weights and files")))
     return gaps, kept
 
 

@@ -1,4 +1,4 @@
-"""Rows of an earlier report that stay when only some methods are measured again (``--keep``)."""
+"""Rows of an earlier report that stay (``--keep``)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-TIE = 2.0**-12  # below the 1/1000 by which lumas of 8-bit pixels differ, above the rounding errors of float32
+TIE = 2.0**-12  # below the 1/1000 by which lumas of 8-bit pixels differ, far above the rounding errors of float64
 
 
 def round_half_up(values: Tensor) -> Tensor:

@@ -76,3 +76,11 @@ def test_rows_of_the_earlier_report_are_kept(tmp_path: Path) -> None:
     assert {place for place, entry in whole.items() if entry["seconds"]} == measured
     assert set(whole) - measured == set(after) and not content["absent"]
     assert whole["bicubic", "A"]["values"] == before["bicubic", "A"]["values"]
+
+    options["methods"] = [*methods, {"name": "peer", "type": "folder", "path": str(tmp_path / "nowhere")}]
+    file.write_text(yaml.safe_dump(options), encoding="utf-8")
+    assert command.main([*arguments, "--keep"]) == 0
+    content, again = report_of(out)
+    assert set(again) == set(whole) and not any(entry["seconds"] for entry in again.values())
+    assert {(one["method"], one["dataset"]) for one in content["absent"]} == {("peer", "A"), ("peer", "B")}
+    assert all("nowhere" in one["reason"] for one in content["absent"])

@@ -60,7 +60,7 @@ def spanv2_weights(channels: int = 6) -> dict[str, torch.Tensor]:
     return weights
 
 
-def test_spanv2_reads_the_weights_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spanv2_is_the_published_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / spanv2.FILE
     adapter = spanv2.SpanV2(tmp_path / "cache", 1, tmp_path)
     with pytest.raises(peer.PeerError, match="is not in the folder of downloads.*NTIRE2026_ESR"):
@@ -73,6 +73,31 @@ def test_spanv2_reads_the_weights_and_nothing_else(tmp_path: Path, monkeypatch: 
     adapter.install()
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     assert np.array_equal(adapter.restore(rgb), rgb.repeat(4, 0).repeat(4, 1))
-    weights["pointwise_conv.weight"] += 0.01  # now the features matter
-    torch.save(weights, file)
-    assert not np.array_equal(spanv2.SpanV2(tmp_path, 1, tmp_path).restore(rgb), rgb.repeat(4, 0).repeat(4, 1))
+
+    # One pixel in constant surroundings, by hand: every 3x3 kernel is its middle here.
+    weights = {key: value.clone() for key, value in weights.items()}
+    for key, value in weights.items():
+        if value.ndim == 4 and value.shape[-1] == 3:
+            weights[key] = torch.zeros_like(value)
+            weights[key][..., 1, 1] = value.sum(dim=(2, 3))
+    weights["pointwise_conv.weight"] = torch.randn(48, 54, 1, 1, generator=torch.Generator().manual_seed(1))
+    matrix = {
+        key: value[:, :, value.shape[-1] // 2, value.shape[-1] // 2]
+        for key, value in weights.items()
+        if value.ndim == 4
+    }
+    image = torch.rand(1, 3, 1, 1, generator=torch.Generator().manual_seed(2))
+    features = image.flatten()
+    for number in range(1, 6):
+        inner = (matrix[f"block_{number}.c1.conv.weight"] @ features).clamp(min=0)
+        inner = matrix[f"block_{number}.c3.conv.weight"] @ (matrix[f"block_{number}.c2.conv.weight"] @ inner).clamp(
+            min=0
+        )
+        gate = f"block_{number}.guidance_map_conv"
+        if number == 1:
+            features = inner.clamp(min=0)
+        else:
+            features = (features + inner) * (matrix[f"{gate}.weight"] @ inner + weights[f"{gate}.bias"])
+    joined = torch.cat([image.flatten().repeat_interleave(16), features])
+    expected = torch.nn.functional.pixel_shuffle((matrix["pointwise_conv.weight"] @ joined)[None, :, None, None], 4)
+    torch.testing.assert_close(spanv2.apply_spanv2(weights, image), expected, rtol=1e-4, atol=1e-4)

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from amd_restore.inference.memory import flat_cost
 from amd_restore.precision import convolves_in_bfloat16, has_bfloat16
 
 SCRIPT = """
@@ -35,7 +36,17 @@ def test_a_processor_needs_the_instructions(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not has_bfloat16(torch.device("cpu"))
-    assert convolves_in_bfloat16(torch.device("cpu"))  # slowly, but without unfolding its input
+    cpu, low = torch.device("cpu"), torch.bfloat16
+    assert convolves_in_bfloat16(cpu) and flat_cost(64, low, cpu) < flat_cost(64, torch.float32, cpu)  # slow, but lean
+    for absent in (False, True):
+        with monkeypatch.context() as context:
+            if absent:  # a build without oneDNN, on a processor without AVX-512
+                context.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+                context.setattr(torch.ops, "mkldnn", object())
+                context.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "NEON")
+            else:
+                context.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+            assert not convolves_in_bfloat16(cpu) and flat_cost(64, low, cpu) > flat_cost(64, torch.float32, cpu)
     monkeypatch.setattr(torch.cpu, name, lambda: True)
     assert has_bfloat16(torch.device("cpu"))
     assert not has_bfloat16(torch.device("mps")) and not convolves_in_bfloat16(torch.device("mps"))

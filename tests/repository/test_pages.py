@@ -83,6 +83,12 @@ def test_published_numbers_are_those_of_the_benchmarks(name: str) -> None:
     assert "<!-- table:" in text and results_page.render(text) == text
 
 
+@pytest.mark.parametrize("name", results_page.TABLES)
+def test_no_row_is_there_twice(name: str) -> None:
+    titles = [row.title for row in results_page.TABLES[name][0]]
+    assert len(titles) == len(set(titles))
+
+
 def test_a_stale_number_is_replaced() -> None:
     text = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
     stale = text.replace("0.385", "0.001")

@@ -23,7 +23,7 @@ from amd_restore.rewards import build_rewards
 
 
 def kinds_of_training() -> list[str]:
-    """Option files of ``options/train`` that differ in more than numbers, paths and lengths, by name."""
+    """Option files of ``options/train``, but those that differ from another in sizes, paths and lengths alone."""
     found: dict[Any, str] = {}
     for path in sorted((REPOSITORY / "options" / "train").glob("*.yml")):
         content = OptionFile.read(path).content
@@ -35,6 +35,9 @@ def kinds_of_training() -> list[str]:
             frozenset((key, entry["type"]) for key, entries in lists.items() for entry in entries),
             frozenset(item for item in blocks.get("distill", {}).items() if isinstance(item[1], bool | str)),
             blocks["diffusion"].get("process"),
+            content["scale"],
+            frozenset(content.get("degradation", {})),
+            *(bool(content["train"].get(key)) for key in ("scheduler", "time_limit", "accumulate")),
         )
         found.setdefault(kind, path.stem)
     return sorted(found.values())

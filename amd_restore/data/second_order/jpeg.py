@@ -76,7 +76,7 @@ def _code(plane: Tensor, steps: Tensor) -> Tensor:
     matrix = _transform(plane.device, plane.dtype)
     blocks = plane.view(b, c, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(b, -1, 64)
     coefficients = (blocks - 128.0) @ matrix.T
-    # One in several steps of the DC, a multiple of 1/8, is a tie, which libjpeg rounds away from zero.
+    # For each step, one of the multiples of 1/8 that the DC can be is a tie; libjpeg rounds it away from zero.
     levels = coefficients.sign() * ((coefficients.abs() + TIE) / steps[:, None] + 0.5).floor()
     blocks = round_half_up((levels * steps[:, None]) @ matrix + 128.0).clamp(0, 255)
     return blocks.view(b, c, height // 8, width // 8, 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(plane.shape)
