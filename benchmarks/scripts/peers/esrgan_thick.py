@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from peer import Image, Package, Peer
+from peer import Package
+from torch_peer import TorchPeer
 
 ESRGAN_THICK = Package(
     "npm",
@@ -18,7 +17,7 @@ ESRGAN_THICK = Package(
 )
 
 
-class ESRGANThick(Peer):
+class ESRGANThick(TorchPeer):
     """The largest of UpscalerJS' ESRGAN models: RRDB with ReLU and one depth-to-space."""
 
     name = "upscalerjs-esrgan-thick"
@@ -26,17 +25,7 @@ class ESRGANThick(Peer):
     licence = "MIT"
     packages = (ESRGAN_THICK,)
 
-    def load(self) -> Any:
-        import torch  # here, and not for every peer's process
-        from keras_layers import LayersModel
+    def build(self) -> Any:
+        from keras_layers import LayersModel  # needs torch
 
-        torch.set_num_threads(self.threads)
         return LayersModel(ESRGAN_THICK.folder(self.cache) / "package/models/x4/model.json")
-
-    def run(self, model: Any, rgb: Image) -> NDArray[np.floating]:
-        import torch
-
-        lq = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255.0
-        with torch.inference_mode():
-            result: NDArray[np.floating] = model(lq)[0].permute(1, 2, 0).numpy()
-        return result

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from downloaded import check_file
-from numpy.typing import NDArray
-from peer import Image, Package, Peer
+from peer import Package
+from torch_peer import TorchPeer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +44,7 @@ def apply_spanv2(weights: dict[str, Tensor], image: Tensor) -> Tensor:
     return F.pixel_shuffle(F.conv2d(joined, weights["pointwise_conv.weight"]), 4)
 
 
-class SpanV2(Peer):
+class SpanV2(TorchPeer):
     """Trained for fidelity on bicubic inputs; the network is written here, only the weights are a download."""
 
     name = "spanv2"
@@ -56,16 +55,10 @@ class SpanV2(Peer):
     def install(self) -> None:
         check_file(self.downloads / FILE, SHA256, f"{CHALLENGE}, model_zoo/")
 
-    def load(self) -> Any:
-        import torch  # here, and not for every peer's process
-
-        torch.set_num_threads(self.threads)
-        return torch.load(self.downloads / FILE, map_location="cpu", weights_only=True)
-
-    def run(self, model: Any, rgb: Image) -> NDArray[np.floating]:
+    def build(self) -> Any:
         import torch
 
-        lq = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255.0
-        with torch.inference_mode():
-            result: NDArray[np.floating] = apply_spanv2(model, lq)[0].permute(1, 2, 0).numpy()
-        return result
+        return torch.load(self.downloads / FILE, map_location="cpu", weights_only=True)
+
+    def enlarge(self, model: Any, image: Tensor) -> Tensor:
+        return apply_spanv2(model, image)
