@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from amd_restore.data.base import to_8bit
 from amd_restore.data.degradations import BicubicDegradation, build_degradation
 from amd_restore.data.image_files import check_pair, list_images, pair_by_name, read_rgb, size_of, usable_sizes
 from amd_restore.errors import AMDRestoreError
@@ -101,8 +102,8 @@ class GTDataset(Dataset[dict[str, Any]]):
         gt_path, lq_path = self.pairs[index]
         gt = read_rgb(gt_path)
         if lq_path is not None:
-            lq = read_rgb(lq_path)
-            gt = gt[: lq.shape[0] * self.scale, : lq.shape[1] * self.scale]
+            lq = _tensor(read_rgb(lq_path))
+            gt = gt[: lq.shape[1] * self.scale, : lq.shape[2] * self.scale]
         else:
             height, width = gt.shape[:2]
             if self.size and min(height, width) >= self.size:
@@ -112,13 +113,12 @@ class GTDataset(Dataset[dict[str, Any]]):
             multiple = 4 * self.scale
             gt = gt[: gt.shape[0] // multiple * multiple, : gt.shape[1] // multiple * multiple]
             lq = self._degrade(gt, gt_path.name)
-        return {"gt": _tensor(gt), "lq": _tensor(lq), "gt_path": str(gt_path), "lq_path": str(lq_path or gt_path)}
+        return {"gt": _tensor(gt), "lq": lq, "gt_path": str(gt_path), "lq_path": str(lq_path or gt_path)}
 
-    def _degrade(self, gt: np.ndarray, name: str) -> np.ndarray:
+    def _degrade(self, gt: np.ndarray, name: str) -> Tensor:
         if self.degradation is not None:
             # Seed by name, so that other images in the folder have no effect.
             self.degradation.reseed((self.seed << 32) + zlib.crc32(name.encode()))
-            lq = self.degradation(_tensor(gt)[None])[0]
-            return np.asarray(lq.permute(1, 2, 0).numpy())
-        lq = np.clip(imresize(gt, 1 / self.scale), 0, 1) if self.scale > 1 else gt
-        return np.asarray((lq * 255.0).round() / 255.0, dtype=np.float32)
+            lq: Tensor = self.degradation(_tensor(gt)[None])[0]
+            return lq
+        return to_8bit(_tensor(imresize(gt, 1 / self.scale) if self.scale > 1 else gt).float())

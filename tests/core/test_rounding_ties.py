@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 import torch
 
 import amd_restore.data.second_order.jpeg as jpeg_module
+from amd_restore.data import gt_dataset
 from amd_restore.data.base import round_half_up, to_8bit
+from amd_restore.data.gt_dataset import GTDataset
 from amd_restore.data.second_order.operations import add_poisson, blur
 
 TINY = 1e-12  # far above what the order of a sum in double precision changes, far below a level
@@ -71,3 +77,15 @@ def test_blur_keeps_double_precision() -> None:
         torch.nn.functional.pad(image, (3,) * 4, mode="reflect"), kernel.double().expand(3, 1, 7, 7), groups=3
     )
     torch.testing.assert_close(blur(image, kernel), expected, rtol=0, atol=1e-13)
+
+
+def test_inputs_made_on_the_fly_do_not_depend_on_rounding_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = np.tile(np.array([100, 101], np.uint8), 32)  # every mean over them is 100.5
+    cv2.imwrite(str(tmp_path / "columns.png"), np.broadcast_to(columns[None, :, None], (64, 64, 3)))
+    resize = gt_dataset.imresize
+    for error in (-TINY, TINY):
+        monkeypatch.setattr(gt_dataset, "imresize", lambda image, scale, e=error: resize(image, scale) + e)
+        lq = GTDataset(str(tmp_path), 4)[0]["lq"]
+        assert (lq[..., 4:-4] * 255.0).round().unique().tolist() == [101.0]

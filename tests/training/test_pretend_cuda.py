@@ -22,25 +22,31 @@ from amd_restore.registry import REWARD_REGISTRY, register_all
 from amd_restore.rewards import build_rewards
 
 
+def parts_of_training(path: Path) -> set[tuple[str, Any]]:
+    """What an option file trains with, each with its ``model_type``: types of networks, data, losses, switches."""
+    content = OptionFile.read(path).content
+    blocks = {key: value for key, value in content.items() if isinstance(value, dict)}
+    lists = {key: content.get(key) or [] for key in ("losses", "rewards", "fake_losses")}
+    parts: set[Any] = {
+        *((key, block["type"]) for key, block in blocks.items() if "type" in block),
+        *((key, entry["type"]) for key, entries in lists.items() for entry in entries),
+        *(item for item in blocks.get("distill", {}).items() if isinstance(item[1], bool | str)),
+        *(("degradation", key) for key in content.get("degradation", {})),
+        *((key, bool(content["train"].get(key))) for key in ("scheduler", "time_limit", "accumulate")),
+        ("process", blocks["diffusion"].get("process")),
+        ("scale", content["scale"]),
+    }
+    return {(content["model_type"], part) for part in parts}
+
+
 def kinds_of_training() -> list[str]:
-    """Option files of ``options/train``, but those that differ from another in sizes, paths and lengths alone."""
-    found: dict[Any, str] = {}
-    for path in sorted((REPOSITORY / "options" / "train").glob("*.yml")):
-        content = OptionFile.read(path).content
-        blocks = {key: value for key, value in content.items() if isinstance(value, dict)}
-        lists = {key: content.get(key) or [] for key in ("losses", "rewards", "fake_losses")}
-        kind = (
-            content["model_type"],
-            frozenset((key, block["type"]) for key, block in blocks.items() if "type" in block),
-            frozenset((key, entry["type"]) for key, entries in lists.items() for entry in entries),
-            frozenset(item for item in blocks.get("distill", {}).items() if isinstance(item[1], bool | str)),
-            blocks["diffusion"].get("process"),
-            content["scale"],
-            frozenset(content.get("degradation", {})),
-            *(bool(content["train"].get(key)) for key in ("scheduler", "time_limit", "accumulate")),
-        )
-        found.setdefault(kind, path.stem)
-    return sorted(found.values())
+    """Few option files of ``options/train`` that together have all parts of all of them."""
+    files = {path.stem: parts_of_training(path) for path in sorted((REPOSITORY / "options" / "train").glob("*.yml"))}
+    left, chosen = set().union(*files.values()), []
+    while left:
+        chosen.append(max(files, key=lambda name: len(files[name] & left)))
+        left -= files[chosen[-1]]
+    return sorted(chosen)
 
 
 REWARDS: list[dict[str, Any]] = [
