@@ -27,6 +27,7 @@ from amd_restore.options import OptionFile, load_options
 from amd_restore.pipeline import RestorationPipeline
 from amd_restore.registry import ARCH_REGISTRY, register_all
 from amd_restore.rewards import build_rewards
+from amd_restore.weights import load_checkpoint
 
 CODE = {".py", ".sh", ".yml", ".yaml", ".toml"}
 TEXT = CODE | {".md", ".txt", ".tsv", ".json", ".cfg", ""}
@@ -109,6 +110,17 @@ def test_option_file_is_valid(file: Path) -> None:
         assert load_options(file)["name"].endswith(file.stem)
     else:
         assert file.parent.name in ("benchmark", "ablation")
+
+
+@pytest.mark.parametrize("file", [file for file in OPTION_FILES if file.parent.name in ("train", "test")], ids=relative)
+def test_networks_are_those_of_the_weights_they_load(file: Path) -> None:
+    """Shipped weights only; others are made by the stages before."""
+    content = OptionFile.read(file).content
+    for key, name in content.get("path", {}).items():
+        path = REPOSITORY / str(name)
+        if key.startswith("pretrain_network_") and path.suffix == ".safetensors" and path.is_file():
+            network = content[key.removeprefix("pretrain_")]
+            assert network.items() <= load_checkpoint(path)[0].network.items()
 
 
 def test_every_base_is_built_on_and_says_so() -> None:
