@@ -63,7 +63,7 @@ _X4_CLASSICAL = {"mean": "x4-classical-teacher"}
 MODELS = {
     "x4-classical-teacher": Plan(_TEACHER, refit=None),
     "x4-classical": Plan((*_CLASSICAL, "perceptual_x4_classical_gpu"), _BICUBIC, _X4_CLASSICAL),
-    "x4-classical-tiny": Plan(_TINY, _BICUBIC, {"first_gain": 1.1, **_X4_CLASSICAL}),
+    "x4-classical-tiny": Plan((*_TINY, "amd_x4_classical_tiny_longer"), _BICUBIC, _X4_CLASSICAL),
     "x4-real-teacher": Plan((*_TEACHER, "teacher_x4_real", "teacher_x4_real_gpu"), refit=None),
     "x4-real": Plan((*_REAL, "perceptual_x4_real_light"), (), _X4_REAL),
     "x4-real-fast": Plan((*_FAST, "perceptual_x4_real_fast_light"), (), _X4_REAL),

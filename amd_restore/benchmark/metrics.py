@@ -75,6 +75,8 @@ _REWARD_COLUMNS = {"psnr": "psnr_y", "ssim": "ssim_y", "lpips": "lpips_alex"}
 # prefix of other names (lpips_vgg, niqe_matlab of pyiqa) -> family
 _REWARD_FAMILIES = {
     "l1": "pixel",
+    "l2": "pixel",
+    "pooled_l1": "pixel",
     "psnr": "pixel",
     "ssim": "ssim",
     "ms_ssim": "ssim",

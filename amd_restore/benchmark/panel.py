@@ -75,8 +75,8 @@ def make_panel(args: argparse.Namespace) -> Image:
         seeds=[args.seed],
         datasets={test_set.name: dataset},
         methods=[
-            MethodOptions(name=Path(file).stem, weights=[file], steps=args.steps, guidance_scale=args.guidance_scale)
-            for file in args.weights
+            MethodOptions(name=name, weights=[file], steps=args.steps, guidance_scale=args.guidance_scale)
+            for name, file in zip(distinct_names(args.weights), args.weights, strict=True)
         ]
         or [MethodOptions(name="bicubic", type="bicubic")],
     )
@@ -85,6 +85,9 @@ def make_panel(args: argparse.Namespace) -> Image:
     for entry in args.folders:
         name, _, folder = entry.rpartition("=")
         methods.append(Folder(name or Path(folder).name, folder, ()))
+    names = [method.name for method in methods]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise AMDRestoreError(f"two columns named {', '.join(twice)}; name folders as NAME=FOLDER")
     rows = []
     for pair in test_set:
         images = {m.name: m.runs(options)[0].restore(pair, test_set.name) for m in methods}
@@ -93,6 +96,17 @@ def make_panel(args: argparse.Namespace) -> Image:
         rows.append(_row(pair, images, args.crop, args.zoom))
     width = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def distinct_names(files: Sequence[str]) -> list[str]:
+    """Return the stem of each file, or where stems are equal the last two folders before ``models`` with it."""
+    stems = [Path(file).stem for file in files]
+    return [
+        stem
+        if stems.count(stem) == 1
+        else "/".join(part for part in Path(file).with_suffix("").parts[-3:] if part not in ("models", "/"))
+        for stem, file in zip(stems, files, strict=True)
+    ]
 
 
 def _row(pair: Pair, images: dict[str, Image], crop: int, zoom: int) -> Image:

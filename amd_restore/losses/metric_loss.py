@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amd_restore.errors import AMDRestoreError
 from amd_restore.losses.loss import BaseLoss
 from amd_restore.registry import LOSS_REGISTRY
 from amd_restore.rewards import BaseReward, DISTSReward, EfficientNetReward, LPIPSReward, build_rewards
@@ -102,11 +103,12 @@ class Reward(MetricLoss):
     """Any differentiable reward, as in ``{type: Reward, reward: {type: BRISQUEReward}, weight: 0.01}``.
 
     Args:
-        reward: block as under ``rewards``.
+        reward: block as under ``rewards``, without its weight.
         weight, random_views, device: see :class:`~amd_restore.losses.loss.BaseLoss`.
 
     Raises:
-        AMDRestoreError: the reward is unknown, has an unknown key, or is not differentiable.
+        AMDRestoreError: the reward is unknown, has an unknown key or a weight, is not differentiable, or reads lq while
+            ``random_views`` is true.
     """
 
     def __init__(
@@ -116,6 +118,10 @@ class Reward(MetricLoss):
         random_views: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
+        if "weight" in reward:
+            raise AMDRestoreError("losses: Reward: give the weight beside reward, not inside it")
         metric = build_rewards([reward], device).rewards[0]
         metric.require_differentiable()
+        if random_views and metric.compares_with_lq:
+            raise AMDRestoreError(f"losses: Reward: {metric.name} compares with lq, which random_views do not move")
         super().__init__(metric, weight, random_views)

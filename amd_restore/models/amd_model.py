@@ -34,6 +34,7 @@ class AMDModel(DMDModel):
     """
 
     loss_name = "l_amd"
+    zones_of = -1  # iteration of the latest zone maps
 
     def init_training_settings(self) -> None:
         """Build the rewards; standardisation and ``std_floor`` use their running standard deviations."""
@@ -170,8 +171,10 @@ class AMDModel(DMDModel):
         return sharpening_weight(advantage, strength, lambda weight: mean_of_all(weight.mean()))
 
     def after_validation(self, dataloader: Any) -> None:
-        """Save maps of the advantage on the first validation images, for the report."""
-        save_zone_maps(self, dataloader, self.current_iter)
+        """Save maps of the advantage on the first images of the first validation set, for the report."""
+        if self.zones_of != self.current_iter:
+            save_zone_maps(self, dataloader, self.current_iter)
+            self.zones_of = self.current_iter
 
     def reward_names(self) -> tuple[str, ...]:
         """Return the names of losses, and of rewards unless both strengths are 0."""

@@ -16,6 +16,7 @@ from amd_restore.losses.dmd import (
 )
 from amd_restore.models.distributed import mean_of_all
 from amd_restore.models.image_losses import ImageLosses
+from amd_restore.models.persistence import check_latents
 from amd_restore.models.restoration_model import build_network, channels_last
 from amd_restore.models.rollout import Denoising, Rollout
 from amd_restore.models.student_model import StudentModel
@@ -36,11 +37,15 @@ class DMDModel(StudentModel):
         """Build real and fake score from ``path.pretrain_network_teacher``, or the fake score from its own weights.
 
         The real score takes the teacher's averaged weights, the fake score its raw weights.
+
+        Raises:
+            AMDRestoreError: the teacher is one of other latents.
         """
         paths, run = self.run.path, self.run
         self.net_teacher = channels_last(checked_network(build_network(run.network_teacher))).to(self.device)
         if paths.pretrain_network_teacher:
             self.load_network(self.net_teacher, paths.pretrain_network_teacher, True, "params_ema")
+            check_latents(paths.pretrain_network_teacher, self.codec, self.process, self.prediction_type)
         self.net_teacher.eval().requires_grad_(False)
         self.net_fake = self.model_to_device(build_network(run.network_fake))
         fake_path = paths.pretrain_network_fake or paths.pretrain_network_teacher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import os
 import pickle
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
 from amd_restore.atomic import expanded, write_atomically
+from amd_restore.diffusion import Codec, Process
 from amd_restore.errors import AMDRestoreError
-from amd_restore.weights import check_network_base, load_checkpoint, split_encoder
+from amd_restore.weights import check_network_base, load_checkpoint, read_header, split_encoder
 
 BASE_KEY = "base"  # key of the base weights' fingerprint in a .pth file of an adapter
 
@@ -116,6 +118,57 @@ def load_weights(
         detail = " ".join(str(error).split())[:200]
         raise AMDRestoreError(f"{path}: weights of another network than {type(net).__name__} ({detail})") from error
     return path
+
+
+def check_latents(path: str | Path, codec: Codec, process: Process, prediction_type: str) -> None:
+    """Check that a teacher with a header predicts in the latents of this run; one without a header is not checked.
+
+    Args:
+        path: weights of the teacher.
+        codec, process, prediction_type: those of the run.
+
+    Raises:
+        AMDRestoreError: it was trained on others.
+    """
+    path = expanded(os.path.expandvars(path))
+    if path.suffix != ".safetensors":
+        return
+    header = read_header(path)
+    theirs = {
+        **_named("codec", header.codec),
+        **_named("process", header.process),
+        "prediction_type": header.prediction_type,
+    }
+    ours = {
+        **_named("codec", codec.config()),
+        **_named("process", process.config()),
+        "prediction_type": prediction_type,
+    }
+    for name, value in ours.items():
+        if theirs.get(name, value) != value:
+            raise AMDRestoreError(f"{path}: a teacher with {name} {theirs[name]}, this run has {value}")
+
+
+def _named(block: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{block}.{key}": value for key, value in options.items()}
+
+
+def lost_options(path: str | Path, network: type, own: Mapping[str, Any]) -> list[str]:
+    """Return a line for each option of a network that has no tensor, and is another one in a header of weights.
+
+    Args:
+        path: weights that were loaded into the network.
+        network: class of the network.
+        own: its options.
+    """
+    defaults = {name: one.default for name, one in inspect.signature(network).parameters.items()}
+    used = {**defaults, **own}
+    header = read_header(path)
+    return [
+        f"network_g.{key}: the weights of {Path(path).name} have {value}, this run {used[key]}"
+        for key, value in header.network.items()
+        if key != "type" and key in used and used[key] != value
+    ]
 
 
 def _grown(value: Tensor, wanted: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from amd_restore.models.diagnostics import FILE_NAME, Diagnostics, DiagnosticsFi
 from amd_restore.models.distributed import process_count, process_rank, replicate
 from amd_restore.models.ending import TimeLimit
 from amd_restore.models.latent import TrainedEncoder, build_space, with_channels
-from amd_restore.models.persistence import RunFolders, load_weights
+from amd_restore.models.persistence import RunFolders, load_weights, lost_options
 from amd_restore.models.saving import Saving
 from amd_restore.models.training_step import TrainingStep
 from amd_restore.models.validation import cost_name, validate
@@ -110,6 +110,9 @@ class RestorationModel(Saving, TrainingStep, SRModel):
         path = load_weights(self.get_bare_model(net), load_path, param_key, strict, grow)
         if self.encoder and net is getattr(self, "net_g", None) and path.suffix == ".safetensors":
             self.encoder.load_exported(load_checkpoint(path)[1])
+        if net is getattr(self, "net_g", None) and path.suffix == ".safetensors" and not grow:
+            for line in lost_options(path, type(self.get_bare_model(net)), self.run.network_g):
+                get_root_logger().warning(line)
         get_root_logger().info(f"Loaded {path}")
 
     def model_to_device(self, net: nn.Module) -> nn.Module:

@@ -19,6 +19,8 @@ from amd_restore.models.persistence import BASE_KEY, RunFolders, remove_old, rev
 from amd_restore.options import RunOptions
 from amd_restore.weights import ENCODER_PREFIX, Header, save_checkpoint
 
+SCHEDULE_SETTINGS = ("periods", "cumulative_period", "restart_weights", "eta_min", "milestones", "gamma")
+
 
 class Saving:
     """Part of :class:`~amd_restore.models.restoration_model.RestorationModel`."""
@@ -149,7 +151,9 @@ class Saving:
         save_checkpoint(self.folders.models / f"net_g_{label}.safetensors", best, self.header(net))
 
     def schedules_of(self, resume_state: Mapping[str, Any]) -> list[Any]:
-        """Return the states of the schedulers; none with a time limit.
+        """Return the states of the schedulers: progress and rates of the saved ones, settings of the option file.
+
+        None with a time limit.
 
         Raises:
             AMDRestoreError: the saved state has none, but this run has no time limit.
@@ -161,7 +165,12 @@ class Saving:
                 f"{self.run.path.resume_state}: was trained with train.time_limit, without a scheduler; "
                 "give it a time limit again, or start a new run from its weights"
             )
-        return list(resume_state["schedulers"])
+        # With its own periods a run that is extended would have no rate beyond their end.
+        own = [scheduler.state_dict() for scheduler in self.schedulers]
+        return [
+            {**state, **{key: value for key, value in settings.items() if key in SCHEDULE_SETTINGS}}
+            for state, settings in zip(resume_state["schedulers"], own, strict=False)  # BasicSR refuses other lengths
+        ]
 
     def resume_training(self, resume_state: Mapping[str, Any]) -> None:
         """Restore optimizers, schedulers and extra state; networks were loaded through BasicSR's ``check_resume``.
@@ -169,8 +178,8 @@ class Saving:
         Raises:
             AMDRestoreError: the state does not fit the model.
         """
-        schedules = self.schedules_of(resume_state)
         try:
+            schedules = self.schedules_of(resume_state)
             # This class is mixed into BasicSR's BaseModel, whose method it calls; mypy sees the mixin alone.
             super().resume_training({**resume_state, "schedulers": schedules})  # type: ignore[misc]
             if "time" in resume_state:

@@ -46,6 +46,7 @@ class TrainingStep:
     current_iter: int
     lq: Tensor
     optimizers: list[torch.optim.Optimizer]
+    schedulers: list[Any]
     is_train: bool
     time_limit: TimeLimit
     stop_request = StopRequest()
@@ -153,12 +154,22 @@ class TrainingStep:
         """Update by BasicSR's schedulers or :meth:`TimeLimit.rate`, with linear warm-up until ``warmup_iter``."""
         if self.time_limit.seconds is None:
             super().update_learning_rate(current_iter, warmup_iter)  # type: ignore[misc]  # BaseModel's
+            if current_iter == warmup_iter:
+                self.end_warmup()
             return
         factor = self.time_limit.rate(current_iter)
         if current_iter < warmup_iter:
             factor *= current_iter / warmup_iter
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * factor
+
+    def end_warmup(self) -> None:
+        """Set the rates of multi-step schedules, which otherwise go on from the last one of the warm-up."""
+        for scheduler in self.schedulers:
+            if hasattr(scheduler, "milestones"):
+                passed = sum(count for step, count in scheduler.milestones.items() if step <= scheduler.last_epoch)
+                for group in scheduler.optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * scheduler.gamma**passed
 
     def save_if_told_to_stop(self) -> None:
         """Save early if the run was requested to stop, because a long validation may be killed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,8 +13,22 @@ from torch import Tensor
 
 from amd_restore.atomic import write_atomically
 from amd_restore.models.rollout import Draw
+from amd_restore.registry import import_basicsr
 
-SIDE = 64  # side of the square in lq pixels
+import_basicsr()
+
+from basicsr.utils import get_root_logger  # noqa: E402
+
+SIDE = 64  # side of the square in lq pixels, or more where a reward needs it
+
+
+def side_of_squares(model: Any, images: Sequence[Mapping[str, Any]]) -> int:
+    """Return one side, in lq pixels, for all images: a stack has one, and the rewards have smallest images."""
+    scale, patch = model.run.scale, model.codec.lq_patch
+    needed = max((reward.min_size for reward in model.reward.rewards), default=1)
+    wanted = max(SIDE, -(-needed // scale))
+    side = min([wanted, *(min(data["gt"].shape[2:]) // scale for data in images)])
+    return side // patch * patch if side * scale >= needed else 0
 
 
 def _as_bytes(images: Tensor) -> np.ndarray[Any, Any]:
@@ -26,7 +41,8 @@ def _as_bytes(images: Tensor) -> np.ndarray[Any, Any]:
 def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
     """Write ``visualization/zones/zones_ITER.npz`` with ``lq``, ``sr``, ``gt`` (uint8) and ``advantage``.
 
-    The central square of each of the first ``val.panels`` images is restored in one step, once per member of a group.
+    The central square of each of the first ``val.panels`` images is restored in one step, once per member of a group;
+    images that are too small for the rewards have none.
     ``advantage`` (N, G, h, w) is a constant map if the run is not spatial. The rewards' running statistics do not
     change.
 
@@ -36,13 +52,18 @@ def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
         current_iter: iteration, for the file name.
     """
     size, scale = model.run.distill.group_size, model.run.scale
+    images = list(islice(dataloader, model.run.val.panels))
+    side = side_of_squares(model, images)
+    if images and not side:
+        get_root_logger().info("No zone maps: an image is smaller than the rewards need")
+        return
     shown: dict[str, list[Any]] = {"lq": [], "sr": [], "gt": [], "advantage": []}
     was_training = model.reward.training
     model.reward.eval()
-    for data in islice(dataloader, model.run.val.panels):
+    for data in images:
         model.feed_data(data)
         height, width = model.lq.shape[2:]
-        top, left, side = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2), min(SIDE, height, width)
+        top, left = (height - side) // 2, (width - side) // 2
         lq = model.lq[:, :, top : top + side, left : left + side].repeat(size, 1, 1, 1)
         rows, columns = (slice(scale * start, scale * (start + side)) for start in (top, left))
         gt = model.gt[:, :, rows, columns].repeat(size, 1, 1, 1)

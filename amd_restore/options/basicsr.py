@@ -53,9 +53,6 @@ class PairedImageOptions:
     gt_size: Annotated[int, Limits(low=1)] | None = option(None, "side of a training crop in output pixels")
     use_hflip: bool = option(True, "flip training crops")
     use_rot: bool = option(True, "rotate training crops by multiples of 90 degrees")
-    color: Literal["y"] | None = option(None, "'y' to train on luminance only")
-    mean: list[float] | None = option(None, "value subtracted from the images, per channel")
-    std: list[float] | None = option(None, "value that divides the images, per channel")
 
     def __post_init__(self) -> None:
         is_lmdb = self.io_backend.type == "lmdb"

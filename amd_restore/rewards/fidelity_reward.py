@@ -99,6 +99,7 @@ class ConsistencyReward(BaseReward):
     """
 
     name = "consistency"
+    compares_with_lq = True
     range = PSNR_RANGE
     has_map = True
     exact_map = False

@@ -55,6 +55,7 @@ class BaseReward:
         differentiable: whether :meth:`loss` works.
         shares_reference: whether :meth:`measure` takes fewer references than images, each for as many consecutive
             images; the features of a reference are then computed once. Otherwise references are repeated.
+        compares_with_lq: whether :meth:`measure` reads ``lq``.
         min_size: smallest side of an image in pixels.
     """
 
@@ -66,6 +67,7 @@ class BaseReward:
     exact_map: ClassVar[bool] = True
     differentiable: bool = False
     shares_reference: ClassVar[bool] = False
+    compares_with_lq: ClassVar[bool] = False
     min_size: int = 1
 
     def __init__(self, weight: float = 1.0, device: torch.device | str = "cpu") -> None:

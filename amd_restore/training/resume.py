@@ -36,12 +36,16 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         ) from error
     _check_batch(opt, state, path)
     opt["resume_iter"] = int(state["iter"])
+    # Not trained, so not saved: it comes from its own file again.
+    ignored = opt["path"].get("ignore_resume_networks") or []
+    opt["path"]["ignore_resume_networks"] = [*ignored, *({"network_teacher"} - {*ignored})]
     check_resume(opt, state["iter"])
     return state
 
 
 # A resumed run takes these values from the training state instead of the option file.
-_OF_THE_STATE = ("train.optim_", "train.scheduler.")
+_OF_THE_STATE = "train.optim_"
+_TYPES = ("train.optim_", "train.scheduler.")
 _WEIGHTS = "path.pretrain_"
 
 
@@ -81,7 +85,7 @@ def changed_options(file: OptionFile, run: Path) -> list[str]:
     ignored, lines = (file.content.get("path") or {}).get("ignore_resume_networks") or (), []
     for key, (old, new) in changed.items():
         is_of_state = key.startswith(_OF_THE_STATE)
-        if is_of_state and key.endswith(".type"):
+        if key.startswith(_TYPES) and key.endswith(".type"):
             raise AMDRestoreError(
                 f"{file.place(key)}: {key}: was {old}, now {new}; the training state is for {old}: "
                 "set it back, or start a new run from the weights"

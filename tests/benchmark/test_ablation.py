@@ -122,6 +122,10 @@ def test_names_of_arms_in_paths() -> None:
         ({"seeds": [1, 1]}, "given twice"),
         ({"compare_to": ["DMX"]}, "did you mean 'DMD'?"),
         ({"base": "nothing.yml"}, "no such option file"),
+        (
+            {"overrides": {"train": {"time_limit": "10s"}}},
+            "time_limit of the base would end the runs",
+        ),
         ({"evaluation": {"datasets": {"A": {"gt": "x"}}, "metrics": ["psnr"]}}, "did you mean 'psnr_y'?"),
         ({"evaluation": {"datasets": {"A": {"gt": "nowhere"}}}}, "nowhere: no such folder"),
     ],

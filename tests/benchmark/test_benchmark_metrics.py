@@ -86,7 +86,7 @@ def test_marks() -> None:
     assert marks(["dists"]) == {**features, "dists": "†"}
     assert marks(["lpips_vgg"]) == features and marks(["niqe_matlab"]) == statistics
     assert marks(["psnr", "musiq"]) == {"psnr_y": "†"}
-    assert marks(["l1"]) == {"psnr_y": "‡"}
+    assert marks(["l1"]) == marks(["l2"]) == marks(["pooled_l1"]) == {"psnr_y": "‡"}
     assert marks(["l1", "lpips_squeeze"]) == {"psnr_y": "‡", **features, "lpips_squeeze": "†"}
     assert marks(["l1+lpips_squeeze"]) == marks(["l1", "lpips_squeeze"])
     assert marks(["l1", "psnr"]) == {"psnr_y": "†"}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import yaml
 from smooth_images import smooth_image
 from tiny_model import save_tiny
 
 from amd_restore.benchmark import __main__ as command
+from amd_restore.benchmark.images import Pair
+from amd_restore.benchmark.methods import Bicubic, Run
 from amd_restore.image_io import Picture, write_image
 
 OTHER_CODEC = {"type": "residual", "scale": 4, "patch": 4, "std": 0.1}
@@ -84,3 +89,30 @@ def test_rows_of_the_earlier_report_are_kept(tmp_path: Path) -> None:
     assert set(again) == set(whole) and not any(entry["seconds"] for entry in again.values())
     assert {(one["method"], one["dataset"]) for one in content["absent"]} == {("peer", "A"), ("peer", "B")}
     assert all("nowhere" in one["reason"] for one in content["absent"])
+
+
+def test_rows_of_another_protocol_are_measured_again(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "img_0.png", Picture(smooth_image(0)))
+    options: dict[str, Any] = {
+        "name": "mini",
+        "metrics": ["psnr_y"],
+        "crop_border": 2,
+        "datasets": {"A": {"gt": str(tmp_path / "a")}},
+        "methods": [{"name": "bicubic", "type": "bicubic"}],
+    }
+    file, values = tmp_path / "mini.yml", []
+    for border, arguments in ((2, []), (0, ["--keep"]), (0, ["--keep"])):
+        file.write_text(yaml.safe_dump(options | {"crop_border": border}), encoding="utf-8")
+        assert command.main(["-opt", str(file), "--out", str(tmp_path / "out"), *arguments]) == 0
+        content, rows = report_of(tmp_path / "out")
+        values.append((rows["bicubic", "A"]["values"], len(content["protocol"].get("kept", []))))
+    assert values[0][0] != values[1][0] == values[2][0]
+    assert [kept for _, kept in values] == [0, 0, 1]
+
+
+def test_loading_is_not_part_of_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Bicubic("bicubic")
+    monkeypatch.setattr(method, "prepare", lambda run: time.sleep(0.3))
+    run = Run(method, {})
+    run.restore(Pair("one", None, np.zeros((8, 8, 3), np.uint8)), "A")
+    assert run.seconds[0] < 0.2

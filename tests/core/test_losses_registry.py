@@ -74,6 +74,11 @@ def test_a_loss_of_weight_zero_is_left_out() -> None:
     [
         ([{"type": "L1"}, {"type": "L1", "weight": 2.0}], "losses: two of one name: l1, l1"),
         ([{"type": "Reward", "reward": {"type": "NIQEReward"}}], "reward 'niqe' is not differentiable"),
+        ([{"type": "Reward", "reward": {"type": "PSNRReward", "weight": 2.0}}], "give the weight beside reward"),
+        (
+            [{"type": "Reward", "reward": {"type": "ConsistencyReward"}, "random_views": True}],
+            "consistency compares with lq, which random_views do not move",
+        ),
         ([{"type": "Reward", "reward": {"type": "PSNRRewards"}}], "unknown reward 'PSNRRewards'; did you mean"),
     ],
 )

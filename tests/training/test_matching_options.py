@@ -6,12 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_distillation import build, changed, feed, snapshot, workshop  # noqa: F401
 from torch import Tensor
 
-from amd_restore.models.zone_maps import save_zone_maps
+from amd_restore.models.zone_maps import save_zone_maps, side_of_squares
 
 
 def rollout(model: Any) -> Any:
@@ -105,6 +106,25 @@ def test_a_training_with_the_advantage_over_the_teacher(workshop: Path, is_map: 
     model.folders = dataclasses.replace(model.folders, visualization=tmp_path)
     save_zone_maps(model, [{"gt": model.gt[:1], "lq": model.lq[:1]}], 2)
     assert list(tmp_path.glob("zones/*.npz"))
+
+
+def test_zone_maps_of_images_of_several_sizes(workshop: Path, tmp_path: Path) -> None:  # noqa: F811
+    """One square for all, of a size that every reward can measure, or none."""
+    model = build(workshop, group_size=4)
+    feed(model)
+    model.run = dataclasses.replace(model.run, val=dataclasses.replace(model.run.val, panels=2))
+    model.folders = dataclasses.replace(model.folders, visualization=tmp_path)
+    images = [
+        {"gt": model.gt[:1], "lq": model.lq[:1]},
+        {"gt": model.gt[:1, :, :, : 4 * 8], "lq": model.lq[:1, :, :, :8]},
+    ]
+    save_zone_maps(model, images, 1)
+    (file,) = tmp_path.glob("zones/*.npz")
+    assert np.load(file)["lq"].shape == (2, 8, 8, 3)
+    model.reward.rewards[0].min_size = 33
+    assert side_of_squares(model, images[:1]) * 4 >= 33
+    save_zone_maps(model, images, 2)
+    assert len(list(tmp_path.glob("zones/*.npz"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -276,9 +276,12 @@ def test_changed_options_are_said_when_a_run_goes_on(tmp_path: Path, starts: Sta
 
 
 def test_a_run_goes_on_with_other_rewards(tmp_path: Path, starts: StartWeights) -> None:
-    """Their statistics begin anew; what has no state in the file, or another one, is refused in one line."""
+    """Their statistics begin anew; what has no state in the file, or another one, is refused in one line.
+
+    The teacher, which is not saved, comes from its own file again, whether or not the options say so.
+    """
     options = miniature(tmp_path, starts, "amd_x4_classical")
-    del options["val"], options["datasets"]["val"]
+    del options["val"], options["datasets"]["val"], options["path"]["ignore_resume_networks"]
     assert run_training(options, tmp_path).returncode == 0
 
     def train_on(total_iter: int, **changes: Any) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amd_restore.atomic import write_atomically
+from amd_restore.atomic import expanded, write_atomically
 from amd_restore.benchmark.ablation.options import AblationOptions, slug
 from amd_restore.benchmark.provenance import file_hash, processor
 from amd_restore.errors import AMDRestoreError
@@ -101,7 +102,7 @@ class TrainingRun:
         flat = _flatten(kept)
         for key, file in (self.options.get("path") or {}).items():
             if key.startswith("pretrain_network") and file:
-                flat[f"sha256 of path.{key}"] = _digest(Path(file))
+                flat[f"sha256 of path.{key}"] = _digest(expanded(os.path.expandvars(file)))
         return flat
 
     def check_unchanged(self) -> None:
@@ -200,6 +201,11 @@ def plan(
             name = f"{options.name}_{slug(arm)}_s{seed}"
             merged |= {"name": name, "manual_seed": seed, "num_threads": options.num_threads}
             train = merged.setdefault("train", {})
+            if train.get("time_limit"):
+                raise AMDRestoreError(
+                    f"{file}: train.time_limit of the base would end the runs by the clock; "
+                    "set overrides: {train: {time_limit: null, scheduler: ...}}"
+                )
             train["total_iter"] = options.total_iter
             if "periods" in (train.get("scheduler") or {}):
                 train["scheduler"] |= {"periods": [options.total_iter], "restart_weights": [1]}
