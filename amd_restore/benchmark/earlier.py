@@ -17,6 +17,7 @@ from amd_restore.errors import AMDRestoreError
 
 WHEN = ("date", "commit", "machine")
 PROTOCOL = ("seeds", "crop_border", "dtype")
+OF_A_ROW = ("type", "dtype", "guidance_scale")
 
 
 class EarlierReport:
@@ -35,8 +36,7 @@ class EarlierReport:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             self.protocol: dict[str, Any] = content["protocol"]
-            kept = content.get("options", {})
-            self._same_protocol = all(kept.get(key) == getattr(options, key) for key in PROTOCOL)
+            self._before: dict[str, Any] = content.get("options", {})
             self._rows = {(entry["method"], entry["dataset"]): entry for entry in content["results"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AMDRestoreError(f"{file}: no report with rows to keep ({error}); leave out --keep") from error
@@ -49,12 +49,21 @@ class EarlierReport:
         entry, weights = self._rows.get((method.name, test_set.name)), method.describe()
         same_weights = {name: self.protocol["weights"].get(name) for name in weights} == weights
         same_files = self.protocol["test_sets"].get(test_set.name) == test_set.fingerprint()
-        is_same = self._same_protocol and same_weights and same_files
+        is_same = self._same_protocol(method) and same_weights and same_files
         if entry is None or not (is_same and {*self.options.metrics} <= {*entry["values"]}):
             return None
         values = {metric: np.array(entry["values"][metric], dtype=np.float64) for metric in self.options.metrics}
         seconds = np.full(values[self.options.metrics[0]].shape, np.nan)
         return Result(method, test_set.name, tuple(entry["images"]), values, seconds)
+
+    def _same_protocol(self, method: Method) -> bool:
+        if any(self._before.get(key) != getattr(self.options, key) for key in PROTOCOL):
+            return False
+        before = next((one for one in self._before.get("methods", []) if one["name"] == method.family), None)
+        now = next((one for one in self.options.methods if one.name == method.family), None)
+        if before is None or now is None:
+            return before is now
+        return all(before.get(key) == getattr(now, key) for key in OF_A_ROW)
 
     def origins(self, kept: Sequence[Result]) -> list[dict[str, Any]]:
         """Return for the protocol when, where and with which commit these rows were measured."""

@@ -99,12 +99,12 @@ def make_panel(args: argparse.Namespace) -> Image:
 
 
 def distinct_names(files: Sequence[str]) -> list[str]:
-    """Return the stem of each file, or where stems are equal the last two folders before ``models`` with it."""
+    """Return the stem of each file, or where stems are equal with two folders before it, ``models`` left out."""
     stems = [Path(file).stem for file in files]
     return [
         stem
         if stems.count(stem) == 1
-        else "/".join(part for part in Path(file).with_suffix("").parts[-3:] if part not in ("models", "/"))
+        else "/".join([part for part in Path(file).with_suffix("").parts if part not in ("models", "/")][-3:])
         for stem, file in zip(stems, files, strict=True)
     ]
 

@@ -154,20 +154,22 @@ def _named(block: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lost_options(path: str | Path, network: type, own: Mapping[str, Any]) -> list[str]:
-    """Return a line for each option of a network that has no tensor, and is another one in a header of weights.
+    """Return a line for each option of a network without a tensor whose value in a header of weights is another.
 
     Args:
         path: weights that were loaded into the network.
         network: class of the network.
         own: its options.
+
+    Raises:
+        AMDRestoreError: the file has no header that can be read.
     """
     defaults = {name: one.default for name, one in inspect.signature(network).parameters.items()}
-    used = {**defaults, **own}
-    header = read_header(path)
+    theirs, ours = {**defaults, **read_header(path).network}, {**defaults, **own}
     return [
-        f"network_g.{key}: the weights of {Path(path).name} have {value}, this run {used[key]}"
-        for key, value in header.network.items()
-        if key != "type" and key in used and used[key] != value
+        f"network_g.{key}: the weights of {Path(path).name} have {theirs[key]}, this run {value}"
+        for key, value in ours.items()
+        if key != "type" and theirs.get(key, value) != value
     ]
 
 

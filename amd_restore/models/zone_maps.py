@@ -26,9 +26,9 @@ def side_of_squares(model: Any, images: Sequence[Mapping[str, Any]]) -> int:
     """Return one side, in lq pixels, for all images: a stack has one, and the rewards have smallest images."""
     scale, patch = model.run.scale, model.codec.lq_patch
     needed = max((reward.min_size for reward in model.reward.rewards), default=1)
-    wanted = max(SIDE, -(-needed // scale))
-    side = min([wanted, *(min(data["gt"].shape[2:]) // scale for data in images)])
-    return side // patch * patch if side * scale >= needed else 0
+    wanted = -(-max(SIDE, -(-needed // scale)) // patch) * patch
+    side = min([wanted, *(min(data["gt"].shape[2:]) // scale for data in images)]) // patch * patch
+    return side if side * scale >= needed else 0
 
 
 def _as_bytes(images: Tensor) -> np.ndarray[Any, Any]:
@@ -42,7 +42,7 @@ def save_zone_maps(model: Any, dataloader: Any, current_iter: int) -> None:
     """Write ``visualization/zones/zones_ITER.npz`` with ``lq``, ``sr``, ``gt`` (uint8) and ``advantage``.
 
     The central square of each of the first ``val.panels`` images is restored in one step, once per member of a group;
-    images that are too small for the rewards have none.
+    there are none where one of these images is too small for the rewards.
     ``advantage`` (N, G, h, w) is a constant map if the run is not spatial. The rewards' running statistics do not
     change.
 

@@ -36,9 +36,7 @@ def load_resume_state(opt: dict[str, Any]) -> dict[str, Any] | None:
         ) from error
     _check_batch(opt, state, path)
     opt["resume_iter"] = int(state["iter"])
-    # Not trained, so not saved: it comes from its own file again.
-    ignored = opt["path"].get("ignore_resume_networks") or []
-    opt["path"]["ignore_resume_networks"] = [*ignored, *({"network_teacher"} - {*ignored})]
+    opt["path"]["ignore_resume_networks"] = _ignored(opt["path"])
     check_resume(opt, state["iter"])
     return state
 
@@ -82,7 +80,7 @@ def changed_options(file: OptionFile, run: Path) -> list[str]:
         changed = changes(file, run)
     except AMDRestoreError as error:
         return [f"the options of the last session cannot be compared: {error}"]
-    ignored, lines = (file.content.get("path") or {}).get("ignore_resume_networks") or (), []
+    ignored, lines = _ignored(file.content.get("path") or {}), []
     for key, (old, new) in changed.items():
         is_of_state = key.startswith(_OF_THE_STATE)
         if key.startswith(_TYPES) and key.endswith(".type"):
@@ -94,6 +92,12 @@ def changed_options(file: OptionFile, run: Path) -> list[str]:
         effect = "without effect: the run goes on with its own" if is_of_state or is_of_run else "from here on"
         lines.append(f"changed since the last session: {key}: {old} -> {new} ({effect})")
     return lines
+
+
+def _ignored(path: Mapping[str, Any]) -> list[str]:
+    """Return the networks that come from their own files again: a teacher is not trained, so it is not saved."""
+    named = path.get("ignore_resume_networks") or []
+    return [*named, *({"network_teacher"} - {*named})]
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

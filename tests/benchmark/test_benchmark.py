@@ -372,8 +372,8 @@ def test_most_detailed_window_is_found() -> None:
 
 
 def test_columns_have_names_of_their_own() -> None:
-    names = ["runs/a/models/net_g_latest.safetensors", "runs/b/models/net_g_latest.safetensors", "x4-real"]
-    assert panel.distinct_names(names) == ["a/net_g_latest", "b/net_g_latest", "x4-real"]
+    names = ["runs/a/models/net_g_latest.safetensors", "other/a/models/net_g_latest.safetensors", "x4-real"]
+    assert panel.distinct_names(names) == ["runs/a/net_g_latest", "other/a/net_g_latest", "x4-real"]
 
 
 def test_panel(gt_folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from test_mistakes import miniature, starts  # noqa: F401
+import torch
+from test_mistakes import miniature, refused, starts  # noqa: F401
 from tiny_model import save_tiny, tiny_header, tiny_state
 from training_setup import StartWeights, build_model, run_training
 
@@ -59,6 +60,25 @@ def test_a_teacher_of_other_latents_is_refused(tmp_path: Path) -> None:
         check_latents(file, codec, process, "v")
 
 
+def test_what_the_file_of_a_start_says_is_used(tmp_path: Path, starts: StartWeights) -> None:  # noqa: F811
+    """A teacher of other latents ends the run before it begins; an option that is lost is said."""
+    options = miniature(tmp_path, starts, "amd_x4_classical")
+    network, teacher = options["network_teacher"], options["path"]["pretrain_network_teacher"]
+    state = torch.load(teacher, weights_only=True)["params"]
+    codec = {"type": "residual", "scale": 4, "patch": 4, "std": options["codec"]["std"]}
+    file = tmp_path / "start.safetensors"
+    save_checkpoint(file, state, tiny_header(network=network | {"first_gain": 1.1}, codec=codec | {"std": 0.5}))
+    options["path"]["pretrain_network_teacher"] = str(file)
+    assert "a teacher with codec.std 0.5, this run has" in refused(options, tmp_path)
+
+    options["path"]["pretrain_network_teacher"] = teacher
+    options["path"]["pretrain_network_g"] = str(file)
+    options["network_g"] = network
+    result = run_training(options, tmp_path)
+    said = result.stdout + result.stderr
+    assert result.returncode == 0 and "network_g.first_gain: the weights of start.safetensors have 1.1" in said, said
+
+
 def test_options_that_have_no_weights_are_said(tmp_path: Path) -> None:
     network = {**tiny_header().network, "first_gain": 1.1}
     file = tmp_path / "student.safetensors"
@@ -66,3 +86,6 @@ def test_options_that_have_no_weights_are_said(tmp_path: Path) -> None:
     (line,) = lost_options(file, FlatDenoiser, tiny_header().network)
     assert line == "network_g.first_gain: the weights of student.safetensors have 1.1, this run 1.0"
     assert lost_options(file, FlatDenoiser, network) == []
+    save_checkpoint(file, tiny_state(), tiny_header())
+    (line,) = lost_options(file, FlatDenoiser, network)
+    assert line == "network_g.first_gain: the weights of student.safetensors have 1.0, this run 1.1"

@@ -122,9 +122,24 @@ def test_zone_maps_of_images_of_several_sizes(workshop: Path, tmp_path: Path) ->
     (file,) = tmp_path.glob("zones/*.npz")
     assert np.load(file)["lq"].shape == (2, 8, 8, 3)
     model.reward.rewards[0].min_size = 33
-    assert side_of_squares(model, images[:1]) * 4 >= 33
     save_zone_maps(model, images, 2)
     assert len(list(tmp_path.glob("zones/*.npz"))) == 1
+    model.reward.rewards[0].min_size = 96
+    large = [{"gt": torch.zeros(1, 3, 128, 128)}]
+    assert side_of_squares(model, large) == 32
+    model.run = dataclasses.replace(model.run, scale=1)
+    assert side_of_squares(model, large) == 96
+
+
+def test_zone_maps_are_of_the_first_validation_set(workshop: Path, tmp_path: Path) -> None:  # noqa: F811
+    model = build(workshop, group_size=4)
+    feed(model)
+    model.folders = dataclasses.replace(model.folders, visualization=tmp_path)
+    model.current_iter = 1
+    for gray in (0.2, 0.8):
+        model.after_validation([{"gt": torch.full_like(model.gt[:1], gray), "lq": torch.full_like(model.lq[:1], gray)}])
+    (file,) = tmp_path.glob("zones/*.npz")
+    assert np.load(file)["gt"].max() == 51
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,10 +285,13 @@ def test_a_run_goes_on_with_other_rewards(tmp_path: Path, starts: StartWeights) 
     del options["val"], options["datasets"]["val"], options["path"]["ignore_resume_networks"]
     assert run_training(options, tmp_path).returncode == 0
 
+    outputs: list[str] = []
+
     def train_on(total_iter: int, **changes: Any) -> dict[str, Any]:
         options["train"]["total_iter"] = total_iter
         result = run_training({**options, **changes}, tmp_path, "--auto_resume")
-        assert result.returncode == 0, result.stdout + result.stderr
+        outputs.append(result.stdout + result.stderr)
+        assert result.returncode == 0, outputs[-1]
         state: dict[str, Any] = torch.load(
             tmp_path / "experiments" / options["name"] / "training_states" / f"{total_iter}.state", weights_only=True
         )
@@ -297,7 +301,10 @@ def test_a_run_goes_on_with_other_rewards(tmp_path: Path, starts: StartWeights) 
     psnr = train_on(6, rewards=[{"type": "PSNRReward"}])
     assert len(psnr["reward"]["std"]) == 1 and psnr["reward"]["updates"] == 2
     assert "reward" not in train_on(8, model_type="DMDModel")
+    teacher = Path(options["path"]["pretrain_network_teacher"])
+    options["path"]["pretrain_network_teacher"] = str(shutil.copy(teacher, tmp_path / "other.pth"))
     assert train_on(10)["reward"]["updates"] == 2
+    assert re.search(r"path.pretrain_network_teacher: \S+ -> \S+other.pth \(from here on\)", outputs[-1])
     options["train"]["total_iter"] = 12
     line = refused({**options, "model_type": "SupervisedModel"}, tmp_path, "--auto_resume")
     assert "10.state: is the state of other options (Wrong lengths of optimizers)" in line

@@ -23,7 +23,7 @@ from amd_restore.rewards import build_rewards
 
 
 def parts_of_training(path: Path) -> set[tuple[str, Any]]:
-    """What an option file trains with, each with its ``model_type``: types of networks, data, losses, switches."""
+    """Types of networks, data and losses of an option file, and its switches, each with the ``model_type``."""
     content = OptionFile.read(path).content
     blocks = {key: value for key, value in content.items() if isinstance(value, dict)}
     lists = {key: content.get(key) or [] for key in ("losses", "rewards", "fake_losses")}
