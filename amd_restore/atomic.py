@@ -155,6 +155,11 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def option_path(path: str | Path) -> Path:
+    """``path`` of an option file, with variables and ``~`` replaced."""
+    return expanded(os.path.expandvars(path))
+
+
 def path_option(text: str) -> Path:
     """Option type: a path, see :func:`expanded`; not empty, as that of an unset shell variable is."""
     if not text:

@@ -55,7 +55,12 @@ _TEACHER = ("regression_x4_classical", "teacher_x4_classical")
 _CLASSICAL = (*_TEACHER, "amd_x4_classical", "perceptual_x4_classical")
 _REAL = (*_CLASSICAL, "perceptual_x4_real", "perceptual_x4_real_gpu")
 _FAST = (*_TEACHER, "teacher_x4_real", "perceptual_x4_real_fast_gpu")
-_TINY = ("regression_x4_classical_tiny", "perceptual_x4_classical_tiny", "amd_x4_classical_tiny")
+_TINY = (
+    "regression_x4_classical_tiny",
+    "perceptual_x4_classical_tiny",
+    "amd_x4_classical_tiny",
+    "amd_x4_classical_tiny_longer",
+)
 _BICUBIC = ("--degradation", "bicubic")
 _X4_REAL = {"mean": "x4-real-teacher"}
 _X4_CLASSICAL = {"mean": "x4-classical-teacher"}
@@ -63,7 +68,7 @@ _X4_CLASSICAL = {"mean": "x4-classical-teacher"}
 MODELS = {
     "x4-classical-teacher": Plan(_TEACHER, refit=None),
     "x4-classical": Plan((*_CLASSICAL, "perceptual_x4_classical_gpu"), _BICUBIC, _X4_CLASSICAL),
-    "x4-classical-tiny": Plan((*_TINY, "amd_x4_classical_tiny_longer"), _BICUBIC, _X4_CLASSICAL),
+    "x4-classical-tiny": Plan(_TINY, _BICUBIC, _X4_CLASSICAL),
     "x4-real-teacher": Plan((*_TEACHER, "teacher_x4_real", "teacher_x4_real_gpu"), refit=None),
     "x4-real": Plan((*_REAL, "perceptual_x4_real_light"), (), _X4_REAL),
     "x4-real-fast": Plan((*_FAST, "perceptual_x4_real_fast_light"), (), _X4_REAL),

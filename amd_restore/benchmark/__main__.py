@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the rows of the earlier report whose weights and test files are the same, and measure the others; "
         "with --methods, which may also be rows ('NAME, 2 steps'), measure only these, changed or not. The images of "
-        "rows of type folder, dtype, guidance and seeds are not compared: name such rows with --methods",
+        "images of rows of type folder are not compared: name such rows with --methods",
     )
     add("--fresh", action="store_true", help="ignore cached results")
     add("--save_images", action="store_true", help="save every restored image in the output folder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from amd_restore.atomic import expanded
+from amd_restore.atomic import option_path
 from amd_restore.errors import AMDRestoreError
 
 # All names of PNG, JPEG, WebP, BMP and TIFF, as in image_io/formats.py.
@@ -36,7 +35,7 @@ def list_images(
     Raises:
         AMDRestoreError: the folder is missing or has no image.
     """
-    path = expanded(os.path.expandvars(folder))
+    path = option_path(folder)
     if not path.is_dir():
         raise AMDRestoreError(f"{path}: no such folder; check the path")
     files = sorted(p for p in path.glob("**/*" if is_deep else "*") if p.suffix.lower() in suffixes and not p.is_dir())

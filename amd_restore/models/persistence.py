@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import io
-import os
 import pickle
 import subprocess
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from amd_restore.archs.base import RestorationNetwork, checked_network
-from amd_restore.atomic import expanded, write_atomically
+from amd_restore.atomic import option_path, write_atomically
 from amd_restore.diffusion import Codec, Process
 from amd_restore.errors import AMDRestoreError
 from amd_restore.weights import check_network_base, load_checkpoint, read_header, split_encoder
@@ -87,7 +86,7 @@ def load_weights(
     Raises:
         AMDRestoreError: the file is missing or damaged, or has the weights of another network.
     """
-    path = expanded(os.path.expandvars(path))
+    path = option_path(path)
     if not path.is_file():
         raise AMDRestoreError(f"{path}: no such weights file; check the path block of the option file")
     state: Mapping[str, Tensor]
@@ -130,7 +129,7 @@ def check_latents(path: str | Path, codec: Codec, process: Process, prediction_t
     Raises:
         AMDRestoreError: it was trained on others.
     """
-    path = expanded(os.path.expandvars(path))
+    path = option_path(path)
     if path.suffix != ".safetensors":
         return
     header = read_header(path)

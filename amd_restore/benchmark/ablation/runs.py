@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amd_restore.atomic import expanded, write_atomically
+from amd_restore.atomic import option_path, write_atomically
 from amd_restore.benchmark.ablation.options import AblationOptions, slug
 from amd_restore.benchmark.provenance import file_hash, processor
 from amd_restore.errors import AMDRestoreError
@@ -102,7 +101,7 @@ class TrainingRun:
         flat = _flatten(kept)
         for key, file in (self.options.get("path") or {}).items():
             if key.startswith("pretrain_network") and file:
-                flat[f"sha256 of path.{key}"] = _digest(expanded(os.path.expandvars(file)))
+                flat[f"sha256 of path.{key}"] = _digest(option_path(file))
         return flat
 
     def check_unchanged(self) -> None:

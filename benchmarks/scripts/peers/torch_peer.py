@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TorchPeer(Peer):
+class TorchPeer(Peer, ABC):
     """Base of peers whose model maps images (B, 3, H, W) to (B, 3, 4H, 4W), both in [0, 1]."""
 
+    @abstractmethod
     def build(self) -> Any:
         """Return the model."""
-        raise NotImplementedError
 
     def enlarge(self, model: Any, image: Tensor) -> Tensor:
         """Return the model's output; override it where the model is not a callable."""
