@@ -3,6 +3,9 @@
 pipeline = RestorationPipeline.from_pretrained()          # the weights in the package
 sr = pipeline(lq, num_steps=1, seed=0)                    # (B, 3, H, W) in [0, 1] -> (B, 3, 4H, 4W) in [0, 1]
 large = pipeline.restore_image(small)                     # numpy arrays, gray, alpha and 16 bits included
+
+pipeline = AutomaticPipeline.from_pretrained()            # takes for each image the model that suits it
+name = pipeline.for_image(small).header.name
 """
 
 from __future__ import annotations
@@ -12,19 +15,21 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from amd_restore.arrays import Array, HostArray, floats, no_grad
-from amd_restore.backends import GRAPHS, choose_backend, default_backend, installed, load_network
+from amd_restore.arrays import Array, HostArray, concatenate, floats, host, no_grad, take
+from amd_restore.backends import choose_backend, default_backend, load_network
 from amd_restore.backends.runtime import GraphNetwork
 from amd_restore.diffusion import Codec, Denoiser, cell_sized
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, is_streamed, write_image
-from amd_restore.inference.call_options import CallOptions, Seeds, check_image, memory_errors
+from amd_restore.inference.call_options import CallOptions, Seeds, check_image, memory_errors, seeds_of
+from amd_restore.inference.damage import ESTIMATOR, DamageEstimator
 from amd_restore.inference.image import Source, restore_rows
-from amd_restore.inference.planes import Planes
+from amd_restore.inference.place import place_of
+from amd_restore.inference.planes import Planes, is_image
 from amd_restore.inference.post import PostProcess
 from amd_restore.inference.tiling import collect_bands, window_of
 from amd_restore.inference.window import WindowRestorer
@@ -41,6 +46,10 @@ from amd_restore.weights import (
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+AUTO = "auto"  # in place of a model's name
+CLEAN_MODEL = "x4-classical"  # of auto, for images that are not damaged; DEFAULT_MODEL is for the others
+_CLEAN = 0.25  # probability of damage below which an image is clean: what x4-classical sharpens cannot be mended
 
 
 class RestorationPipeline:
@@ -89,7 +98,7 @@ class RestorationPipeline:
         dtype: str | torch.dtype = "auto",
         backend: str | None = None,
         threads: int | None = None,
-    ) -> RestorationPipeline:
+    ) -> Self:
         """Load weights: a released name, a ``.safetensors`` file, or a folder with exactly one.
 
         Args:
@@ -107,7 +116,7 @@ class RestorationPipeline:
         if backend == "torch" and dtype == "int8":
             backend = "auto"
         header = read_header(path)
-        place = _place(backend, device, dtype)
+        place = place_of(backend, device, dtype)
         backend, arithmetic = choose_backend(header, backend, dtype, place)
         state = load_checkpoint(path)[1] if backend == "torch" else load_arrays(path)[1]
         net = load_network(header, state, backend, arithmetic, threads, place)
@@ -124,7 +133,7 @@ class RestorationPipeline:
         Raises:
             AMDRestoreError: there are no such weights, or they are of another scale.
         """
-        pipeline = self.from_pretrained(self.header.mean, **self._loading)
+        pipeline = RestorationPipeline.from_pretrained(self.header.mean, **self._loading)
         if pipeline.scale != self.scale:
             raise AMDRestoreError(f"{self.header.name}: its mean {self.header.mean} is not of scale {self.scale}")
         return pipeline
@@ -295,16 +304,89 @@ class RestorationPipeline:
         return planes.bands(bands, self.codec.upsample, self.scale), shape
 
 
-def _place(backend: str, device: str | torch.device, dtype: str | torch.dtype) -> str | torch.device:
-    """Where ``backend`` is to compute; torch is imported only if it may be what computes.
+class AutomaticPipeline(RestorationPipeline):
+    """Two released models, one for sharp clean images and the default one for all others.
+
+    An image is judged as a whole, by :class:`~amd_restore.inference.damage.DamageEstimator`, whatever its tiles.
+    Header, codec and device are those of the default model.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._damage = DamageEstimator.load()
+        self._clean: RestorationPipeline = self
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = AUTO,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        backend: str | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Load both models; arguments but the name as for :meth:`RestorationPipeline.from_pretrained`.
+
+        Raises:
+            AMDRestoreError: another name than ``auto``, or as there.
+        """
+        if name_or_path != AUTO:
+            raise AMDRestoreError(f"AutomaticPipeline is named '{AUTO}', not {name_or_path}; see RestorationPipeline")
+        pipeline = super().from_pretrained(DEFAULT_MODEL, device, dtype, backend, threads)
+        pipeline._clean = RestorationPipeline.from_pretrained(CLEAN_MODEL, device, dtype, backend, threads)
+        pipeline.restorer.resident = max(pipeline.restorer.resident, pipeline._clean.restorer.resident)
+        return pipeline
+
+    def for_image(self, image: HostArray) -> RestorationPipeline:
+        """Return the pipeline of the model that suits ``image``; this one, of the default model, unless it is clean.
+
+        Args:
+            image: as for :meth:`RestorationPipeline.restore_image`; what is no image is for this one to refuse.
+        """
+        if not is_image(image) or self._damage(image) >= _CLEAN:
+            return self
+        self._clean.restorer.resident = self.restorer.resident
+        return self._clean
+
+    @no_grad
+    def __call__(self, lq: Array, *, seed: Seeds = 0, **options: Any) -> Array:
+        """Restore a batch of images, each by the model that suits it; otherwise as the base class."""
+        check_image(lq)
+        pipelines = [self.for_image(host(image).transpose(1, 2, 0)) for image in floats(lq)]
+        seeds, parts, order = seeds_of(seed, len(lq)), [], []
+        for pipeline in dict.fromkeys(pipelines):
+            rows = [row for row, other in enumerate(pipelines) if other is pipeline]
+            restore = super().__call__ if pipeline is self else pipeline
+            parts.append(restore(take(lq, np.array(rows), 0), seed=[seeds[row] for row in rows], **options))
+            order += rows
+        return take(concatenate(parts, 0), np.argsort(order), 0)
+
+    def _image_rows(
+        self, image: HostArray, streamed: bool, options: dict[str, Any]
+    ) -> tuple[Iterator[HostArray], tuple[int, int, int]]:
+        pipeline = self.for_image(image)
+        if pipeline is self:
+            return super()._image_rows(image, streamed, options)
+        return pipeline._image_rows(image, streamed, options)
+
+
+def files_of(name_or_path: str | Path) -> list[Path]:
+    """Return the files that determine what :func:`load_pipeline` restores; those of weights come first.
 
     Raises:
-        AMDRestoreError: the device is not there, computes wrong images, or needs torch.
+        AMDRestoreError: as :func:`~amd_restore.weights.resolve_weights`.
     """
-    if backend in GRAPHS or not installed("torch"):
-        if not installed("torch") and str(device) not in ("auto", "cpu"):
-            raise AMDRestoreError(f"device '{device}' needs torch: pip install 'amd-restore[torch]'; or use cpu")
-        return "cpu" if str(device) == "auto" else device
-    from amd_restore.inference.check import sound_device
+    if name_or_path != AUTO:
+        return [resolve_weights(name_or_path)]
+    return [resolve_weights(DEFAULT_MODEL), resolve_weights(CLEAN_MODEL), ESTIMATOR]
 
-    return sound_device(device, "auto" if dtype == "int8" else dtype)
+
+def load_pipeline(name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> RestorationPipeline:
+    """Load the models of ``auto``, or one model; arguments as for :meth:`RestorationPipeline.from_pretrained`."""
+    kind = AutomaticPipeline if name_or_path == AUTO else RestorationPipeline
+    return kind.from_pretrained(name_or_path, *arguments, **options)
+
+
+def suited(pipeline: RestorationPipeline, image: HostArray) -> RestorationPipeline:
+    """Return the pipeline by which ``pipeline`` restores ``image``: itself, unless it chooses."""
+    return pipeline.for_image(image) if isinstance(pipeline, AutomaticPipeline) else pipeline

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from amd_restore.benchmark.options import BenchmarkOptions, MethodOptions
 from amd_restore.benchmark.provenance import file_hash
 from amd_restore.diffusion import GuidedDenoiser
 from amd_restore.errors import AMDRestoreError
-from amd_restore.pipeline import RestorationPipeline
+from amd_restore.inference.damage import ESTIMATOR
+from amd_restore.pipeline import AUTO, RestorationPipeline, files_of, load_pipeline
 from amd_restore.weights import read_header, released_models, resolve_weights
 
 
@@ -140,21 +142,24 @@ class Folder(Method):
 
 
 class Weights(Method):
-    """Weights file (or several training seeds of one method) at one number of steps."""
+    """Weights file, ``auto``, or several training seeds of one method, at one number of steps."""
 
     def __init__(self, options: MethodOptions, steps: int | None, run_options: BenchmarkOptions) -> None:
-        self.files = [resolve_weights(name) for name in options.weights]
-        headers = [read_header(file) for file in self.files]
-        self.steps = headers[0].default_steps if steps is None else steps
+        self.names = [name if name == AUTO else resolve_weights(name) for name in options.weights]
+        files = [files_of(name) for name in self.names]
+        headers = {file: read_header(file) for file in chain(*files) if file != ESTIMATOR}
+        self.steps = headers[files[0][0]].default_steps if steps is None else steps
         self.label = options.name
         self.guidance_scale, self.options = options.guidance_scale, run_options
         self.dtype = options.dtype or run_options.dtype
-        rewards = sorted({name for header in headers for name in header.rewards})
+        rewards = sorted({name for header in headers.values() for name in header.rewards})
         super().__init__(_row_name(options.name, self.steps), rewards)
-        for file, header in zip(self.files, headers, strict=True):
+        if AUTO in self.names and self.guidance_scale != 1.0:
+            raise AMDRestoreError(f"{options.name}: guidance_scale is for one model, not for '{AUTO}'; leave it out")
+        for file, header in headers.items():
             if header.scale != run_options.scale:
                 raise AMDRestoreError(f"{file}: enlarges by {header.scale}, the benchmark by {run_options.scale}")
-        self.hashes = [file_hash(file) for file in self.files]
+        self.hashes = [" ".join(map(file_hash, parts)) for parts in files]
         self._loaded: tuple[int, RestorationPipeline] | None = None
 
     @property
@@ -196,9 +201,9 @@ class Weights(Method):
 
     def describe(self) -> dict[str, str]:
         # Many files have the same name (net_g_latest).
-        names = [f"{self.label}/{file.name}" for file in self.files]
+        names = [f"{self.label}/{Path(name).name}" for name in self.names]
         if len(set(names)) < len(names):
-            names = [f"{self.label}/{index}/{file.name}" for index, file in enumerate(self.files)]
+            names = [f"{self.label}/{index}/{Path(name).name}" for index, name in enumerate(self.names)]
         return dict(zip(names, self.hashes, strict=True))
 
     def release(self) -> None:
@@ -207,7 +212,7 @@ class Weights(Method):
     def _pipeline(self, index: int) -> RestorationPipeline:
         if self._loaded is None or self._loaded[0] != index:
             dtype = getattr(torch, self.dtype)
-            pipeline = RestorationPipeline.from_pretrained(self.files[index], self.options.device, dtype)
+            pipeline = load_pipeline(self.names[index], self.options.device, dtype)
             if self.guidance_scale != 1.0:
                 pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
             # The first call also allocates memory and chooses kernels, so it is not timed.

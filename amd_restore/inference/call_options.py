@@ -117,11 +117,15 @@ class CallOptions:
             AMDRestoreError: no seed, or another number of seeds than images.
         """
         steps = default_steps if self.num_steps is None else int(self.num_steps)
-        return WindowOptions(steps, _seeds(self.seed, count), float(self.fidelity), self.tta, self.post)
+        return WindowOptions(steps, seeds_of(self.seed, count), float(self.fidelity), self.tta, self.post)
 
 
-def _seeds(seed: Any, count: int) -> tuple[int, ...]:
-    """One seed for each of ``count`` images: ``seed``, ``seed + 1`` ..., or those given."""
+def seeds_of(seed: Any, count: int) -> tuple[int, ...]:
+    """One seed for each of ``count`` images: ``seed``, ``seed + 1`` ..., or those given.
+
+    Raises:
+        AMDRestoreError: one is no whole number, or another number of seeds than images.
+    """
     if is_array(seed) and seed.ndim == 1:
         seed = seed.tolist()
     if not isinstance(seed, Sequence) or isinstance(seed, str | bytes):

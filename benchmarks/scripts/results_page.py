@@ -207,15 +207,17 @@ def peers(benchmark: str, *names: str) -> list[Row]:
 
 SMALL_PEERS = ("realesr-general-x4v3", "realesr-general-wdn-x4v3", "4xLSDIRCompactC3")
 REAL = [
-    Row("**x4-real** (default)", "x4_real", "x4-real, 1 step"),
+    Row("**auto** (default)", "x4_real", "auto, 1 step"),
+    Row("x4-real", "x4_real", "x4-real, 1 step"),
     Row("x4-real-fast", "x4_real", "x4-real-fast, 1 step"),
     Row("x4-classical", "x4_real", "x4-classical, 1 step"),
     *peers("x4_real", "ClearReality4x", "Real-ESRGAN x4plus"),
     Row("bicubic", "x4_real", "bicubic, MATLAB"),
 ]
 REAL_ALL = [
+    REAL[0],
     *(Row(f"**x4-real**, {steps}", "x4_real", f"x4-real, {steps}") for steps in ("1 step", "2 steps", "4 steps")),
-    *REAL[1:],
+    *REAL[2:],
     *peers("x4_real", *SMALL_PEERS),
     *peers("x4_real", "realesr-animevideov3", "SPAN ch48", "DAT-light"),
 ]
@@ -249,7 +251,8 @@ CLEAN_COLUMNS: dict[str, Cell] = {
 def by_severity(benchmark: str) -> list[Row]:
     """Rows of a benchmark whose sets are the severities."""
     return [
-        Row("**x4-real** (default)", benchmark, "x4-real, 1 step"),
+        Row("**auto** (default)", benchmark, "auto, 1 step"),
+        Row("x4-real", benchmark, "x4-real, 1 step"),
         Row("x4-real-fast", benchmark, "x4-real-fast, 1 step"),
         Row("x4-classical", benchmark, "x4-classical, 1 step"),
         *peers(benchmark, "Real-ESRGAN x4plus", *SMALL_PEERS, "ClearReality4x"),
@@ -313,14 +316,14 @@ SOURCES = [
 JUDGES = ("brisque", "niqe", "psnr_y", "lpips_alex", "effnet", "consistency")
 COMPARED = {"PSNR-Y": "psnr_y", "LPIPS-Alex": "lpips_alex", "EffNet": "effnet", "LQ-PSNR": "consistency"}
 TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
-    "brief": (by_severity("x4_unseen"), BRIEF),
+    "brief": ([row for row in by_severity("x4_unseen") if row.title != "x4-classical"], BRIEF),
     "unseen": (by_severity("x4_unseen"), BY_SEVERITY),
     "severity": (by_severity("x4_severity"), BY_SEVERITY),
     "other_scales": (OTHER_SCALES, BY_SEVERITY),
     "degraded": (REAL_ALL, DEGRADED),
     "clean": (CLASSICAL + CLASSICAL_PEERS, CLEAN_COLUMNS),
     "clean_own": (CLASSICAL, CLEAN_COLUMNS),
-    "degraded_own": (REAL_ALL[:3] + REAL[1:5], DEGRADED),
+    "degraded_own": (REAL_ALL[:4] + REAL[2:6], DEGRADED),
     "degraded_against": (AGAINST, {title: minus("real_world", metric) for title, metric in COMPARED.items()}),
     "arms": (ARMS, {f"{title}, 4 steps": arm(COMPARED[title], 4) for title in ("PSNR-Y", "LPIPS-Alex")}),
     "amd_arms": (AMD_ARMS, {title: arm_minus(metric, 4) for title, metric in COMPARED.items()}),

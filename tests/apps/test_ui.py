@@ -243,9 +243,9 @@ def test_models_are_loaded_once_and_freed_where_memory_is_short(
 ) -> None:
     loaded: list[str] = []
 
-    def load(path: Path) -> Any:
-        loaded.append(path.stem)
-        return path.stem
+    def load(path: str | Path) -> Any:
+        loaded.append(Path(path).stem)
+        return Path(path).stem
 
     models = Models(ui_weights, load)
     assert list(models.headers)[0] == "tiny" and "x4-real" in models.headers

@@ -69,7 +69,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
     },
     "apps": {
         "apps/files": {"weights", "image_io", "inference", "postprocess", "pipeline"},
-        "apps/ray": {"weights", "image_io", "inference", "apps/files"},
+        "apps/ray": {"weights", "image_io", "inference", "pipeline", "apps/files"},
         "apps/video": {"image_io"},
         "apps/ui": {"weights", "image_io", "inference", "pipeline", "apps/files"},
         "apps/cli": {
@@ -103,7 +103,7 @@ DOORS = {
     "uvicorn": {"apps/ui"},
     "basicsr": {"data", "models", "training", "benchmark"},  # registry: lazily, by name
     "torchvision": {"compat"},
-    "safetensors": {"archs", "weights", "rewards"},
+    "safetensors": {"archs", "weights", "rewards", "inference"},
     "yaml": {"options", "benchmark"},
 }
 TORCH_ONLY = {"losses", "precision"}

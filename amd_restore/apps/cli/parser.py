@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_files(parser.add_argument_group("files"))
     add_size(parser.add_argument_group("size of the outputs").add_argument)
-    add_model(parser.add_argument_group("model and sample").add_argument)
+    add_model(parser.add_argument_group("model and sample").add_argument, automatic=True)
     add_control(control := parser.add_argument_group("control").add_argument)
     _add_extras(control)
     add_machine(machine := parser.add_argument_group("machine").add_argument)
@@ -83,13 +83,19 @@ def add_size(add: Callable[..., Any]) -> None:
     add("--max-side", type=number(1), metavar="N", help="shrink outputs whose longer side exceeds this")
 
 
-def add_model(add: Callable[..., Any]) -> None:
-    """Add options for the weights and the random sample."""
+def add_model(add: Callable[..., Any], automatic: bool = False) -> None:
+    """Add options for the weights and the random sample; ``automatic``: the model may be chosen for each image."""
+    first = (
+        "auto (default; for each image the one of the next two that suits it), x4-real ("
+        if automatic
+        else ("x4-real (default; ")
+    )
     add(
         "--model",
         metavar="NAME",
-        help="x4-real (default; noisy, blurred, JPEG or clean images), x4-classical (best for clean, sharp images), "
-        "x4-classical-tiny (smaller and faster), or a .safetensors file or folder",
+        help=f"{first}noisy, blurred, JPEG or clean images), x4-classical (clean, sharp images), "
+        "x4-real-fast or x4-classical-tiny (smaller and faster), another released name, or a .safetensors file or "
+        "folder",
     )
     add(
         "--steps",

@@ -117,13 +117,12 @@ def _serve_model(options: argparse.Namespace, shared: bool) -> None:
         raise AMDRestoreError(f"the page needs a package ({error.name}): pip install 'amd-restore[ui]'") from error
     from amd_restore.apps.ui.models import Models
     from amd_restore.apps.ui.uploads import UploadRestorer
-    from amd_restore.pipeline import RestorationPipeline
-    from amd_restore.weights import DEFAULT_MODEL
+    from amd_restore.pipeline import AUTO, RestorationPipeline, load_pipeline
 
-    def load(path: Path) -> RestorationPipeline:
-        return RestorationPipeline.from_pretrained(path, options.device, threads=options.threads)
+    def load(name_or_path: str | Path) -> RestorationPipeline:
+        return load_pipeline(name_or_path, options.device, threads=options.threads)
 
-    models = Models(options.model or DEFAULT_MODEL, load)
+    models = Models(options.model or AUTO, load)
     restorer = UploadRestorer(models, options.max_pixels)
     names = (options.host, socket.gethostname(), f"{socket.gethostname()}.local") if shared else ()
     app = create_app(restorer, options.max_upload_mb, names)

@@ -6,6 +6,7 @@ All frames share one noise, which reduces flicker. The same command resumes an i
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -111,10 +112,13 @@ def frame_restorer(options: argparse.Namespace) -> tuple[Callable[[Frame], Frame
 
     from amd_restore.apps.cli.parser import settings_of
     from amd_restore.apps.files.work import Work, shape_of
+    from amd_restore.pipeline import AUTO
     from amd_restore.weights import DEFAULT_MODEL, resolve_weights
 
-    weights = resolve_weights(options.model or DEFAULT_MODEL)
-    settings = settings_of(options)
+    name = options.model or DEFAULT_MODEL
+    if name == AUTO:
+        raise AMDRestoreError("--model auto chooses for each image, and frames need the same; name a model")
+    weights, settings = resolve_weights(name), dataclasses.replace(settings_of(options), model=name)
     work = Work(settings)
     note(work.advice)
 

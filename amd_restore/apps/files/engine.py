@@ -139,7 +139,15 @@ class Engine:
         lost = source.lost
         if source.frames is not None:
             lost += tuple(f"{what} of an animation" for what in self.restorer.settings.extras)
-        return Outcome(source.job, "restored", seconds=seconds, size=source.size, restored_size=size, lost=lost)
+        return Outcome(
+            source.job,
+            "restored",
+            seconds=seconds,
+            size=source.size,
+            restored_size=size,
+            lost=lost,
+            model=source.model,
+        )
 
     def _release(self, group: Sequence[Source]) -> None:
         for source in group:

@@ -36,6 +36,7 @@ class Outcome:
         size, restored_size: (height, width) of the input and of the output, in pixels.
         error: the exception behind a failure, for its traceback.
         lost: what the input held and the output does not, by kind.
+        model: name of the model that restored it.
     """
 
     job: Task
@@ -46,6 +47,7 @@ class Outcome:
     restored_size: tuple[int, int] | None = None
     error: BaseException | None = dataclasses.field(default=None, compare=False, repr=False)
     lost: tuple[str, ...] = ()
+    model: str = ""
 
     def record(self) -> dict[str, Any]:
         """As a JSON object; what is not known is left out."""
@@ -58,6 +60,7 @@ class Outcome:
             values["message"] = self.message
         if self.status == "restored":
             values["seconds"] = round(self.seconds, 3)
+            values["model"] = self.model
         if self.lost:
             values["lost"] = list(self.lost)
         for key, size in (("size", self.size), ("restored_size", self.restored_size)):

@@ -52,6 +52,7 @@ class Source:
         seconds: that reading took.
         failure: None if all went well.
         frames: of an animation.
+        model: name of the model that restores it.
     """
 
     job: Job
@@ -59,6 +60,7 @@ class Source:
     seconds: float
     failure: Outcome | None = None
     frames: Frames | None = None
+    model: str = ""
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -132,11 +134,13 @@ class Restorer:
             if frames is not None:
                 check_animated(job.target.suffix)
                 check_side(job.target.suffix, *self.work.output_size(frames.size[1], frames.size[0]))
-                return Source(job, None, time.perf_counter() - start, frames=frames)
+                model = self.work.model_of(next(iter(frames)).picture.pixels)
+                return Source(job, None, time.perf_counter() - start, frames=frames, model=model)
             picture = self._fitted(decode(data, self._max_pixels), job.target.suffix)
+            model = self.work.model_of(picture.pixels)
         except Exception as error:  # reported and counted; a bug of ours must not cost the other pictures
             return Source(job, None, 0.0, failed(job, error))
-        return Source(job, picture, time.perf_counter() - start)
+        return Source(job, picture, time.perf_counter() - start, model=model)
 
     def groups(self, sources: Sequence[Source]) -> list[list[Source]]:
         """Neighbours that can pass through the network together: equal size, 8 bits, three channels."""
@@ -221,9 +225,10 @@ class Restorer:
 
     def _animation(self, job: Job, frames: Frames, progress: Callable[[int, int], None] | None) -> Finish:
         restored = []
+        first = next(iter(frames)).picture.pixels
         for number, frame in enumerate(frames, start=1):
-            # One seed for all: noise that changed from frame to frame would flicker.
-            pixels = self.work.resized(self.work.one(frame.picture.pixels, 0, None), frame.picture.pixels)
+            # One seed and one model for all: what changed from frame to frame would flicker.
+            pixels = self.work.resized(self.work.one(frame.picture.pixels, 0, None, first), frame.picture.pixels)
             restored.append(Frame(frame.picture.with_pixels(pixels), frame.duration))
             if progress is not None:
                 progress(number, frames.count)

@@ -17,14 +17,13 @@ from amd_restore.image_io import Picture
 from amd_restore.image_io.sizing import output_size, resize
 from amd_restore.inference import memory
 from amd_restore.inference.post import Chain
-from amd_restore.pipeline import RestorationPipeline
+from amd_restore.pipeline import AUTO, RestorationPipeline, load_pipeline, suited
 from amd_restore.postprocess import (
     AdainFix,
     Consistency,
     WaveletFix,
     knows_downscaling,
 )
-from amd_restore.weights import DEFAULT_MODEL
 
 Pixels = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None] | None
@@ -43,8 +42,8 @@ class Work:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.pipeline = RestorationPipeline.from_pretrained(
-            settings.model or DEFAULT_MODEL, settings.device, settings.dtype, settings.backend, settings.threads
+        self.pipeline = load_pipeline(
+            settings.model or AUTO, settings.device, settings.dtype, settings.backend, settings.threads
         )
         scale, degradation = self.pipeline.scale, self.pipeline.header.degradation
         if settings.consistency and not (scale > 1 and knows_downscaling(degradation)):
@@ -111,12 +110,20 @@ class Work:
         """Memory that a picture of this height, width, channels and bytes of a value takes, see :func:`need_of`."""
         return need_of(shape, streamed, suffixes, self.pipeline.scale, self.settings)
 
-    def one(self, pixels: Pixels, number: int, progress: Progress) -> Pixels:
-        """Sample ``number`` of a picture, (H, W, C) -> (scale H, scale W, C) of the same dtype."""
+    def model_of(self, pixels: Pixels) -> str:
+        """Name of the model that restores a picture."""
+        return suited(self.pipeline, pixels).header.name
+
+    def one(self, pixels: Pixels, number: int, progress: Progress, judged: Pixels | None = None) -> Pixels:
+        """Sample ``number`` of a picture, (H, W, C) -> (scale H, scale W, C) of the same dtype.
+
+        ``judged`` is the picture by which the model is chosen, where several pictures need the same; None is this one.
+        """
         options = self._options(progress) | {"seed": self.settings.seed + number}
+        pipeline = suited(self.pipeline, pixels if judged is None else judged)
         if self.settings.color_fix != "adain":
-            return self.pipeline.restore_image(pixels, **options)
-        return self._with_statistics(pixels, options)
+            return pipeline.restore_image(pixels, **options)
+        return self._with_statistics(pipeline, pixels, options)
 
     def batch(self, pictures: Sequence[Pixels], progress: Progress) -> list[Pixels]:
         """Restore 8-bit RGB pictures of one size together, each with the seed it would have alone.
@@ -147,14 +154,17 @@ class Work:
     def uncertainty(self, pixels: Pixels) -> Pixels:
         """Heat map (H', W', 3), uint8, of the error to expect at each pixel of the output."""
         drawn = uncertainty_map(
-            self.pipeline, pixels, max(self.settings.n_samples, UNCERTAINTY_SAMPLES), **self._options(None)
+            suited(self.pipeline, pixels),
+            pixels,
+            max(self.settings.n_samples, UNCERTAINTY_SAMPLES),
+            **self._options(None),
         )
         return self.resized(drawn, pixels)
 
-    def _with_statistics(self, pixels: Pixels, options: dict[str, Any]) -> Pixels:
+    def _with_statistics(self, pipeline: RestorationPipeline, pixels: Pixels, options: dict[str, Any]) -> Pixels:
         """With colours matched over the whole picture, which therefore has to be in memory."""
         floats = floating(pixels)
-        restored = self.pipeline.restore_image(floats, **{**options, "post": None})
+        restored = pipeline.restore_image(floats, **{**options, "post": None})
         lq = colour(floats)
         sr: Array = colour(restored)
         sr = AdainFix.of(sr, lq, self.pipeline.scale)(sr, lq)

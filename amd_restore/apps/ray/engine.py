@@ -22,6 +22,7 @@ from amd_restore.apps.ray.plan import ClusterJob
 from amd_restore.apps.ray.worker import Answer, Loaded, Order, Worker
 from amd_restore.atomic import is_running
 from amd_restore.errors import AMDRestoreError
+from amd_restore.pipeline import AUTO
 from amd_restore.weights import released_models, resolve_weights
 
 _DEPTH = 2  # packets per worker, so that none waits for the next one
@@ -271,7 +272,7 @@ class RayEngine:
 
 def _model_everywhere(model: str | None) -> str | None:
     """Return the name of the weights on other machines: a released name, or the absolute path of a file."""
-    if model is None or model in released_models():
+    if model in (None, AUTO) or model in released_models():
         return model
     return str(Path(resolve_weights(model)).absolute())
 

@@ -44,7 +44,7 @@ class Answer:
 
     Args:
         number: number of the order.
-        status, message, seconds, size, restored_size, lost: see there.
+        status, message, seconds, size, restored_size, lost, model: see there.
         passing: whether a retry may help.
         trace: traceback of a failure.
     """
@@ -58,6 +58,7 @@ class Answer:
     passing: bool = False
     trace: str = ""
     lost: tuple[str, ...] = ()
+    model: str = ""
 
     def outcome(self, item: ClusterJob) -> Outcome:
         """Convert to an outcome of ``item``."""
@@ -65,7 +66,8 @@ class Answer:
         if self.status == "failed":
             error = AMDRestoreError(self.message)
             error.add_note(self.trace)
-        return Outcome(item, self.status, self.message, self.seconds, self.size, self.restored_size, error, self.lost)
+        sizes = self.size, self.restored_size
+        return Outcome(item, self.status, self.message, self.seconds, *sizes, error, self.lost, self.model)
 
 
 @dataclass(frozen=True)
@@ -159,4 +161,5 @@ def _answer(number: int, outcome: Outcome, message: str) -> Answer:
         may_pass(outcome.error),
         "".join(traceback.format_exception(outcome.error)) if outcome.error else "",
         outcome.lost,
+        outcome.model,
     )

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amd_restore.inference import memory
-from amd_restore.pipeline import RestorationPipeline
-from amd_restore.weights import Header, read_header, released_models, resolve_weights
+from amd_restore.pipeline import AUTO, RestorationPipeline
+from amd_restore.weights import DEFAULT_MODEL, Header, read_header, released_models, resolve_weights
 
 # Bytes of free memory per byte of a weights file, below which the loaded models are freed before another is loaded.
 _ROOM = 50
 
 
 class Models:
-    """The model of ``--model`` and the released ones.
+    """The model of ``--model``, ``auto`` and the released ones.
 
     Args:
-        chosen: released name, file or folder of the first model, which is loaded at once.
-        load: loads a weights file.
+        chosen: ``auto``, or released name, file or folder of the first model, which is loaded at once.
+        load: loads a weights file, or the models of ``auto``.
 
     Attributes:
         headers: headers by the name that the page shows; the chosen model is the first.
@@ -27,14 +27,17 @@ class Models:
         AMDRestoreError: no such weights, or as ``load``.
     """
 
-    def __init__(self, chosen: str | Path, load: Callable[[Path], RestorationPipeline]) -> None:
-        released, path, self._load = released_models(), resolve_weights(chosen), load
-        first = next((name for name, other in released.items() if other.samefile(path)), "")
+    def __init__(self, chosen: str | Path, load: Callable[[str | Path], RestorationPipeline]) -> None:
+        released, self._load = released_models(), load
+        offered = {AUTO: released[DEFAULT_MODEL]} | released
+        path = offered[AUTO] if chosen == AUTO else resolve_weights(chosen)
+        same = (name for name, other in released.items() if other.samefile(path))
+        first = AUTO if chosen == AUTO else next(same, "")
         if not first:
             first = read_header(path).name
-            if first in released:
+            if first in offered:
                 first = f"{first} ({path.name})"
-        self._paths = {first: path} | {name: other for name, other in released.items() if name != first}
+        self._paths = {first: path} | {name: other for name, other in offered.items() if name != first}
         self.headers: dict[str, Header] = {name: read_header(other) for name, other in self._paths.items()}
         self.first = first
         self._loaded: dict[str, RestorationPipeline] = {}
@@ -53,5 +56,5 @@ class Models:
         if name not in self._loaded:
             if _ROOM * self._paths[name].stat().st_size > memory.free_share(None):
                 self._loaded.clear()
-            self._loaded[name] = self._load(self._paths[name])
+            self._loaded[name] = self._load(AUTO if name == AUTO else self._paths[name])
         return self._loaded[name]

@@ -18,7 +18,7 @@ from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import SUFFIXES, Picture, decode, encode, suffix_of
 from amd_restore.image_io.picture import to_depth
 from amd_restore.image_io.sizing import output_size, resize
-from amd_restore.pipeline import RestorationPipeline
+from amd_restore.pipeline import RestorationPipeline, suited
 
 PREVIEW_SIDE = 4096  # what the page shows is no larger; the download is
 HIGHEST_SEED = 2**31 - 1
@@ -181,7 +181,7 @@ class UploadRestorer:
             try:
                 state.check()
                 state.stage = "Loading the model"
-                pipeline = self.models.get(controls.model)
+                pipeline = suited(self.models.get(controls.model), upload.picture.pixels)
                 start = time.perf_counter()
                 pixels, drawn = _restored(pipeline, upload.picture.pixels, controls, state)
                 seconds = time.perf_counter() - start

@@ -1,0 +1,139 @@
+"""How likely an image is damaged: by JPEG, noise or blur, and not only scaled down.
+
+Blocks of 8x8 pixels are transformed by the cosine transform of JPEG, once on the grid on which JPEG would have cut them
+and once half a block beside it. Means over the image of magnitudes and of the share of coefficients near zero tell
+quantisation, noise and blur apart; a small network maps them to a probability.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from amd_restore.arrays import HostArray
+from amd_restore.errors import AMDRestoreError
+
+ESTIMATOR = Path(__file__).with_name("damage.safetensors")
+SMALLEST = 24  # pixels of a side; smaller images have too few blocks
+_VERSION = 1  # of the file and of the features
+_KEY = "amd_restore_damage"  # of the header in the metadata
+METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
+_BLOCK = 8  # pixels, as in JPEG
+_MOST = 4096  # blocks that are looked at, evenly over the image
+_GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
+_TO_YCC = np.array(((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))  # as JPEG's
+_ZERO = 0.6  # a coefficient below it, in levels of 255, is near zero
+_FLOOR = 0.5  # levels of 255, added before logarithms
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def damage_features(image: HostArray) -> HostArray:
+    """Compute the statistics of an image.
+
+    Args:
+        image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`, with sides of at least
+            :data:`SMALLEST`; alpha is not looked at.
+
+    Returns:
+        (516,), float64.
+    """
+    found: list[HostArray] = []
+    for offset in _GRIDS:
+        luma = np.abs(_coefficients(image, offset, _TO_YCC[:1]))
+        found += [_logarithms(luma)[1:], _near_zero(luma)[1:]]  # without the mean of the block
+    found += [found[0] - found[2], found[1] - found[3]]
+    chroma = np.abs(_coefficients(image, 0, _TO_YCC[1:]))
+    found += [_logarithms(chroma), _near_zero(chroma)]
+    # Quantiles over blocks: what flat blocks hold is noise, what the busiest hold is detail.
+    for band in (slice(4, 8), slice(2, 5)):
+        energy = np.sqrt(np.square(luma[:, band, band]).mean((1, 2)))
+        found.append(np.log(_FLOOR + np.quantile(energy, _QUANTILES)))
+    return np.concatenate(found)
+
+
+def damage_of(features: HostArray, tensors: Mapping[str, HostArray]) -> float:
+    """Return the probability that an image of these features is damaged.
+
+    Args:
+        features: of :func:`damage_features`.
+        tensors: ``mean`` and ``std`` of features, and ``weight1``, ``bias1``, ``weight2``, ``bias2`` of two layers.
+    """
+    x = (features - tensors["mean"]) / tensors["std"]
+    hidden = np.maximum(tensors["weight1"] @ x + tensors["bias1"], 0.0)
+    score = float((tensors["weight2"] @ hidden + tensors["bias2"])[0])
+    return 0.5 + 0.5 * math.tanh(score / 2)  # the logistic function, without overflow
+
+
+class DamageEstimator:
+    """The network of :func:`damage_of`.
+
+    Args:
+        tensors: see there.
+    """
+
+    def __init__(self, tensors: Mapping[str, HostArray]) -> None:
+        self._tensors = {name: value.astype(np.float64) for name, value in tensors.items()}
+
+    @classmethod
+    def load(cls, path: Path = ESTIMATOR) -> DamageEstimator:
+        """Load the estimator in the package, or one that ``benchmarks/scripts/fit_damage.py`` has written.
+
+        Raises:
+            AMDRestoreError: the file is missing or no such estimator.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = json.loads((file.metadata() or {})[_KEY])
+                if header["format_version"] != _VERSION:
+                    raise ValueError(f"version {header['format_version']}, not {_VERSION}")
+                return cls({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise AMDRestoreError(f"{path}: no estimator of damage ({error}); install the package again") from error
+
+    def __call__(self, image: HostArray) -> float:
+        """Return the probability that ``image`` is damaged; 1 where it is too small to tell.
+
+        Args:
+            image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`.
+        """
+        return damage_of(damage_features(image), self._tensors) if min(image.shape[:2]) >= SMALLEST else 1.0
+
+
+def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostArray:
+    """Cosine transforms of blocks of the planes ``to_planes``: (blocks, 8, 8), in levels of 255."""
+    rows, columns = ((side - offset) // _BLOCK for side in image.shape[:2])
+    number = np.arange(rows * columns)
+    number = number[:: -(-len(number) // _MOST)]
+    inside = np.arange(_BLOCK)
+    y = (offset + _BLOCK * (number // columns))[:, None] + inside
+    x = (offset + _BLOCK * (number % columns))[:, None] + inside
+    highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+    blocks = image[y[:, :, None], x[:, None, :]].astype(np.float64) / highest
+    if blocks.ndim == 3 or blocks.shape[3] < 3:  # gray
+        blocks = np.repeat(blocks.reshape(*blocks.shape[:3], -1)[..., :1], 3, axis=3)
+    planes = 255.0 * np.concatenate([blocks[..., :3] @ weights for weights in to_planes])
+    return _DCT @ planes @ _DCT.T
+
+
+def _logarithms(magnitudes: HostArray) -> HostArray:
+    return np.log(_FLOOR + magnitudes).mean(0).ravel()
+
+
+def _near_zero(magnitudes: HostArray) -> HostArray:
+    return (magnitudes < _ZERO).mean(0).ravel()
+
+
+def _dct() -> HostArray:
+    """Orthonormal cosine transform (type II) of a block's rows."""
+    frequency, place = np.arange(_BLOCK)[:, None], np.arange(_BLOCK)
+    matrix = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _BLOCK)) * np.sqrt(2 / _BLOCK)
+    matrix[0] /= np.sqrt(2)
+    return matrix
+
+
+_DCT = _dct()

@@ -1,0 +1,148 @@
+"""The model that is chosen for each image, and that its pipeline is what the chosen model gives."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from places import REPOSITORY
+from safetensors.numpy import save_file
+
+from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import Picture, read_image
+from amd_restore.inference.damage import SMALLEST, DamageEstimator, damage_features
+from amd_restore.pipeline import AUTO, AutomaticPipeline, RestorationPipeline, files_of, load_pipeline, suited
+
+CLEAN, DAMAGED = "x4-classical", "x4-real"
+PHOTOGRAPHS = sorted((REPOSITORY / "lowres").glob("*.png"))
+Pixels = np.ndarray[Any, Any]
+
+
+def photograph(path: Path) -> Pixels:
+    return read_image(path).pixels
+
+
+def jpeg(image: Pixels, quality: int) -> Pixels:
+    file = io.BytesIO()
+    PIL.Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(PIL.Image.open(file))
+
+
+def noisy(image: Pixels, strength: float) -> Pixels:
+    noise = np.random.default_rng(0).normal(0, strength, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def estimator() -> DamageEstimator:
+    return DamageEstimator.load()
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> AutomaticPipeline:
+    return AutomaticPipeline.from_pretrained(AUTO, "cpu", "fp32")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, RestorationPipeline]:
+    return {name: RestorationPipeline.from_pretrained(name, "cpu", "fp32") for name in (CLEAN, DAMAGED)}
+
+
+@pytest.fixture(scope="module")
+def clean() -> Pixels:
+    return photograph(PHOTOGRAPHS[0])[:48, :56]
+
+
+@pytest.fixture(scope="module")
+def damaged(clean: Pixels) -> Pixels:
+    return jpeg(noisy(clean, 8), 60)
+
+
+@pytest.mark.parametrize("path", PHOTOGRAPHS, ids=lambda path: path.stem)
+def test_damage_is_seen(estimator: DamageEstimator, path: Path) -> None:
+    image = photograph(path)
+    gray = np.asarray(PIL.Image.fromarray(image).convert("L"))
+    for clean in (image, image[3:, 5:], gray):  # wherever it is cut
+        assert estimator(clean) < 0.25
+    for worse in (jpeg(image, 85), jpeg(image, 40), noisy(image, 6), jpeg(noisy(image, 8), 75), jpeg(gray, 60)):
+        assert estimator(worse) > 0.5
+        assert estimator(worse[3:, 5:]) > 0.5
+
+
+def test_features_do_not_depend_on_the_depth(clean: Pixels) -> None:
+    expected = damage_features(clean)
+    assert np.isfinite(expected).all() and expected.shape == (516,)
+    assert np.allclose(damage_features(clean.astype(np.uint16) * 257), expected)
+    assert np.allclose(damage_features(clean.astype(np.float32) / 255), expected, atol=1e-4)
+    alpha = np.dstack([clean, np.full(clean.shape[:2], 9, np.uint8)])
+    assert np.array_equal(damage_features(alpha), expected)
+    gray = clean[..., 1]
+    for same in (gray[..., None], np.dstack([gray, gray]), np.dstack([gray] * 3)):
+        assert np.array_equal(damage_features(same), damage_features(gray))
+
+
+def test_small_images_are_not_judged(estimator: DamageEstimator, clean: Pixels) -> None:
+    assert estimator(clean[: SMALLEST - 1]) == 1
+    assert 0 <= estimator(clean[:SMALLEST, :SMALLEST]) < 1
+
+
+def test_large_images_are_sampled(clean: Pixels) -> None:
+    large = np.tile(clean, (30, 40, 1))
+    assert np.abs(damage_features(large) - damage_features(clean)).mean() < 0.1
+
+
+def test_each_image_is_restored_by_the_model_that_suits_it(
+    pipeline: AutomaticPipeline, alone: dict[str, RestorationPipeline], clean: Pixels, damaged: Pixels
+) -> None:
+    for image, name in ((clean, CLEAN), (damaged, DAMAGED), (clean[:20, :20], DAMAGED)):
+        assert pipeline.for_image(image).header.name == name
+        assert suited(pipeline, image).header.name == name and suited(alone[CLEAN], image) is alone[CLEAN]
+        assert np.array_equal(pipeline.restore_image(image, seed=3), alone[name].restore_image(image, seed=3))
+    tiled = pipeline.restore_image(clean, tile=24)  # no tile is judged by itself
+    assert np.array_equal(tiled, alone[CLEAN].restore_image(clean, tile=24))
+
+
+def test_a_batch_may_need_several_models(
+    pipeline: AutomaticPipeline, alone: dict[str, RestorationPipeline], clean: Pixels, damaged: Pixels
+) -> None:
+    images = [damaged, clean, damaged[:, ::-1]]
+    lq = np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32) / 255
+    sr = pipeline(lq, seed=5)
+    for row, name in enumerate((DAMAGED, CLEAN, DAMAGED)):
+        assert np.abs(sr[row] - alone[name](lq[row : row + 1], seed=5 + row)[0]).max() < 1 / 255
+
+
+def test_files_and_fidelity(
+    pipeline: AutomaticPipeline, alone: dict[str, RestorationPipeline], clean: Pixels, tmp_path: Path
+) -> None:
+    file = tmp_path / "out.png"
+    pipeline.restore_to(file, Picture(clean), fidelity=1.0)
+    assert np.array_equal(photograph(file), alone[CLEAN].restore_image(clean, fidelity=1.0))
+
+
+def test_what_is_no_image_is_refused_as_by_every_pipeline(pipeline: AutomaticPipeline, clean: Pixels) -> None:
+    with pytest.raises(AMDRestoreError, match="must be a numpy array"):
+        pipeline.restore_image([1])  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(AMDRestoreError, match="must lie in"):
+        pipeline.restore_image(clean.astype(np.float32))
+    with pytest.raises(AMDRestoreError, match="must be floating"):
+        pipeline(clean[None].transpose(0, 3, 1, 2))
+    with pytest.raises(AMDRestoreError, match="2 seeds were given for 1 images"):
+        pipeline(clean[None].transpose(0, 3, 1, 2) / np.float32(255), seed=[1, 2])
+
+
+def test_names(tmp_path: Path) -> None:
+    with pytest.raises(AMDRestoreError, match="'auto'"):
+        AutomaticPipeline.from_pretrained("x4-real")
+    assert type(load_pipeline("x4-classical-tiny", "cpu")) is RestorationPipeline
+    assert [file.stem for file in files_of(AUTO)] == [DAMAGED, CLEAN, "damage"]
+    assert [file.stem for file in files_of("x4-real-fast")] == ["x4-real-fast"]
+    other = tmp_path / "damage.safetensors"
+    save_file({"mean": np.zeros(1)}, other)
+    for bad in (other, tmp_path / "none.safetensors"):
+        with pytest.raises(AMDRestoreError, match="no estimator of damage"):
+            DamageEstimator.load(bad)
