@@ -106,12 +106,11 @@ class DamageEstimator:
 
 def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostArray:
     """Cosine transforms of blocks of the planes ``to_planes``: (blocks, 8, 8), in levels of 255."""
-    rows, columns = ((side - offset) // _BLOCK for side in image.shape[:2])
-    number = np.arange(rows * columns)
-    number = number[:: -(-len(number) // _MOST)]
+    rows, columns = (np.arange(offset, side - _BLOCK + 1, _BLOCK) for side in image.shape[:2])
+    step = math.ceil(math.sqrt(len(rows) * len(columns) / _MOST))
+    tops, lefts = (starts.ravel() for starts in np.meshgrid(rows[::step], columns[::step], indexing="ij"))
     inside = np.arange(_BLOCK)
-    y = (offset + _BLOCK * (number // columns))[:, None] + inside
-    x = (offset + _BLOCK * (number % columns))[:, None] + inside
+    y, x = tops[:, None] + inside, lefts[:, None] + inside
     highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     blocks = image[y[:, :, None], x[:, None, :]].astype(np.float64) / highest
     if blocks.ndim == 3 or blocks.shape[3] < 3:  # gray

@@ -42,7 +42,7 @@ def test_download_is_what_the_pipeline_gives_in_the_format_of_the_input(restorer
     picture = Picture(noise(channels=4, dtype=np.uint16), exif=exif.tobytes(), dpi=(100.0, 100.0))
     upload = restorer.open(encode(picture, ".png"), "C:\\photos\\bild ä.jpeg")  # the content decides, not the name
     result = restorer.restore(upload, Controls(steps=2, seed=5), RestorationState())
-    assert (result.name, result.size) == ("bild ä_x4.png", (36, 56))
+    assert (result.name, result.size, result.model) == ("bild ä_x4.png", (36, 56), "tiny")
     restored = decode(result.data)
     expected = restorer.models.get().restore_image(picture.pixels, num_steps=2, seed=5)
     assert restored.pixels.dtype == np.uint16 and np.array_equal(restored.pixels, expected)

@@ -193,6 +193,7 @@ def test_drop_compare_download(page: Any, restorer: UploadRestorer, tmp_path: Pa
     assert np.array_equal(decode(data).pixels, restorer.models.get().restore_image(pixels, seed=0))
     status = page.get_by_test_id("status")
     assert status.inner_text().startswith("30 x 20 to 120 x 80 in ")
+    assert " by tiny: " in status.inner_text()
 
     box = page.locator(".compare-frame").bounding_box()
     assert (round(box["width"]), round(box["height"])) == (120, 80)

@@ -70,7 +70,8 @@ class Item:
         shown = "" if result.preview_size == result.size else "; shown smaller than it is"
         (height, width), (new_height, new_width) = self.size, result.size
         self.summary = (
-            f"{width} x {height} to {new_width} x {new_height} in {result.seconds:.1f} s: {result.name}{shown}"
+            f"{width} x {height} to {new_width} x {new_height} in {result.seconds:.1f} s by {result.model}: "
+            f"{result.name}{shown}"
         )
         self.set_state(f"{result.seconds:.1f} s")
         self._save.props["href"] = self.addresses["file"]

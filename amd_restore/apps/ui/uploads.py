@@ -80,6 +80,7 @@ class Download:
         preview: PNG for the browser.
         preview_size: (height, width) of the preview.
         seconds: duration of the restoration, without waiting.
+        model: name of the model that restored it.
         uncertainty: PNG of the map for the browser, of the size of the preview; None without one.
     """
 
@@ -89,6 +90,7 @@ class Download:
     preview: bytes
     preview_size: tuple[int, int]
     seconds: float
+    model: str
     uncertainty: bytes | None = None
 
 
@@ -197,7 +199,7 @@ class UploadRestorer:
             self._states.discard(state)
         height, width = pixels.shape[:2]
         name = f"{upload.stem}_x{pipeline.scale}{suffix}"
-        return Download(data, name, (height, width), shown, shown_size, seconds, uncertainty)
+        return Download(data, name, (height, width), shown, shown_size, seconds, pipeline.header.name, uncertainty)
 
     def close(self) -> None:
         """Stop all restorations."""
