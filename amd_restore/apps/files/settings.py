@@ -14,7 +14,7 @@ class Settings:
     """What is done to each picture.
 
     Args:
-        model: released name, weights file or folder; None is the default model.
+        model: ``auto``, released name, weights file or folder; None is ``auto``.
         device, dtype, backend: see :meth:`RestorationPipeline.from_pretrained`.
         threads: processor threads; None leaves them to the backend.
         steps, seed, tile, halo, max_memory: see :meth:`RestorationPipeline.__call__`; ``max_memory`` in bytes.
