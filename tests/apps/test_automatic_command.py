@@ -51,7 +51,9 @@ def test_each_image_of_a_folder(folder: Path, tmp_path: Path, options: tuple[str
 
 
 def test_an_animation_has_one_model(tmp_path: Path) -> None:
-    frames = [Frame(Picture(image), 100) for image in (sample("brandenburg_gate.png"), sample("neuschwanstein_noisy.jpg"))]
+    frames = [
+        Frame(Picture(image), 100) for image in (sample("brandenburg_gate.png"), sample("neuschwanstein_noisy.jpg"))
+    ]
     write_frames(tmp_path / "in/moving.png", frames)
     report = tmp_path / "report.json"
     restore(tmp_path / "in", tmp_path / "auto", "--frames", "--json", str(report))
