@@ -3,9 +3,7 @@
 pipeline = RestorationPipeline.from_pretrained()          # the weights in the package
 sr = pipeline(lq, num_steps=1, seed=0)                    # (B, 3, H, W) in [0, 1] -> (B, 3, 4H, 4W) in [0, 1]
 large = pipeline.restore_image(small)                     # numpy arrays, gray, alpha and 16 bits included
-
 pipeline = AutomaticPipeline.from_pretrained()            # takes for each image the model that suits it
-name = pipeline.for_image(small).header.name
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amd_restore.arrays import Array, HostArray, concatenate, floats, host, no_grad, take
+from amd_restore.arrays import Array, HostArray, floats, host, no_grad, take, zeros
 from amd_restore.backends import choose_backend, default_backend, load_network
 from amd_restore.backends.runtime import GraphNetwork
 from amd_restore.diffusion import Codec, Denoiser, cell_sized
@@ -29,7 +27,7 @@ from amd_restore.inference.call_options import CallOptions, Seeds, check_image, 
 from amd_restore.inference.damage import ESTIMATOR, DamageEstimator
 from amd_restore.inference.image import Source, restore_rows
 from amd_restore.inference.place import place_of
-from amd_restore.inference.planes import Planes, is_image
+from amd_restore.inference.planes import Planes
 from amd_restore.inference.post import PostProcess
 from amd_restore.inference.tiling import collect_bands, window_of
 from amd_restore.inference.window import WindowRestorer
@@ -98,7 +96,7 @@ class RestorationPipeline:
         dtype: str | torch.dtype = "auto",
         backend: str | None = None,
         threads: int | None = None,
-    ) -> Self:
+    ) -> RestorationPipeline:
         """Load weights: a released name, a ``.safetensors`` file, or a folder with exactly one.
 
         Args:
@@ -305,26 +303,23 @@ class RestorationPipeline:
 
 
 class AutomaticPipeline(RestorationPipeline):
-    """Two released models, one for sharp clean images and the default one for all others.
+    """Two models, one for sharp clean images and one for all others, of which each image gets one.
 
     An image is judged as a whole, by :class:`~amd_restore.inference.damage.DamageEstimator`, whatever its tiles.
-    Header, codec and device are those of the default model.
+
+    Args:
+        damaged: restores damaged images; header, codec and device are its.
+        clean: restores clean images, by the same scale.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, damaged: RestorationPipeline, clean: RestorationPipeline) -> None:
+        self.models = (damaged, clean)
+        self.header, self.codec, self.restorer = damaged.header, damaged.codec, damaged.restorer
         self._damage = DamageEstimator.load()
-        self._clean: RestorationPipeline = self
+        self.restorer.resident = max(model.restorer.resident for model in self.models)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path = AUTO,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        backend: str | None = None,
-        threads: int | None = None,
-    ) -> Self:
+    def from_pretrained(cls, name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> AutomaticPipeline:
         """Load both models; arguments but the name as for :meth:`RestorationPipeline.from_pretrained`.
 
         Raises:
@@ -332,42 +327,53 @@ class AutomaticPipeline(RestorationPipeline):
         """
         if name_or_path != AUTO:
             raise AMDRestoreError(f"AutomaticPipeline is named '{AUTO}', not {name_or_path}; see RestorationPipeline")
-        pipeline = super().from_pretrained(DEFAULT_MODEL, device, dtype, backend, threads)
-        pipeline._clean = RestorationPipeline.from_pretrained(CLEAN_MODEL, device, dtype, backend, threads)
-        pipeline.restorer.resident = max(pipeline.restorer.resident, pipeline._clean.restorer.resident)
-        return pipeline
+        load = RestorationPipeline.from_pretrained
+        return cls(*(load(name, *arguments, **options) for name in (DEFAULT_MODEL, CLEAN_MODEL)))
 
     def for_image(self, image: HostArray) -> RestorationPipeline:
-        """Return the pipeline of the model that suits ``image``; this one, of the default model, unless it is clean.
+        """Return the pipeline of the model that suits ``image``; that for damaged ones refuses what is no image.
 
         Args:
-            image: as for :meth:`RestorationPipeline.restore_image`; what is no image is for this one to refuse.
+            image: as for :meth:`RestorationPipeline.restore_image`.
         """
-        if not is_image(image) or self._damage(image) >= _CLEAN:
-            return self
-        self._clean.restorer.resident = self.restorer.resident
-        return self._clean
+        damaged, clean = self.models
+        try:
+            colour = Planes(image, lq_patch=1).colour  # what is transparent has the colours that are restored
+        except AMDRestoreError:
+            return damaged
+        clean.restorer.resident = damaged.restorer.resident
+        return clean if self._damage(colour) < _CLEAN else damaged
 
     @no_grad
     def __call__(self, lq: Array, *, seed: Seeds = 0, **options: Any) -> Array:
         """Restore a batch of images, each by the model that suits it; otherwise as the base class."""
         check_image(lq)
-        pipelines = [self.for_image(host(image).transpose(1, 2, 0)) for image in floats(lq)]
-        seeds, parts, order = seeds_of(seed, len(lq)), [], []
-        for pipeline in dict.fromkeys(pipelines):
-            rows = [row for row, other in enumerate(pipelines) if other is pipeline]
-            restore = super().__call__ if pipeline is self else pipeline
-            parts.append(restore(take(lq, np.array(rows), 0), seed=[seeds[row] for row in rows], **options))
-            order += rows
-        return take(concatenate(parts, 0), np.argsort(order), 0)
+        seeds, chosen = (
+            seeds_of(seed, len(lq)),
+            [self.for_image(image.transpose(1, 2, 0)) for image in host(floats(lq))],
+        )
+        if len(set(chosen)) == 1:
+            return chosen[0](lq, seed=seeds, **options)
+        height, width = (side * self.scale for side in lq.shape[2:])
+        sr = zeros((len(lq), 3, height, width), floats(lq[:1]))
+        if options.get("max_memory") is not None:
+            options["max_memory"] = max(options["max_memory"] - 12 * len(lq) * height * width, 1)
+        progress = options.pop("progress", None)
+        for part, model in enumerate(self.models):
+
+            def advance(done: int, total: int, part: int = part) -> None:
+                if progress is not None:
+                    progress(part * total + done, len(self.models) * total)
+
+            rows = [row for row, other in enumerate(chosen) if other is model]
+            of_rows = [seeds[row] for row in rows]
+            sr[rows] = model(take(lq, np.array(rows), 0), seed=of_rows, progress=advance, **options)
+        return sr
 
     def _image_rows(
         self, image: HostArray, streamed: bool, options: dict[str, Any]
     ) -> tuple[Iterator[HostArray], tuple[int, int, int]]:
-        pipeline = self.for_image(image)
-        if pipeline is self:
-            return super()._image_rows(image, streamed, options)
-        return pipeline._image_rows(image, streamed, options)
+        return self.for_image(image)._image_rows(image, streamed, options)
 
 
 def files_of(name_or_path: str | Path) -> list[Path]:
@@ -382,7 +388,7 @@ def files_of(name_or_path: str | Path) -> list[Path]:
 
 
 def load_pipeline(name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> RestorationPipeline:
-    """Load the models of ``auto``, or one model; arguments as for :meth:`RestorationPipeline.from_pretrained`."""
+    """Load the models of ``auto``, or one; arguments and errors of :meth:`RestorationPipeline.from_pretrained`."""
     kind = AutomaticPipeline if name_or_path == AUTO else RestorationPipeline
     return kind.from_pretrained(name_or_path, *arguments, **options)
 

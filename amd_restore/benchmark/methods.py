@@ -20,7 +20,7 @@ from amd_restore.benchmark.provenance import file_hash
 from amd_restore.diffusion import GuidedDenoiser
 from amd_restore.errors import AMDRestoreError
 from amd_restore.inference.damage import ESTIMATOR
-from amd_restore.pipeline import AUTO, RestorationPipeline, files_of, load_pipeline
+from amd_restore.pipeline import AUTO, AutomaticPipeline, RestorationPipeline, files_of, load_pipeline
 from amd_restore.weights import read_header, released_models, resolve_weights
 
 
@@ -216,7 +216,8 @@ class Weights(Method):
             if self.guidance_scale != 1.0:
                 pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
             # The first call also allocates memory and chooses kernels, so it is not timed.
-            pipeline(torch.zeros(1, 3, 32, 32, dtype=torch.float32), num_steps=1)
+            for one in pipeline.models if isinstance(pipeline, AutomaticPipeline) else (pipeline,):
+                one(torch.zeros(1, 3, 32, 32, dtype=torch.float32), num_steps=1)
             self._loaded = (index, pipeline)
         return self._loaded[1]
 

@@ -1,6 +1,6 @@
 """Whether a device of torch computes the right images: a wrong one is not used.
 
-A device is judged by a fixed image that the default model restores, beside what the CPU gives in float32.
+A device is judged by a fixed image that `x4-real` restores, beside what the CPU gives in float32.
 """
 
 from __future__ import annotations

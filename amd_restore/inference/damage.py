@@ -18,13 +18,15 @@ from safetensors import SafetensorError, safe_open
 from amd_restore.arrays import HostArray
 from amd_restore.errors import AMDRestoreError
 
+FEATURES = 516  # what damage_features returns
 ESTIMATOR = Path(__file__).with_name("damage.safetensors")
 SMALLEST = 24  # pixels of a side; smaller images have too few blocks
 _VERSION = 1  # of the file and of the features
 _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
+_TENSORS = ("mean", "std", "weight1", "bias1", "weight2", "bias2")
 _BLOCK = 8  # pixels, as in JPEG
-_MOST = 4096  # blocks that are looked at, evenly over the image
+_SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
 _GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
 _TO_YCC = np.array(((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))  # as JPEG's
 _ZERO = 0.6  # a coefficient below it, in levels of 255, is near zero
@@ -37,10 +39,10 @@ def damage_features(image: HostArray) -> HostArray:
 
     Args:
         image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`, with sides of at least
-            :data:`SMALLEST`; alpha is not looked at.
+            :data:`SMALLEST`; alpha is not looked at, nor which colours it hides.
 
     Returns:
-        (516,), float64.
+        (:data:`FEATURES`,), float64.
     """
     found: list[HostArray] = []
     for offset in _GRIDS:
@@ -91,8 +93,11 @@ class DamageEstimator:
                 header = json.loads((file.metadata() or {})[_KEY])
                 if header["format_version"] != _VERSION:
                     raise ValueError(f"version {header['format_version']}, not {_VERSION}")
-                return cls({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            if not tensors["mean"].shape == tensors["std"].shape == tensors["weight1"].shape[1:] == (FEATURES,):
+                raise ValueError("tensors of other shapes")
+            return cls(tensors)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise AMDRestoreError(f"{path}: no estimator of damage ({error}); install the package again") from error
 
     def __call__(self, image: HostArray) -> float:
@@ -107,8 +112,9 @@ class DamageEstimator:
 def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostArray:
     """Cosine transforms of blocks of the planes ``to_planes``: (blocks, 8, 8), in levels of 255."""
     rows, columns = (np.arange(offset, side - _BLOCK + 1, _BLOCK) for side in image.shape[:2])
-    step = math.ceil(math.sqrt(len(rows) * len(columns) / _MOST))
-    tops, lefts = (starts.ravel() for starts in np.meshgrid(rows[::step], columns[::step], indexing="ij"))
+    height = min(len(rows), max(_SIDE, _SIDE**2 // len(columns)))
+    rows, columns = _thinned(rows, height), _thinned(columns, _SIDE**2 // height)
+    tops, lefts = (starts.ravel() for starts in np.meshgrid(rows, columns, indexing="ij"))
     inside = np.arange(_BLOCK)
     y, x = tops[:, None] + inside, lefts[:, None] + inside
     highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
@@ -117,6 +123,11 @@ def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostAr
         blocks = np.repeat(blocks.reshape(*blocks.shape[:3], -1)[..., :1], 3, axis=3)
     planes = 255.0 * np.concatenate([blocks[..., :3] @ weights for weights in to_planes])
     return _DCT @ planes @ _DCT.T
+
+
+def _thinned(values: HostArray, count: int) -> HostArray:
+    """At most ``count`` of ``values``, evenly over them."""
+    return values[np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)]
 
 
 def _logarithms(magnitudes: HostArray) -> HostArray:

@@ -91,15 +91,6 @@ class Planes:
         return values.astype(self.dtype)
 
 
-def is_image(image: Any) -> bool:
-    """Whether :class:`Planes` accepts ``image``."""
-    try:
-        _check(image)
-    except AMDRestoreError:
-        return False
-    return True
-
-
 def _check(image: Any) -> None:
     """Refuse what is no image by type, shape, dtype or range."""
     if not isinstance(image, np.ndarray) or isinstance(image, np.matrix):

@@ -1,4 +1,4 @@
-"""Fit the estimator by which ``--model auto`` chooses: five minutes on one thread.
+"""Fit the estimator by which ``--model auto`` chooses.
 
     python benchmarks/scripts/fit_damage.py --crops datasets/data/crops_256.npy \
         --out amd_restore/inference/damage.safetensors

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from places import REPOSITORY
 
-from amd_restore.apps.cli import main
+from amd_restore.apps.cli import main, video
+from amd_restore.apps.files import work
+from amd_restore.apps.ray.engine import _model_everywhere
 from amd_restore.apps.ui.models import Models
 from amd_restore.image_io import Frame, Picture, read_image, write_frames, write_image
 from amd_restore.pipeline import AUTO, AutomaticPipeline, RestorationPipeline, load_pipeline
@@ -50,25 +52,46 @@ def test_each_image_of_a_folder(folder: Path, tmp_path: Path, options: tuple[str
         assert difference.max() <= (1 if "--batch" in options else 0)
 
 
-def test_an_animation_has_one_model(tmp_path: Path) -> None:
-    frames = [
-        Frame(Picture(image), 100) for image in (sample("brandenburg_gate.png"), sample("neuschwanstein_noisy.jpg"))
-    ]
+@pytest.mark.parametrize("first", ["brandenburg_gate.png", "neuschwanstein_noisy.jpg"])
+def test_an_animation_has_the_model_of_its_first_frame(tmp_path: Path, first: str) -> None:
+    expected = "x4-classical" if first == "brandenburg_gate.png" else "x4-real"
+    images = sample("brandenburg_gate.png"), sample("neuschwanstein_noisy.jpg")
+    frames = [Frame(Picture(image), 100) for image in (images if expected == "x4-classical" else images[::-1])]
     write_frames(tmp_path / "in/moving.png", frames)
     report = tmp_path / "report.json"
     restore(tmp_path / "in", tmp_path / "auto", "--frames", "--json", str(report))
-    restore(tmp_path / "in", tmp_path / "classical", "--frames", "--model", "x4-classical")
-    assert json.loads(report.read_text(encoding="utf-8"))["images"][0]["model"] == "x4-classical"
-    auto, classical = ((tmp_path / name / "moving.png").read_bytes() for name in ("auto", "classical"))
-    same = auto == classical  # not in the assertion, which would print both files
+    restore(tmp_path / "in", tmp_path / "one", "--frames", "--model", expected)
+    assert json.loads(report.read_text(encoding="utf-8"))["images"][0]["model"] == expected
+    auto, one = ((tmp_path / name / "moving.png").read_bytes() for name in ("auto", "one"))
+    same = auto == one  # not in the assertion, which would print both files
     assert same
 
 
-def test_uncertainty_is_that_of_the_chosen_model(folder: Path, tmp_path: Path) -> None:
-    for model in ("auto", "x4-classical"):
-        restore(folder / "clean.png", tmp_path / model, "--model", model, "--uncertainty")
-    first, second = (tmp_path / model / "clean_uncertainty.png" for model in ("auto", "x4-classical"))
-    assert np.array_equal(read_image(first).pixels, read_image(second).pixels)
+@pytest.mark.parametrize(("name", "model"), [("clean", "x4-classical"), ("noisy", "x4-real")])
+@pytest.mark.parametrize("options", [("--uncertainty",), ("--color-fix", "adain")], ids=" ".join)
+def test_further_outputs_are_those_of_the_chosen_model(
+    folder: Path, tmp_path: Path, name: str, model: str, options: tuple[str, ...]
+) -> None:
+    found = restored(folder / f"{name}.png", tmp_path / "auto", *options)
+    expected = restored(folder / f"{name}.png", tmp_path / "one", *options, "--model", model)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_video_keeps_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+
+    def load(name: str, *arguments: Any) -> RestorationPipeline:
+        loaded.append(name)
+        return load_pipeline(name, *arguments)
+
+    monkeypatch.setattr(work, "load_pipeline", load)
+    video.frame_restorer(video.build_parser().parse_args(["-i", "a.mp4", "-o", "b.mp4", "--backend", "onnx"]))
+    assert loaded == ["x4-real"]
+
+
+def test_a_cluster_is_told_the_name() -> None:
+    assert _model_everywhere(AUTO) == AUTO and _model_everywhere(None) is None
 
 
 def test_what_needs_one_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

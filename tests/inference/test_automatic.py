@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.image_io import Picture, read_image
-from amd_restore.inference.damage import SMALLEST, DamageEstimator, damage_features
+from amd_restore.inference.damage import METADATA, SMALLEST, DamageEstimator, damage_features
 from amd_restore.pipeline import AUTO, AutomaticPipeline, RestorationPipeline, files_of, load_pipeline, suited
 
 CLEAN, DAMAGED = "x4-classical", "x4-real"
@@ -90,9 +90,26 @@ def test_small_images_are_not_judged(estimator: DamageEstimator, clean: Pixels) 
     assert 0 <= estimator(clean[:SMALLEST, :SMALLEST]) < 1
 
 
-def test_large_images_are_sampled(clean: Pixels) -> None:
+def test_large_images_are_sampled_evenly(estimator: DamageEstimator, clean: Pixels) -> None:
     large = np.tile(clean, (30, 40, 1))
     assert np.abs(damage_features(large) - damage_features(clean)).mean() < 0.1
+    half = large.copy()
+    half[:, : half.shape[1] // 2] = 128  # flat: a half of the blocks, whichever are looked at
+    zeros = damage_features(half)[63:126].mean() - damage_features(large)[63:126].mean()
+    assert zeros == pytest.approx((1 - damage_features(large)[63:126].mean()) / 2, rel=0.1)
+    strip = np.tile(clean[:SMALLEST], (1, 900, 1))
+    assert np.abs(damage_features(strip) - damage_features(clean[:SMALLEST])).mean() < 0.1
+    assert estimator(large) < 0.25 and estimator(jpeg(large, 75)) > 0.5
+
+
+def test_hidden_colours_do_not_decide(pipeline: AutomaticPipeline, clean: Pixels) -> None:
+    alpha = np.full(clean.shape[:2], 255, np.uint8)
+    alpha[:, 20:] = 0
+    names = set()
+    for hidden in (clean, noisy(clean, 40), np.zeros_like(clean)):
+        image = np.where(alpha[..., None] > 0, clean, hidden)
+        names.add(pipeline.for_image(np.dstack([image, alpha])).header.name)
+    assert len(names) == 1
 
 
 def test_each_image_is_restored_by_the_model_that_suits_it(
@@ -114,6 +131,34 @@ def test_a_batch_may_need_several_models(
     sr = pipeline(lq, seed=5)
     for row, name in enumerate((DAMAGED, CLEAN, DAMAGED)):
         assert np.abs(sr[row] - alone[name](lq[row : row + 1], seed=5 + row)[0]).max() < 1 / 255
+
+
+def test_progress_and_memory_of_a_mixed_batch(
+    pipeline: AutomaticPipeline, clean: Pixels, damaged: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lq = np.stack([image.transpose(2, 0, 1) for image in (damaged, clean)]).astype(np.float32) / 255
+    steps: list[tuple[int, int]] = []
+    pipeline(lq, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 2), (2, 2)]
+    limits: list[float] = []
+    call = RestorationPipeline.__call__
+
+    def watched(self: RestorationPipeline, lq: Any, **options: Any) -> Any:
+        limits.append(options["max_memory"])
+        return call(self, lq, **options)
+
+    monkeypatch.setattr(RestorationPipeline, "__call__", watched)
+    pipeline(lq, max_memory=2**30)
+    assert limits == [2**30 - 4 * 3 * 16 * lq[0, 0].size * 2] * 2  # without the output
+
+
+def test_what_the_process_holds_is_known_to_both_models(pipeline: AutomaticPipeline, clean: Pixels) -> None:
+    before = pipeline.restorer.resident
+    try:
+        pipeline.restorer.resident = before + 12345
+        assert pipeline.for_image(clean).restorer.resident == before + 12345
+    finally:
+        pipeline.restorer.resident = before
 
 
 def test_files_and_fidelity(
@@ -143,6 +188,8 @@ def test_names(tmp_path: Path) -> None:
     assert [file.stem for file in files_of("x4-real-fast")] == ["x4-real-fast"]
     other = tmp_path / "damage.safetensors"
     save_file({"mean": np.zeros(1)}, other)
-    for bad in (other, tmp_path / "none.safetensors"):
+    incomplete = tmp_path / "incomplete.safetensors"
+    save_file({"mean": np.zeros(1)}, incomplete, METADATA)
+    for bad in (other, incomplete, tmp_path / "none.safetensors"):
         with pytest.raises(AMDRestoreError, match="no estimator of damage"):
             DamageEstimator.load(bad)

@@ -1,6 +1,6 @@
 """``amd-restore doctor``: which devices, arithmetics and backends compute the right image here, and how fast.
 
-All restore the same 64x64 image with the default model, and are compared with what the CPU gives in float32. The exit
+All restore the same 64x64 image with `x4-real`, and are compared with what the CPU gives in float32. The exit
 code is 0 where all are right, 1 where one is wrong.
 """
 

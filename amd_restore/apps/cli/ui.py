@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--model",
         metavar="NAME",
-        help="first model of the page: released name, .safetensors file or folder (default: x4-real)",
+        help="first model of the page: auto, released name, .safetensors file or folder (default: auto)",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: %(default)s)")
     add("--threads", type=number(1, 1024), metavar="N", help="processor threads (default: the backend's choice)")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amd_restore.inference import memory
-from amd_restore.pipeline import AUTO, RestorationPipeline
+from amd_restore.pipeline import AUTO, RestorationPipeline, files_of
 from amd_restore.weights import DEFAULT_MODEL, Header, read_header, released_models, resolve_weights
 
 # Bytes of free memory per byte of a weights file, below which the loaded models are freed before another is loaded.
@@ -54,7 +54,8 @@ class Models:
         """
         name = name if name in self._paths else self.first
         if name not in self._loaded:
-            if _ROOM * self._paths[name].stat().st_size > memory.free_share(None):
+            files = files_of(AUTO if name == AUTO else self._paths[name])
+            if _ROOM * sum(file.stat().st_size for file in files) > memory.free_share(None):
                 self._loaded.clear()
             self._loaded[name] = self._load(AUTO if name == AUTO else self._paths[name])
         return self._loaded[name]
