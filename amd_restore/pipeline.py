@@ -348,10 +348,9 @@ class AutomaticPipeline(RestorationPipeline):
     def __call__(self, lq: Array, *, seed: Seeds = 0, **options: Any) -> Array:
         """Restore a batch of images, each by the model that suits it; otherwise as the base class."""
         check_image(lq)
-        seeds, chosen = (
-            seeds_of(seed, len(lq)),
-            [self.for_image(image.transpose(1, 2, 0)) for image in host(floats(lq))],
-        )
+        CallOptions(seed=seed, **options)  # Refuses what is out of its range.
+        seeds = seeds_of(seed, len(lq))
+        chosen = [self.for_image(image.transpose(1, 2, 0)) for image in host(floats(lq))]
         if len(set(chosen)) == 1:
             return chosen[0](lq, seed=seeds, **options)
         height, width = (side * self.scale for side in lq.shape[2:])

@@ -149,6 +149,8 @@ def test_progress_and_memory_of_a_mixed_batch(
 
     monkeypatch.setattr(RestorationPipeline, "__call__", watched)
     pipeline(lq, max_memory=2**30)
+    with pytest.raises(AMDRestoreError, match="max_memory must be a number of bytes"):
+        pipeline(lq, max_memory="1G")
     assert limits == [2**30 - 4 * 3 * 16 * lq[0, 0].size * 2] * 2  # without the output
 
 

@@ -85,11 +85,9 @@ def add_size(add: Callable[..., Any]) -> None:
 
 def add_model(add: Callable[..., Any], automatic: bool = False) -> None:
     """Add options for the weights and the random sample; ``automatic``: the model may be chosen for each image."""
-    first = (
-        "auto (default; for each image the one of the next two that suits it), x4-real ("
-        if automatic
-        else ("x4-real (default; ")
-    )
+    first = "x4-real (default; "
+    if automatic:
+        first = "auto (default; for each image the one of the next two that suits it), x4-real ("
     add(
         "--model",
         metavar="NAME",
