@@ -148,10 +148,10 @@ def test_progress_and_memory_of_a_mixed_batch(
         return call(self, lq, **options)
 
     monkeypatch.setattr(RestorationPipeline, "__call__", watched)
-    pipeline(lq, max_memory=2**30)
+    pipeline(lq, max_memory=2**40)
     with pytest.raises(AMDRestoreError, match="max_memory must be a number of bytes"):
         pipeline(lq, max_memory="1G")
-    assert limits == [2**30 - 4 * 3 * 16 * lq[0, 0].size * 2] * 2  # without the output
+    assert limits == [2**40 - 4 * 3 * 16 * lq[0, 0].size * 2] * 2  # without the output
 
 
 def test_what_the_process_holds_is_known_to_both_models(pipeline: AutomaticPipeline, clean: Pixels) -> None:
@@ -173,7 +173,7 @@ def test_files_and_fidelity(
 
 def test_what_is_no_image_is_refused_as_by_every_pipeline(pipeline: AutomaticPipeline, clean: Pixels) -> None:
     with pytest.raises(AMDRestoreError, match="must be a numpy array"):
-        pipeline.restore_image([1])  # type: ignore[arg-type]  # on purpose
+        pipeline.restore_image(clean.tolist())
     with pytest.raises(AMDRestoreError, match="must lie in"):
         pipeline.restore_image(clean.astype(np.float32))
     with pytest.raises(AMDRestoreError, match="must be floating"):
