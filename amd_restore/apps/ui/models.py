@@ -54,8 +54,8 @@ class Models:
         """
         name = name if name in self._paths else self.first
         if name not in self._loaded:
-            files = files_of(AUTO if name == AUTO else self._paths[name])
-            if _ROOM * sum(file.stat().st_size for file in files) > memory.free_share(None):
+            source = AUTO if name == AUTO else self._paths[name]
+            if _ROOM * sum(file.stat().st_size for file in files_of(source)) > memory.free_share(None):
                 self._loaded.clear()
-            self._loaded[name] = self._load(AUTO if name == AUTO else self._paths[name])
+            self._loaded[name] = self._load(source)
         return self._loaded[name]
