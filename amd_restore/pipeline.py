@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 AUTO = "auto"  # in place of a model's name
-CLEAN_MODEL = "x4-classical"  # of auto, for images that are not damaged; DEFAULT_MODEL is for the others
-_CLEAN = 0.25  # probability of damage below which an image is clean: what x4-classical sharpens cannot be mended
+AUTO_MODELS = {"heavy": DEFAULT_MODEL, "light": "x4-web", "clean": "x4-classical"}  # by severity of the damage
 
 
 class RestorationPipeline:
@@ -303,46 +302,47 @@ class RestorationPipeline:
 
 
 class AutomaticPipeline(RestorationPipeline):
-    """Two models, one for sharp clean images and one for all others, of which each image gets one.
+    """Models for images of different damage, of which each image gets one.
 
     An image is judged as a whole, by :class:`~amd_restore.inference.damage.DamageEstimator`, whatever its tiles.
 
     Args:
-        damaged: restores damaged images; header, codec and device are its.
-        clean: restores clean images, by the same scale.
+        models: for each of :data:`~amd_restore.inference.damage.SEVERITIES`, all of one scale; header, codec and
+            device are those of the first.
     """
 
-    def __init__(self, damaged: RestorationPipeline, clean: RestorationPipeline) -> None:
-        self.models = (damaged, clean)
-        self.header, self.codec, self.restorer = damaged.header, damaged.codec, damaged.restorer
+    def __init__(self, models: Mapping[str, RestorationPipeline]) -> None:
+        self.models = dict(models)
+        first = next(iter(self.models.values()))
+        self.header, self.codec, self.restorer = first.header, first.codec, first.restorer
         self._damage = DamageEstimator.load()
-        self.restorer.resident = max(model.restorer.resident for model in self.models)
+        self.restorer.resident = max(model.restorer.resident for model in self.models.values())
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> AutomaticPipeline:
-        """Load both models; arguments but the name as for :meth:`RestorationPipeline.from_pretrained`.
+        """Load the models of ``auto``; arguments but the name as for :meth:`RestorationPipeline.from_pretrained`.
 
         Raises:
             AMDRestoreError: another name than ``auto``, or as there.
         """
         if name_or_path != AUTO:
             raise AMDRestoreError(f"AutomaticPipeline is named '{AUTO}', not {name_or_path}; see RestorationPipeline")
-        load = RestorationPipeline.from_pretrained
-        return cls(*(load(name, *arguments, **options) for name in (DEFAULT_MODEL, CLEAN_MODEL)))
+        load = functools.partial(RestorationPipeline.from_pretrained, **options)
+        return cls({severity: load(name, *arguments) for severity, name in AUTO_MODELS.items()})
 
     def for_image(self, image: HostArray) -> RestorationPipeline:
-        """Return the pipeline of the model that suits ``image``; that for damaged ones refuses what is no image.
+        """Return the pipeline of the model that suits ``image``; what is no image is left to one to refuse.
 
         Args:
             image: as for :meth:`RestorationPipeline.restore_image`.
         """
-        damaged, clean = self.models
         try:
             colour = Planes(image, lq_patch=1).colour  # what is transparent has the colours that are restored
         except AMDRestoreError:
-            return damaged
-        clean.restorer.resident = damaged.restorer.resident
-        return clean if self._damage(colour) < _CLEAN else damaged
+            return self.models["heavy"]
+        chosen = self.models[self._damage.severity(colour)]
+        chosen.restorer.resident = self.restorer.resident
+        return chosen
 
     @no_grad
     def __call__(self, lq: Array, *, seed: Seeds = 0, **options: Any) -> Array:
@@ -351,18 +351,19 @@ class AutomaticPipeline(RestorationPipeline):
         CallOptions(seed=seed, **options)  # Refuses what is out of its range.
         seeds = seeds_of(seed, len(lq))
         chosen = [self.for_image(image.transpose(1, 2, 0)) for image in host(floats(lq))]
-        if len(set(chosen)) == 1:
-            return chosen[0](lq, seed=seeds, **options)
+        needed = list(dict.fromkeys(chosen))
+        if len(needed) == 1:
+            return needed[0](lq, seed=seeds, **options)
         height, width = (side * self.scale for side in lq.shape[2:])
         sr = zeros((len(lq), 3, height, width), floats(lq[:1]))
         if options.get("max_memory") is not None:
             options["max_memory"] = max(options["max_memory"] - 12 * len(lq) * height * width, 1)
         progress = options.pop("progress", None)
-        for part, model in enumerate(self.models):
+        for part, model in enumerate(needed):
 
             def advance(done: int, total: int, part: int = part) -> None:
                 if progress is not None:
-                    progress(part * total + done, len(self.models) * total)
+                    progress(part * total + done, len(needed) * total)
 
             rows = [row for row, other in enumerate(chosen) if other is model]
             of_rows = [seeds[row] for row in rows]
@@ -383,7 +384,7 @@ def files_of(name_or_path: str | Path) -> list[Path]:
     """
     if name_or_path != AUTO:
         return [resolve_weights(name_or_path)]
-    return [resolve_weights(DEFAULT_MODEL), resolve_weights(CLEAN_MODEL), ESTIMATOR]
+    return [*map(resolve_weights, AUTO_MODELS.values()), ESTIMATOR]
 
 
 def load_pipeline(name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> RestorationPipeline:

@@ -216,7 +216,7 @@ class Weights(Method):
             if self.guidance_scale != 1.0:
                 pipeline.denoiser = GuidedDenoiser(pipeline.denoiser, self.guidance_scale)
             # The first call also allocates memory and chooses kernels, so it is not timed.
-            for one in pipeline.models if isinstance(pipeline, AutomaticPipeline) else (pipeline,):
+            for one in pipeline.models.values() if isinstance(pipeline, AutomaticPipeline) else (pipeline,):
                 one(torch.zeros(1, 3, 32, 32, dtype=torch.float32), num_steps=1)
             self._loaded = (index, pipeline)
         return self._loaded[1]

@@ -1,14 +1,13 @@
-"""How likely an image is damaged: by JPEG, noise or blur, and not only scaled down.
+"""How damaged an image is: not at all, only scaled down; lightly, as by a web site's JPEG; or heavily.
 
 Blocks of 8x8 pixels are transformed by the cosine transform of JPEG, once on the grid on which JPEG would have cut them
 and once half a block beside it. Means over the image of magnitudes and of the share of coefficients near zero tell
-quantisation, noise and blur apart; a small network maps them to a probability.
+quantisation, noise and blur apart; a small network maps them to probabilities.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,12 +18,15 @@ from amd_restore.arrays import HostArray
 from amd_restore.errors import AMDRestoreError
 
 FEATURES = 516  # what damage_features returns
+SEVERITIES = ("clean", "light", "heavy")
 ESTIMATOR = Path(__file__).with_name("damage.safetensors")
 SMALLEST = 24  # pixels of a side; smaller images have too few blocks
-_VERSION = 1  # of the file and of the features
+_VERSION = 2  # of the file and of the features
 _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
 _TENSORS = ("mean", "std", "weight1", "bias1", "weight2", "bias2")
+_CLEAN = 0.8  # probability from which an image is clean: what a model for clean images sharpens cannot be mended
+_LIGHT = 3.0  # how much likelier than heavy light damage must be: heavy damage treated as light stays in the image
 _BLOCK = 8  # pixels, as in JPEG
 _SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
 _GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
@@ -58,17 +60,21 @@ def damage_features(image: HostArray) -> HostArray:
     return np.concatenate(found)
 
 
-def damage_of(features: HostArray, tensors: Mapping[str, HostArray]) -> float:
-    """Return the probability that an image of these features is damaged.
+def damage_of(features: HostArray, tensors: Mapping[str, HostArray]) -> HostArray:
+    """Return the probabilities of :data:`SEVERITIES` for an image of these features.
 
     Args:
         features: of :func:`damage_features`.
         tensors: ``mean`` and ``std`` of features, and ``weight1``, ``bias1``, ``weight2``, ``bias2`` of two layers.
+
+    Returns:
+        (3,), float64, of sum 1.
     """
     x = (features - tensors["mean"]) / tensors["std"]
     hidden = np.maximum(tensors["weight1"] @ x + tensors["bias1"], 0.0)
-    score = float((tensors["weight2"] @ hidden + tensors["bias2"])[0])
-    return 0.5 + 0.5 * math.tanh(score / 2)  # the logistic function, without overflow
+    score = tensors["weight2"] @ hidden + tensors["bias2"]
+    odds = np.exp(score - score.max())
+    return np.asarray(odds / odds.sum())
 
 
 class DamageEstimator:
@@ -94,19 +100,30 @@ class DamageEstimator:
                 if header["format_version"] != _VERSION:
                     raise ValueError(f"version {header['format_version']}, not {_VERSION}")
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
-            if not tensors["mean"].shape == tensors["std"].shape == tensors["weight1"].shape[1:] == (FEATURES,):
+            inputs, hidden = tensors["weight1"].shape[1:], tensors["bias1"].shape
+            fits = tensors["mean"].shape == tensors["std"].shape == inputs == (FEATURES,)
+            if not fits or tensors["weight2"].shape != (len(SEVERITIES), *hidden):
                 raise ValueError("tensors of other shapes")
             return cls(tensors)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise AMDRestoreError(f"{path}: no estimator of damage ({error}); install the package again") from error
 
-    def __call__(self, image: HostArray) -> float:
-        """Return the probability that ``image`` is damaged; 1 where it is too small to tell.
+    def __call__(self, image: HostArray) -> HostArray:
+        """Return the probabilities of :data:`SEVERITIES`; heavy alone where the image is too small to tell.
 
         Args:
             image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`.
         """
-        return damage_of(damage_features(image), self._tensors) if min(image.shape[:2]) >= SMALLEST else 1.0
+        if min(image.shape[:2]) < SMALLEST:
+            return np.array((0.0, 0.0, 1.0))
+        return damage_of(damage_features(image), self._tensors)
+
+    def severity(self, image: HostArray) -> str:
+        """Return the one of :data:`SEVERITIES` by which ``image`` should be treated."""
+        clean, light, heavy = self(image)
+        if clean > _CLEAN:
+            return "clean"
+        return "light" if light > _LIGHT * heavy else "heavy"
 
 
 def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostArray:

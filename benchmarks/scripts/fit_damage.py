@@ -3,10 +3,11 @@
     python benchmarks/scripts/fit_damage.py --crops datasets/data/crops_256.npy \
         --out amd_restore/inference/damage.safetensors
 
-Crops of photographs are scaled down, and most are damaged besides; a small network learns to tell which. What counts as
-damage is what ``x4-real`` restores better than ``x4-classical`` (docs/experiments.md, "Which model for which image").
+Crops of photographs are scaled down, and most are damaged besides; a small network learns to tell how. What counts as
+clean, light and heavy is what ``x4-classical``, ``x4-web`` and ``x4-real`` each restore best (docs/experiments.md,
+"Which model for which image").
 
-Prints how often crops of other photographs than those it was fitted on are taken for damaged, by kind.
+Prints for what crops of other photographs than those it was fitted on are taken, by kind.
 """
 
 from __future__ import annotations
@@ -20,36 +21,46 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFilter
 import torch
 from safetensors.numpy import save_file
 from torch import nn
 
 from amd_restore.data.degradations import build_degradation
 from amd_restore.errors import Parser, run_command, say
-from amd_restore.inference.damage import METADATA, damage_features, damage_of
+from amd_restore.inference.damage import METADATA, SEVERITIES, damage_features, damage_of
 
 Pixels = np.ndarray[Any, Any]
 Image = PIL.Image.Image
 SCALE = 4
 HELD_OUT = 8  # the last one of so many crops of the file, which are those of other photographs
-CLEAN = {"scaled": 0.3, "from_jpeg": 0.1}  # shares of the kinds, see Damage
-DAMAGED = {"jpeg": 0.15, "noise": 0.1, "earlier": 0.15, "light": 0.12, "hard": 0.08}
-SHARES = CLEAN | DAMAGED
+KINDS = {  # severity and share of each, see Damage
+    "scaled": ("clean", 0.2),
+    "from_jpeg": ("clean", 0.08),
+    "jpeg": ("light", 0.13),
+    "web": ("light", 0.13),
+    "resized": ("light", 0.08),
+    "noise": ("heavy", 0.08),
+    "strong": ("heavy", 0.12),
+    "earlier": ("heavy", 0.08),
+    "hard": ("heavy", 0.1),
+}
 GRAY = 0.1  # share of inputs without colour
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
+WEB = {"blur_prob": 0.5, "blur_sigma": [0.2, 1.2], "noise_prob": 0, "jpeg_prob": 0.95, "jpeg_quality": [50, 97]}
 SECOND_ORDER: dict[str, dict[str, Any]] = {
-    "light": {"type": "second_order", "light_prob": 1.0},
+    "web": {"type": "second_order", "light_prob": 1.0, "second": WEB},  # perceptual_x4_web.yml, no noise
     "hard": {"type": "second_order", "first_prob": 0.75},
 }
 HIDDEN, EPOCHS, RATE, DECAY, JITTER, DROPOUT = 32, 40, 2e-3, 0.1, 0.1, 0.3
 
 
 class Damage:
-    """Random inputs of the kinds of ``SHARES``.
+    """Random inputs of ``KINDS``.
 
     ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg`` and ``noise``
-    are scaled down and then damaged, ``earlier`` was damaged, or had fewer pixels, before it got its size; the others
-    are the degradations of the training.
+    are scaled down and then damaged, ``strong`` has more noise, or blur, and then a JPEG. ``resized`` was
+    damaged at about its size, ``earlier`` had far fewer pixels. The others are the degradations of the training.
 
     Args:
         seed: decides everything that is random.
@@ -63,7 +74,7 @@ class Damage:
 
     def __call__(self, gt: Pixels) -> tuple[str, Pixels]:
         """Return the kind, and uint8 (H / 4, W / 4, 3), of a square uint8 image (H, W, 3)."""
-        kind = str(self.rng.choice(list(SHARES), p=list(SHARES.values())))
+        kind = str(self.rng.choice(list(KINDS), p=[share for _, share in KINDS.values()]))
         if kind in self.second_order:
             clean = torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1)))[None].float() / 255
             lq = self.second_order[kind](clean)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
@@ -80,22 +91,39 @@ class Damage:
         return self._scaled(self._compressed(gt, 85, 98), side)
 
     def _jpeg(self, gt: Image, side: int) -> Image:
-        return self._compressed(self._scaled(gt, side), 60, 97)
+        return self._compressed(self._scaled(gt, side), 50, 97)
 
     def _noise(self, gt: Image, side: int) -> Image:
-        return self._noisy(self._scaled(gt, side))
+        lq = self._noisy(self._scaled(gt, side), 4, 12)
+        return self._compressed(lq, 70, 97) if self.rng.random() < 0.3 else lq
+
+    def _strong(self, gt: Image, side: int) -> Image:
+        if self.rng.random() < 0.5:
+            lq = self._noisy(self._scaled(gt, side), 10, 25)
+        else:
+            lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(self.rng.uniform(2.2, 3.5))), side)
+        return self._compressed(lq, 40, 95)
+
+    def _resized(self, gt: Image, side: int) -> Image:
+        return self._with_history(gt, side, 0.85, 1.4, quality=50, noise=2)
 
     def _earlier(self, gt: Image, side: int) -> Image:
-        lq = self._scaled(gt, round(side * self.rng.uniform(0.6, 1.4)))
+        return self._with_history(gt, side, 0.4, 0.75, quality=30, noise=8)
+
+    def _with_history(
+        self, gt: Image, side: int, lowest: float, highest: float, *, quality: int, noise: float
+    ) -> Image:
+        """Image that was damaged at another size."""
+        lq = self._scaled(gt, round(side * self.rng.uniform(lowest, highest)))
         if self.rng.random() < 0.4:
-            lq = self._noisy(lq)
-        lq = self._scaled(self._compressed(lq, 30, 90), side)
+            lq = self._noisy(lq, 1, noise)
+        lq = self._scaled(self._compressed(lq, quality, 92), side)
         return self._compressed(lq, 85, 98) if self.rng.random() < 0.3 else lq
 
-    def _noisy(self, image: Image) -> Image:
+    def _noisy(self, image: Image, lowest: float, highest: float) -> Image:
         pixels = np.asarray(image)
         channels = 1 if self.rng.random() < 0.5 else 3
-        noise = self.rng.normal(0, self.rng.uniform(1, 8), (*pixels.shape[:2], channels))
+        noise = self.rng.normal(0, self.rng.uniform(lowest, highest), (*pixels.shape[:2], channels))
         return PIL.Image.fromarray(np.rint(pixels + noise).clip(0, 255).astype(np.uint8))
 
     def _compressed(self, image: Image, lowest: int, highest: int) -> Image:
@@ -106,10 +134,10 @@ class Damage:
 
 
 def collect(crops: Pixels, count: int, seed: int) -> tuple[Pixels, Pixels, Pixels]:
-    """Return numbers, kinds and features of ``count`` crops, each as it is, and cut off the grid of a JPEG."""
+    """Return numbers, kinds and features of ``count`` inputs, each as it is, and cut off the grid of a JPEG."""
     damage, rng = Damage(seed), np.random.default_rng(seed)
     numbers, kinds, features = [], [], []
-    for number in sorted(rng.choice(len(crops), min(count, len(crops)), replace=False).tolist()):
+    for number in sorted(rng.integers(len(crops), size=count).tolist()):
         kind, lq = damage(np.array(crops[number]))
         top, left = rng.integers(0, 8, 2)
         for cut in (lq, lq[top : top + 56, left : left + 56]):
@@ -119,24 +147,24 @@ def collect(crops: Pixels, count: int, seed: int) -> tuple[Pixels, Pixels, Pixel
     return np.array(numbers), np.array(kinds), np.array(features)
 
 
-def fit(features: Pixels, damaged: Pixels, seed: int) -> dict[str, Pixels]:
+def fit(features: Pixels, severities: Pixels, seed: int) -> dict[str, Pixels]:
     """Train the network; return its tensors.
 
     Args:
         features: (N, F), see :func:`~amd_restore.inference.damage.damage_features`.
-        damaged: (N,), 1 for a damaged image, 0 for a clean one.
+        severities: (N,), indices of :data:`~amd_restore.inference.damage.SEVERITIES`.
         seed: of the initial weights and the order.
     """
     torch.manual_seed(seed)
     mean, std = features.mean(0), features.std(0) + 1e-3
-    x, y = torch.tensor((features - mean) / std).float(), torch.tensor(damaged).float()
-    first, second = nn.Linear(x.shape[1], HIDDEN), nn.Linear(HIDDEN, 1)
+    x, y = torch.tensor((features - mean) / std).float(), torch.tensor(severities)
+    first, second = nn.Linear(x.shape[1], HIDDEN), nn.Linear(HIDDEN, len(SEVERITIES))
     net = nn.Sequential(nn.Dropout(DROPOUT), first, nn.ReLU(), nn.Dropout(DROPOUT), second)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(x)).split(64):
             noisy = x[rows] + JITTER * torch.randn_like(x[rows])
-            loss = nn.functional.binary_cross_entropy_with_logits(net(noisy)[:, 0], y[rows])
+            loss = nn.functional.cross_entropy(net(noisy), y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -150,11 +178,13 @@ def run(options: argparse.Namespace) -> None:
     crops = np.load(options.crops, mmap_mode="r")
     numbers, kinds, features = collect(crops, options.count, options.seed)
     held_out = numbers >= len(crops) * (HELD_OUT - 1) // HELD_OUT
-    tensors = fit(features[~held_out], np.isin(kinds, list(DAMAGED))[~held_out], options.seed)
-    found = np.array([damage_of(row, tensors) for row in features[held_out]])
-    for kind in SHARES:
-        these = found[kinds[held_out] == kind]
-        say(f"{kind:10s} {(these > 0.5).mean() if len(these) else float('nan'):6.1%} of {len(these)} taken for damaged")
+    severities = np.array([SEVERITIES.index(KINDS[kind][0]) for kind in kinds])
+    tensors = fit(features[~held_out], severities[~held_out], options.seed)
+    found = np.array([damage_of(row, tensors) for row in features[held_out]]).reshape(-1, len(SEVERITIES))
+    say(f"{'':10s} " + " ".join(f"{severity:>6s}" for severity in SEVERITIES))
+    for kind in KINDS:
+        taken = np.bincount(found[kinds[held_out] == kind].argmax(1), minlength=len(SEVERITIES))
+        say(f"{kind:10s} " + " ".join(f"{share:6.1%}" for share in taken / max(taken.sum(), 1)) + f" of {taken.sum()}")
     save_file(tensors, options.out, METADATA)
 
 
@@ -162,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--crops", type=Path, required=True, help="array of datasets/pack_crops.py")
-    parser.add_argument("--count", type=int, default=7000, help="crops (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=16000, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     options = parser.parse_args(argv)

@@ -209,6 +209,7 @@ SMALL_PEERS = ("realesr-general-x4v3", "realesr-general-wdn-x4v3", "4xLSDIRCompa
 REAL = [
     Row("**auto** (default)", "x4_real", "auto, 1 step"),
     Row("x4-real", "x4_real", "x4-real, 1 step"),
+    Row("x4-web", "x4_real", "x4-web, 1 step"),
     Row("x4-real-fast", "x4_real", "x4-real-fast, 1 step"),
     Row("x4-classical", "x4_real", "x4-classical, 1 step"),
     *peers("x4_real", "ClearReality4x", "Real-ESRGAN x4plus"),
@@ -253,6 +254,7 @@ def by_severity(benchmark: str) -> list[Row]:
     return [
         Row("**auto** (default)", benchmark, "auto, 1 step"),
         Row("x4-real", benchmark, "x4-real, 1 step"),
+        Row("x4-web", benchmark, "x4-web, 1 step"),
         Row("x4-real-fast", benchmark, "x4-real-fast, 1 step"),
         Row("x4-classical", benchmark, "x4-classical, 1 step"),
         *peers(benchmark, "Real-ESRGAN x4plus", *SMALL_PEERS, "ClearReality4x"),
@@ -260,6 +262,7 @@ def by_severity(benchmark: str) -> list[Row]:
     ]
 
 
+_NOT_IN_BRIEF = ("x4-web", "x4-real-fast", "x4-classical")
 SEVERITIES = ("clean", "web", "phone", "heavy")
 BRIEF = {kind: values(kind, "psnr_y", "lpips_alex", between="/") for kind in SEVERITIES}
 BY_SEVERITY = {kind: values(kind, "psnr_y", "lpips_alex", "effnet") for kind in SEVERITIES}
@@ -316,14 +319,14 @@ SOURCES = [
 JUDGES = ("brisque", "niqe", "psnr_y", "lpips_alex", "effnet", "consistency")
 COMPARED = {"PSNR-Y": "psnr_y", "LPIPS-Alex": "lpips_alex", "EffNet": "effnet", "LQ-PSNR": "consistency"}
 TABLES: dict[str, tuple[list[Row], dict[str, Cell]]] = {
-    "brief": ([row for row in by_severity("x4_unseen") if row.title != "x4-classical"], BRIEF),
+    "brief": ([row for row in by_severity("x4_unseen") if row.title not in _NOT_IN_BRIEF], BRIEF),
     "unseen": (by_severity("x4_unseen"), BY_SEVERITY),
     "severity": (by_severity("x4_severity"), BY_SEVERITY),
     "other_scales": (OTHER_SCALES, BY_SEVERITY),
     "degraded": (REAL_ALL, DEGRADED),
     "clean": (CLASSICAL + CLASSICAL_PEERS, CLEAN_COLUMNS),
     "clean_own": (CLASSICAL, CLEAN_COLUMNS),
-    "degraded_own": (REAL_ALL[:4] + REAL[2:6], DEGRADED),
+    "degraded_own": (REAL_ALL[:4] + REAL[2:7], DEGRADED),
     "degraded_against": (AGAINST, {title: minus("real_world", metric) for title, metric in COMPARED.items()}),
     "arms": (ARMS, {f"{title}, 4 steps": arm(COMPARED[title], 4) for title in ("PSNR-Y", "LPIPS-Alex")}),
     "amd_arms": (AMD_ARMS, {title: arm_minus(metric, 4) for title, metric in COMPARED.items()}),

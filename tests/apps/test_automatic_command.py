@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from places import REPOSITORY
 
@@ -20,13 +22,29 @@ from amd_restore.pipeline import AUTO, AutomaticPipeline, RestorationPipeline, l
 Pixels = np.ndarray[Any, Any]
 
 
+# Of the inputs in `folder`.
+MODELS = {"clean": "x4-classical", "light": "x4-web", "noisy": "x4-real"}
+
+
+def worn() -> Pixels:
+    image = sample("neuschwanstein.png")
+    noise = np.random.default_rng(0).normal(0, 40, image.shape)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def compressed() -> Pixels:
+    file = io.BytesIO()
+    PIL.Image.fromarray(sample("great_wall.png")).save(file, "JPEG", quality=80)
+    return np.asarray(PIL.Image.open(file))
+
+
 def sample(name: str) -> Pixels:
     return read_image(REPOSITORY / "lowres" / name).pixels[:40, :48]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, image in (("clean", sample("brandenburg_gate.png")), ("noisy", sample("neuschwanstein_noisy.jpg"))):
+    for name, image in zip(MODELS, (sample("brandenburg_gate.png"), compressed(), worn()), strict=True):
         write_image(tmp_path / "in" / f"{name}.png", Picture(image))
     return tmp_path / "in"
 
@@ -45,17 +63,16 @@ def test_each_image_of_a_folder(folder: Path, tmp_path: Path, options: tuple[str
     report = tmp_path / "report.json"
     found = restored(folder, tmp_path / "auto", *options, "--json", str(report))
     images = json.loads(report.read_text(encoding="utf-8"))["images"]
-    assert [image["model"] for image in images] == ["x4-classical", "x4-real"]
-    for name, model in (("clean", "x4-classical"), ("noisy", "x4-real")):
+    assert [image["model"] for image in images] == list(MODELS.values())
+    for name, model in MODELS.items():
         expected = restored(folder / f"{name}.png", tmp_path / name, "--model", model)[name]
         difference = np.abs(found[name].astype(int) - expected)
         assert difference.max() <= (1 if "--batch" in options else 0)
 
 
-@pytest.mark.parametrize("first", ["brandenburg_gate.png", "neuschwanstein_noisy.jpg"])
-def test_an_animation_has_the_model_of_its_first_frame(tmp_path: Path, first: str) -> None:
-    expected = "x4-classical" if first == "brandenburg_gate.png" else "x4-real"
-    images = sample("brandenburg_gate.png"), sample("neuschwanstein_noisy.jpg")
+@pytest.mark.parametrize("expected", ["x4-classical", "x4-real"])
+def test_an_animation_has_the_model_of_its_first_frame(tmp_path: Path, expected: str) -> None:
+    images = sample("brandenburg_gate.png"), worn()
     frames = [Frame(Picture(image), 100) for image in (images if expected == "x4-classical" else images[::-1])]
     write_frames(tmp_path / "in/moving.png", frames)
     report = tmp_path / "report.json"
@@ -67,7 +84,7 @@ def test_an_animation_has_the_model_of_its_first_frame(tmp_path: Path, first: st
     assert same
 
 
-@pytest.mark.parametrize(("name", "model"), [("clean", "x4-classical"), ("noisy", "x4-real")])
+@pytest.mark.parametrize(("name", "model"), MODELS.items())
 @pytest.mark.parametrize("options", [("--uncertainty",), ("--color-fix", "adain")], ids=" ".join)
 def test_further_outputs_are_those_of_the_chosen_model(
     folder: Path, tmp_path: Path, name: str, model: str, options: tuple[str, ...]

@@ -11,7 +11,7 @@ import pytest
 from places import REPOSITORY
 from smooth_images import smooth_image
 
-from amd_restore.inference.damage import DamageEstimator, damage_of
+from amd_restore.inference.damage import SEVERITIES, DamageEstimator, damage_of
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "scripts"))
 fit_damage = importlib.import_module("fit_damage")
@@ -20,29 +20,32 @@ fit_damage = importlib.import_module("fit_damage")
 def test_fits_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     crops, out = tmp_path / "crops.npy", tmp_path / "damage.safetensors"
     np.save(crops, np.stack([smooth_image(seed, 256, 256) for seed in range(48)]))
-    assert fit_damage.main(["--crops", str(crops), "--out", str(out)]) == 0
+    assert fit_damage.main(["--crops", str(crops), "--count", "60", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(fit_damage.SHARES)
-    assert 0 < DamageEstimator.load(out)(smooth_image(0)) < 1
+    assert lines[0].split() == list(SEVERITIES)
+    assert [line.split()[0] for line in lines[1:]] == list(fit_damage.KINDS)
+    assert DamageEstimator.load(out)(smooth_image(0)).sum() == pytest.approx(1)
 
 
 def test_learns_what_differs() -> None:
     rng = np.random.default_rng(0)
-    features, damaged = rng.normal(size=(600, 516)), rng.integers(0, 2, 600)
-    features[:, :20] += 2 * damaged[:, None]
-    tensors = fit_damage.fit(features[:400], damaged[:400], seed=0)
+    features, severities = rng.normal(size=(600, 516)), rng.integers(0, 3, 600)
+    for severity in (1, 2):
+        features[:, 20 * severity : 20 * severity + 20] += 2 * (severities == severity)[:, None]
+    tensors = fit_damage.fit(features[:400], severities[:400], seed=0)
     found = np.array([damage_of(row, tensors) for row in features[400:]])
-    assert ((found > 0.5) == damaged[400:]).mean() > 0.95
+    assert found.shape == (200, 3) and np.allclose(found.sum(1), 1)
+    assert (found.argmax(1) == severities[400:]).mean() > 0.9
 
 
 def test_inputs_are_of_all_kinds_and_the_same_again() -> None:
     gt = smooth_image(0, 256, 256)
     first, second = fit_damage.Damage(3), fit_damage.Damage(3)
     kinds = set()
-    for _ in range(60):
+    for _ in range(80):
         kind, lq = first(gt)
         assert lq.shape == (64, 64, 3) and lq.dtype == np.uint8
         assert np.array_equal(lq, second(gt)[1])
         kinds.add(kind)
-    assert kinds == set(fit_damage.SHARES) == set(fit_damage.CLEAN) | set(fit_damage.DAMAGED)
-    assert sum(fit_damage.SHARES.values()) == pytest.approx(1)
+    assert kinds == set(fit_damage.KINDS) and {severity for severity, _ in fit_damage.KINDS.values()} == set(SEVERITIES)
+    assert sum(share for _, share in fit_damage.KINDS.values()) == pytest.approx(1)

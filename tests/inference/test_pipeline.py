@@ -256,6 +256,7 @@ assert not heavy, heavy
         "x4-real",
         "x4-real-fast",
         "x4-real-teacher",
+        "x4-web",
     ],
 )
 def test_released_weights(name: str) -> None:

@@ -87,13 +87,13 @@ def add_model(add: Callable[..., Any], automatic: bool = False) -> None:
     """Add options for the weights and the random sample; ``automatic``: the model may be chosen for each image."""
     first = "x4-real (default; "
     if automatic:
-        first = "auto (default; for each image the one of the next two that suits it), x4-real ("
+        first = "auto (default; for each image the one of the next three that suits it), x4-real ("
     add(
         "--model",
         metavar="NAME",
-        help=f"{first}noisy, blurred, JPEG or clean images), x4-classical (clean, sharp images), "
-        "x4-real-fast or x4-classical-tiny (smaller and faster), another released name, or a .safetensors file or "
-        "folder",
+        help=f"{first}noisy, blurred, JPEG or clean images), x4-web (good JPEGs), x4-classical (clean, "
+        "sharp images), x4-real-fast or x4-classical-tiny (smaller and faster), another released name, or a "
+        ".safetensors file or folder",
     )
     add(
         "--steps",
