@@ -35,15 +35,15 @@ Image = PIL.Image.Image
 SCALE = 4
 HELD_OUT = 8  # the last one of so many crops of the file, which are those of other photographs
 KINDS = {  # severity and share of each, see Damage
-    "scaled": ("clean", 0.2),
+    "scaled": ("clean", 0.18),
     "from_jpeg": ("clean", 0.08),
-    "jpeg": ("light", 0.13),
+    "jpeg": ("light", 0.14),
     "web": ("light", 0.13),
-    "resized": ("light", 0.08),
-    "noise": ("heavy", 0.08),
-    "strong": ("heavy", 0.12),
+    "resized": ("light", 0.07),
+    "noise": ("heavy", 0.14),
+    "strong": ("heavy", 0.1),
     "earlier": ("heavy", 0.08),
-    "hard": ("heavy", 0.1),
+    "hard": ("heavy", 0.08),
 }
 GRAY = 0.1  # share of inputs without colour
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
@@ -95,7 +95,7 @@ class Damage:
 
     def _noise(self, gt: Image, side: int) -> Image:
         lq = self._noisy(self._scaled(gt, side), 4, 12)
-        return self._compressed(lq, 70, 97) if self.rng.random() < 0.3 else lq
+        return self._compressed(lq, 60, 97) if self.rng.random() < 0.6 else lq
 
     def _strong(self, gt: Image, side: int) -> Image:
         if self.rng.random() < 0.5:

@@ -34,7 +34,7 @@ def worn() -> Pixels:
 
 def compressed() -> Pixels:
     file = io.BytesIO()
-    PIL.Image.fromarray(sample("great_wall.png")).save(file, "JPEG", quality=80)
+    PIL.Image.fromarray(sample("neuschwanstein.png")).save(file, "JPEG", quality=85)
     return np.asarray(PIL.Image.open(file))
 
 
