@@ -327,8 +327,8 @@ class AutomaticPipeline(RestorationPipeline):
         """
         if name_or_path != AUTO:
             raise AMDRestoreError(f"AutomaticPipeline is named '{AUTO}', not {name_or_path}; see RestorationPipeline")
-        load = functools.partial(RestorationPipeline.from_pretrained, **options)
-        return cls({severity: load(name, *arguments) for severity, name in AUTO_MODELS.items()})
+        load = RestorationPipeline.from_pretrained
+        return cls({severity: load(name, *arguments, **options) for severity, name in AUTO_MODELS.items()})
 
     def for_image(self, image: HostArray) -> RestorationPipeline:
         """Return the pipeline of the model that suits ``image``; what is no image is left to one to refuse.
