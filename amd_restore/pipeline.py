@@ -308,12 +308,12 @@ class AutomaticPipeline(RestorationPipeline):
 
     Args:
         models: for each of :data:`~amd_restore.inference.damage.SEVERITIES`, all of one scale; header, codec and
-            device are those of the first.
+            device are those of ``heavy``.
     """
 
     def __init__(self, models: Mapping[str, RestorationPipeline]) -> None:
         self.models = dict(models)
-        first = next(iter(self.models.values()))
+        first = self.models["heavy"]
         self.header, self.codec, self.restorer = first.header, first.codec, first.restorer
         self._damage = DamageEstimator.load()
         self.restorer.resident = max(model.restorer.resident for model in self.models.values())

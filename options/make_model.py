@@ -71,7 +71,7 @@ MODELS = {
     "x4-classical-tiny": Plan(_TINY, _BICUBIC, _X4_CLASSICAL),
     "x4-real-teacher": Plan((*_TEACHER, "teacher_x4_real", "teacher_x4_real_gpu"), refit=None),
     "x4-real": Plan((*_REAL, "perceptual_x4_real_light"), (), _X4_REAL),
-    "x4-web": Plan((*_REAL, "perceptual_x4_real_light", "perceptual_x4_web"), (), _X4_REAL),
+    "x4-web": Plan((*_REAL, "perceptual_x4_real_light", "perceptual_x4_web"), (), {**_X4_REAL, "first_gain": 1.1}),
     "x4-real-fast": Plan((*_FAST, "perceptual_x4_real_fast_light"), (), _X4_REAL),
     "x2-real": Plan((*_REAL, "perceptual_x2_real_gpu"), ("--sigma", "1")),
     "x1-real": Plan((*_REAL, "perceptual_x1_real_gpu"), ("--sigma", "1")),

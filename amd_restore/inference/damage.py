@@ -25,8 +25,8 @@ _VERSION = 2  # of the file and of the features
 _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
 _TENSORS = ("mean", "std", "weight1", "bias1", "weight2", "bias2")
-_CLEAN = 0.85  # probability from which an image is clean: what a model for clean images sharpens cannot be mended
-_LIGHT = 2.0  # how much likelier than heavy light damage must be: heavy damage treated as light stays in the image
+_CLEAN = 0.85  # probability above which an image is clean: what a model for clean images sharpens cannot be mended
+_LIGHT = 2.0  # so many times as likely as heavy must light damage be: treated as light, heavy damage stays in the image
 _BLOCK = 8  # pixels, as in JPEG
 _SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
 _GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
@@ -102,7 +102,7 @@ class DamageEstimator:
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
             inputs, hidden = tensors["weight1"].shape[1:], tensors["bias1"].shape
             fits = tensors["mean"].shape == tensors["std"].shape == inputs == (FEATURES,)
-            if not fits or tensors["weight2"].shape != (len(SEVERITIES), *hidden):
+            if not fits or tensors["weight2"].shape + tensors["bias2"].shape != (3, *hidden, 3):
                 raise ValueError("tensors of other shapes")
             return cls(tensors)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ Crops of photographs are scaled down, and most are damaged besides; a small netw
 clean, light and heavy is what ``x4-classical``, ``x4-web`` and ``x4-real`` each restore best (docs/experiments.md,
 "Which model for which image").
 
-Prints for what crops of other photographs than those it was fitted on are taken, by kind.
+Prints what is likeliest for crops of other photographs than those it was fitted on, by kind.
 """
 
 from __future__ import annotations
