@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
+from damaged_images import jpeg, noisy
 from places import REPOSITORY
 
 from amd_restore.apps.cli import main, video
@@ -26,20 +25,16 @@ Pixels = np.ndarray[Any, Any]
 MODELS = {"clean": "x4-classical", "light": "x4-web", "noisy": "x4-real"}
 
 
-def worn() -> Pixels:
-    image = sample("neuschwanstein.png")
-    noise = np.random.default_rng(0).normal(0, 40, image.shape)
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+def sample(name: str) -> Pixels:
+    return read_image(REPOSITORY / "lowres" / name).pixels[:40, :48]
 
 
 def compressed() -> Pixels:
-    file = io.BytesIO()
-    PIL.Image.fromarray(sample("neuschwanstein.png")).save(file, "JPEG", quality=85)
-    return np.asarray(PIL.Image.open(file))
+    return jpeg(sample("neuschwanstein.png"), 85)
 
 
-def sample(name: str) -> Pixels:
-    return read_image(REPOSITORY / "lowres" / name).pixels[:40, :48]
+def worn() -> Pixels:
+    return noisy(sample("neuschwanstein.png"), 40)
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from damaged_images import jpeg, noisy
 from places import REPOSITORY
 from safetensors.numpy import save_file
 
@@ -24,17 +24,6 @@ Pixels = np.ndarray[Any, Any]
 
 def photograph(path: Path) -> Pixels:
     return read_image(path).pixels
-
-
-def jpeg(image: Pixels, quality: int) -> Pixels:
-    file = io.BytesIO()
-    PIL.Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(PIL.Image.open(file))
-
-
-def noisy(image: Pixels, strength: float) -> Pixels:
-    noise = np.random.default_rng(0).normal(0, strength, image.shape)
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
