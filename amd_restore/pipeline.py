@@ -8,7 +8,6 @@ pipeline = AutomaticPipeline.from_pretrained()            # takes for each image
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -75,6 +74,7 @@ class RestorationPipeline:
     ) -> None:
         self.header = header
         self._loading: dict[str, Any] = {}  # arguments that header.mean is loaded with
+        self._means: dict[str, RestorationPipeline] = {}  # loaded, by name
         if isinstance(net, GraphNetwork):
             self.restorer = WindowRestorer(header, net, codec, None, None, lambda: self.mean.restorer)
         else:
@@ -123,17 +123,18 @@ class RestorationPipeline:
             pipeline._loading = {"dtype": kept, "backend": backend, "threads": threads}
         return pipeline
 
-    @functools.cached_property
+    @property
     def mean(self) -> RestorationPipeline:
         """The pipeline of ``header.mean``, loaded when a fidelity is first used.
 
         Raises:
             AMDRestoreError: there are no such weights, or they are of another scale.
         """
-        pipeline = RestorationPipeline.from_pretrained(self.header.mean, **self._loading)
+        name = self.header.mean
+        pipeline = self._means.get(name) or RestorationPipeline.from_pretrained(name, **self._loading)
         if pipeline.scale != self.scale:
-            raise AMDRestoreError(f"{self.header.name}: its mean {self.header.mean} is not of scale {self.scale}")
-        return pipeline
+            raise AMDRestoreError(f"{self.header.name}: its mean {name} is not of scale {self.scale}")
+        return self._means.setdefault(name, pipeline)
 
     @property
     def denoiser(self) -> Denoiser:
@@ -312,11 +313,12 @@ class AutomaticPipeline(RestorationPipeline):
     """
 
     def __init__(self, models: Mapping[str, RestorationPipeline]) -> None:
-        self.models = dict(models)
-        first = self.models["heavy"]
+        self.models, first = dict(models), models["heavy"]
         self.header, self.codec, self.restorer = first.header, first.codec, first.restorer
         self._damage = DamageEstimator.load()
-        self.restorer.resident = max(model.restorer.resident for model in self.models.values())
+        self.restorer.resident = max(model.restorer.resident for model in models.values())
+        for model in models.values():
+            model._means = first._means
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> AutomaticPipeline:
@@ -365,9 +367,8 @@ class AutomaticPipeline(RestorationPipeline):
                 if progress is not None:
                     progress(part * total + done, len(needed) * total)
 
-            rows = [row for row, other in enumerate(chosen) if other is model]
-            of_rows = [seeds[row] for row in rows]
-            sr[rows] = model(take(lq, np.array(rows), 0), seed=of_rows, progress=advance, **options)
+            rows = np.array([row for row, other in enumerate(chosen) if other is model])
+            sr[rows] = model(take(lq, rows, 0), seed=[seeds[row] for row in rows], progress=advance, **options)
         return sr
 
     def _image_rows(

@@ -77,6 +77,14 @@ def damage_of(features: HostArray, tensors: Mapping[str, HostArray]) -> HostArra
     return np.asarray(odds / odds.sum())
 
 
+def severity_of(probabilities: HostArray) -> str:
+    """Return the one of :data:`SEVERITIES` by which an image of these probabilities, (3,), should be treated."""
+    clean, light, heavy = probabilities
+    if clean > _CLEAN:
+        return "clean"
+    return "light" if light > _LIGHT * heavy else "heavy"
+
+
 class DamageEstimator:
     """The network of :func:`damage_of`.
 
@@ -120,10 +128,7 @@ class DamageEstimator:
 
     def severity(self, image: HostArray) -> str:
         """Return the one of :data:`SEVERITIES` by which ``image`` should be treated."""
-        clean, light, heavy = self(image)
-        if clean > _CLEAN:
-            return "clean"
-        return "light" if light > _LIGHT * heavy else "heavy"
+        return severity_of(self(image))
 
 
 def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostArray:

@@ -1,13 +1,13 @@
 """Fit the estimator by which ``--model auto`` chooses.
 
-    python benchmarks/scripts/fit_damage.py --crops datasets/data/crops_256.npy \
+    python benchmarks/scripts/fit_damage.py --input datasets/data/free_photos/train datasets/data/text_crops \
         --out amd_restore/inference/damage.safetensors
 
-Crops of photographs are scaled down, and most are damaged besides; a small network learns to tell how. What counts as
+Crops of several sizes are scaled down, and most are damaged besides; a small network learns to tell how. What counts as
 clean, light and heavy is what ``x4-classical``, ``x4-web`` and ``x4-real`` each restore best (docs/experiments.md,
 "Which model for which image").
 
-Prints what is likeliest for crops of other photographs than those it was fitted on, by kind.
+Prints as what crops of images it was not fitted on are treated, by kind.
 """
 
 from __future__ import annotations
@@ -27,25 +27,30 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from amd_restore.data.degradations import build_degradation
+from amd_restore.data.image_files import list_images
 from amd_restore.errors import Parser, run_command, say
-from amd_restore.inference.damage import METADATA, SEVERITIES, damage_features, damage_of
+from amd_restore.image_io import read_image
+from amd_restore.inference.damage import METADATA, SEVERITIES, damage_features, damage_of, severity_of
 
 Pixels = np.ndarray[Any, Any]
 Image = PIL.Image.Image
 SCALE = 4
-HELD_OUT = 8  # the last one of so many crops of the file, which are those of other photographs
+HELD_OUT = 8  # one image of so many is not fitted on
+SIDES = {256: 0.5, 512: 0.3, 1024: 0.2}  # pixels of a crop before it is scaled down, and share
 KINDS = {  # severity and share of each, see Damage
-    "scaled": ("clean", 0.18),
+    "scaled": ("clean", 0.2),
     "from_jpeg": ("clean", 0.08),
-    "jpeg": ("light", 0.14),
-    "web": ("light", 0.13),
-    "resized": ("light", 0.07),
-    "noise": ("heavy", 0.14),
-    "strong": ("heavy", 0.1),
-    "earlier": ("heavy", 0.08),
-    "hard": ("heavy", 0.08),
+    "jpeg": ("light", 0.13),
+    "web": ("light", 0.12),
+    "faint": ("light", 0.06),
+    "resized": ("light", 0.08),
+    "noise": ("heavy", 0.12),
+    "strong": ("heavy", 0.08),
+    "earlier": ("heavy", 0.07),
+    "hard": ("heavy", 0.06),
 }
-GRAY = 0.1  # share of inputs without colour
+GRAY = 0.25  # share of inputs without colour
+BARE = 0.3  # share without JPEG of what was blurred or scaled up
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
 WEB = {"blur_prob": 0.5, "blur_sigma": [0.2, 1.2], "noise_prob": 0, "jpeg_prob": 0.95, "jpeg_quality": [50, 97]}
 SECOND_ORDER: dict[str, dict[str, Any]] = {
@@ -58,8 +63,8 @@ HIDDEN, EPOCHS, RATE, DECAY, JITTER, DROPOUT = 32, 40, 2e-3, 0.1, 0.1, 0.3
 class Damage:
     """Random inputs of ``KINDS``.
 
-    ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg`` and ``noise``
-    are scaled down and then damaged, ``strong`` has more noise, or blur, and then a JPEG. ``resized`` was
+    ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg``, ``faint`` and
+    ``noise`` are scaled down and then damaged, ``strong`` has more noise and then a JPEG, or blur. ``resized`` was
     damaged at about its size, ``earlier`` had far fewer pixels. The others are the degradations of the training.
 
     Args:
@@ -93,16 +98,18 @@ class Damage:
     def _jpeg(self, gt: Image, side: int) -> Image:
         return self._compressed(self._scaled(gt, side), 50, 97)
 
+    def _faint(self, gt: Image, side: int) -> Image:
+        return self._noisy(self._scaled(gt, side), 1.5, 4)
+
     def _noise(self, gt: Image, side: int) -> Image:
         lq = self._noisy(self._scaled(gt, side), 4, 12)
         return self._compressed(lq, 60, 97) if self.rng.random() < 0.6 else lq
 
     def _strong(self, gt: Image, side: int) -> Image:
         if self.rng.random() < 0.5:
-            lq = self._noisy(self._scaled(gt, side), 10, 25)
-        else:
-            lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(self.rng.uniform(2.2, 3.5))), side)
-        return self._compressed(lq, 40, 95)
+            return self._compressed(self._noisy(self._scaled(gt, side), 10, 25), 40, 95)
+        lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(self.rng.uniform(2.2, 3.5))), side)
+        return lq if self.rng.random() < BARE else self._compressed(lq, 40, 95)
 
     def _resized(self, gt: Image, side: int) -> Image:
         return self._with_history(gt, side, 0.85, 1.4, quality=50, noise=2)
@@ -114,7 +121,10 @@ class Damage:
         self, gt: Image, side: int, lowest: float, highest: float, *, quality: int, noise: float
     ) -> Image:
         """Image that was damaged at another size."""
-        lq = self._scaled(gt, round(side * self.rng.uniform(lowest, highest)))
+        earlier = round(side * self.rng.uniform(lowest, highest))
+        lq = self._scaled(gt, earlier)
+        if earlier < 0.95 * side and self.rng.random() < BARE:
+            return self._scaled(lq, side)
         if self.rng.random() < 0.4:
             lq = self._noisy(lq, 1, noise)
         lq = self._scaled(self._compressed(lq, quality, 92), side)
@@ -133,18 +143,27 @@ class Damage:
         return PIL.Image.open(file).convert("RGB")
 
 
-def collect(crops: Pixels, count: int, seed: int) -> tuple[Pixels, Pixels, Pixels]:
-    """Return numbers, kinds and features of ``count`` inputs, each as it is, and cut off the grid of a JPEG."""
+def collect(paths: Sequence[Path], count: int, seed: int) -> tuple[Pixels, Pixels, Pixels]:
+    """Return numbers of images, kinds and features of ``count`` inputs, each as it is, and cut off a JPEG's grid."""
     damage, rng = Damage(seed), np.random.default_rng(seed)
     numbers, kinds, features = [], [], []
-    for number in sorted(rng.integers(len(crops), size=count).tolist()):
-        kind, lq = damage(np.array(crops[number]))
-        top, left = rng.integers(0, 8, 2)
-        for cut in (lq, lq[top : top + 56, left : left + 56]):
-            numbers.append(number)
-            kinds.append(kind)
-            features.append(damage_features(cut))
+    for number, taken in enumerate(np.bincount(rng.integers(len(paths), size=count), minlength=len(paths))):
+        image = read_image(paths[number]).pixels
+        for _ in range(taken):
+            kind, lq = damage(_crop(image, rng))
+            top, left = rng.integers(0, 8, 2)
+            for cut in (lq, lq[top : len(lq) - 8 + top, left : len(lq) - 8 + left]):
+                numbers.append(number)
+                kinds.append(kind)
+                features.append(damage_features(cut))
     return np.array(numbers), np.array(kinds), np.array(features)
+
+
+def _crop(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """A random square of a random side, a multiple of ``SCALE``."""
+    side = min(int(rng.choice(list(SIDES), p=list(SIDES.values()))), min(image.shape[:2]) // SCALE * SCALE)
+    top, left = (int(rng.integers(length - side + 1)) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def fit(features: Pixels, severities: Pixels, seed: int) -> dict[str, Pixels]:
@@ -175,15 +194,15 @@ def fit(features: Pixels, severities: Pixels, seed: int) -> dict[str, Pixels]:
 
 def run(options: argparse.Namespace) -> None:
     """Collect, fit, judge and write."""
-    crops = np.load(options.crops, mmap_mode="r")
-    numbers, kinds, features = collect(crops, options.count, options.seed)
-    held_out = numbers >= len(crops) * (HELD_OUT - 1) // HELD_OUT
+    paths = [path for folder in options.input for path in list_images(folder)]
+    numbers, kinds, features = collect(paths, options.count, options.seed)
+    held_out = numbers % HELD_OUT == 0
     severities = np.array([SEVERITIES.index(KINDS[kind][0]) for kind in kinds])
     tensors = fit(features[~held_out], severities[~held_out], options.seed)
-    found = np.array([damage_of(row, tensors) for row in features[held_out]]).reshape(-1, len(SEVERITIES))
+    found = np.array([SEVERITIES.index(severity_of(damage_of(row, tensors))) for row in features[held_out]], int)
     say(f"{'':10s} " + " ".join(f"{severity:>6s}" for severity in SEVERITIES))
     for kind in KINDS:
-        taken = np.bincount(found[kinds[held_out] == kind].argmax(1), minlength=len(SEVERITIES))
+        taken = np.bincount(found[kinds[held_out] == kind], minlength=len(SEVERITIES))
         say(f"{kind:10s} " + " ".join(f"{share:6.1%}" for share in taken / max(taken.sum(), 1)) + f" of {taken.sum()}")
     save_file(tensors, options.out, METADATA)
 
@@ -191,7 +210,7 @@ def run(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crops", type=Path, required=True, help="array of datasets/pack_crops.py")
+    parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--count", type=int, default=16000, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="file to write")

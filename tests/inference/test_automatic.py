@@ -168,6 +168,8 @@ def test_files_and_fidelity(
     file = tmp_path / "out.png"
     pipeline.restore_to(file, Picture(clean), fidelity=1.0)
     assert np.array_equal(photograph(file), alone[CLEAN].restore_image(clean, fidelity=1.0))
+    models = pipeline.models
+    assert models["light"].mean is models["heavy"].mean is not models["clean"].mean  # one teacher, loaded once
 
 
 def test_what_is_no_image_is_refused_as_by_every_pipeline(pipeline: AutomaticPipeline, clean: Pixels) -> None:
