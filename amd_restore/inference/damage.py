@@ -21,11 +21,12 @@ FEATURES = 516  # what damage_features returns
 SEVERITIES = ("clean", "light", "heavy")
 ESTIMATOR = Path(__file__).with_name("damage.safetensors")
 SMALLEST = 24  # pixels of a side; smaller images have too few blocks
-_VERSION = 2  # of the file and of the features
+_VERSION = 3  # of the file and of the features
 _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
-_TENSORS = ("mean", "std", "weight1", "bias1", "weight2", "bias2")
-_CLEAN = 0.85  # probability above which an image is clean: what a model for clean images sharpens cannot be mended
+_LAYERS = (1, 2, 3)  # numbers of the network's layers
+_TENSORS = ("mean", "std", *(f"{kind}{layer}" for layer in _LAYERS for kind in ("weight", "bias")))
+_CLEAN = 0.75  # probability above which an image is clean: what a model for clean images sharpens cannot be mended
 _LIGHT = 2.0  # so many times as likely as heavy must light damage be: treated as light, heavy damage stays in the image
 _BLOCK = 8  # pixels, as in JPEG
 _SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
@@ -65,15 +66,15 @@ def damage_of(features: HostArray, tensors: Mapping[str, HostArray]) -> HostArra
 
     Args:
         features: of :func:`damage_features`.
-        tensors: ``mean`` and ``std`` of features, and ``weight1``, ``bias1``, ``weight2``, ``bias2`` of two layers.
+        tensors: ``mean`` and ``std`` of features, and ``weight1``, ``bias1`` to ``weight3``, ``bias3`` of three layers.
 
     Returns:
         (3,), float64, of sum 1.
     """
     x = (features - tensors["mean"]) / tensors["std"]
-    hidden = np.maximum(tensors["weight1"] @ x + tensors["bias1"], 0.0)
-    score = tensors["weight2"] @ hidden + tensors["bias2"]
-    odds = np.exp(score - score.max())
+    for layer in _LAYERS:
+        x = tensors[f"weight{layer}"] @ (np.maximum(x, 0.0) if layer > 1 else x) + tensors[f"bias{layer}"]
+    odds = np.exp(x - x.max())
     return np.asarray(odds / odds.sum())
 
 
@@ -108,9 +109,12 @@ class DamageEstimator:
                 if header["format_version"] != _VERSION:
                     raise ValueError(f"version {header['format_version']}, not {_VERSION}")
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
-            inputs, hidden = tensors["weight1"].shape[1:], tensors["bias1"].shape
-            fits = tensors["mean"].shape == tensors["std"].shape == inputs == (FEATURES,)
-            if not fits or tensors["weight2"].shape + tensors["bias2"].shape != (3, *hidden, 3):
+            shape = tensors["mean"].shape
+            fits = shape == tensors["std"].shape == (FEATURES,)
+            for layer in _LAYERS:
+                shape, inputs = tensors[f"bias{layer}"].shape, shape
+                fits = fits and tensors[f"weight{layer}"].shape == (*shape, *inputs)
+            if not fits or shape != (len(SEVERITIES),):
                 raise ValueError("tensors of other shapes")
             return cls(tensors)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

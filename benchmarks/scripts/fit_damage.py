@@ -28,36 +28,37 @@ from torch import nn
 
 from amd_restore.data.degradations import build_degradation
 from amd_restore.data.image_files import list_images
-from amd_restore.errors import Parser, run_command, say
-from amd_restore.image_io import read_image
-from amd_restore.inference.damage import METADATA, SEVERITIES, damage_features, damage_of, severity_of
+from amd_restore.errors import AMDRestoreError, Parser, run_command, say
+from amd_restore.inference.damage import METADATA, SEVERITIES, SMALLEST, damage_features, damage_of, severity_of
 
 Pixels = np.ndarray[Any, Any]
 Image = PIL.Image.Image
 SCALE = 4
 HELD_OUT = 8  # one image of so many is not fitted on
+SMALLEST_CROP = SCALE * (SMALLEST + 8)  # pixels of a side, of which the grid of a JPEG takes up to 8 after scaling
 SIDES = {256: 0.5, 512: 0.3, 1024: 0.2}  # pixels of a crop before it is scaled down, and share
 KINDS = {  # severity and share of each, see Damage
     "scaled": ("clean", 0.2),
     "from_jpeg": ("clean", 0.08),
-    "jpeg": ("light", 0.13),
+    "jpeg": ("light", 0.12),
     "web": ("light", 0.12),
     "faint": ("light", 0.06),
-    "resized": ("light", 0.08),
+    "resized": ("light", 0.07),
+    "enlarged": ("light", 0.04),
     "noise": ("heavy", 0.12),
-    "strong": ("heavy", 0.08),
+    "strong": ("heavy", 0.07),
     "earlier": ("heavy", 0.07),
-    "hard": ("heavy", 0.06),
+    "hard": ("heavy", 0.05),
 }
 GRAY = 0.25  # share of inputs without colour
-BARE = 0.3  # share without JPEG of what was blurred or scaled up
+BARE = 0.3  # share without JPEG of what is blurred, or had far fewer pixels
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
 WEB = {"blur_prob": 0.5, "blur_sigma": [0.2, 1.2], "noise_prob": 0, "jpeg_prob": 0.95, "jpeg_quality": [50, 97]}
 SECOND_ORDER: dict[str, dict[str, Any]] = {
     "web": {"type": "second_order", "light_prob": 1.0, "second": WEB},  # perceptual_x4_web.yml, no noise
     "hard": {"type": "second_order", "first_prob": 0.75},
 }
-HIDDEN, EPOCHS, RATE, DECAY, JITTER, DROPOUT = 32, 40, 2e-3, 0.1, 0.1, 0.3
+HIDDEN, EPOCHS, BATCH, RATE, DECAY, JITTER, DROPOUT = 96, 30, 256, 3e-3, 0.3, 0.02, 0.2
 
 
 class Damage:
@@ -65,7 +66,8 @@ class Damage:
 
     ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg``, ``faint`` and
     ``noise`` are scaled down and then damaged, ``strong`` has more noise and then a JPEG, or blur. ``resized`` was
-    damaged at about its size, ``earlier`` had far fewer pixels. The others are the degradations of the training.
+    damaged at about its size, ``enlarged`` had fewer pixels, ``earlier`` far fewer. The others are the degradations of
+    the training.
 
     Args:
         seed: decides everything that is random.
@@ -114,17 +116,19 @@ class Damage:
     def _resized(self, gt: Image, side: int) -> Image:
         return self._with_history(gt, side, 0.85, 1.4, quality=50, noise=2)
 
+    def _enlarged(self, gt: Image, side: int) -> Image:
+        return self._scaled(self._scaled(gt, round(side * self.rng.uniform(0.75, 0.93))), side)
+
     def _earlier(self, gt: Image, side: int) -> Image:
+        if self.rng.random() < BARE:
+            return self._scaled(self._scaled(gt, round(side * self.rng.uniform(0.4, 0.75))), side)
         return self._with_history(gt, side, 0.4, 0.75, quality=30, noise=8)
 
     def _with_history(
         self, gt: Image, side: int, lowest: float, highest: float, *, quality: int, noise: float
     ) -> Image:
         """Image that was damaged at another size."""
-        earlier = round(side * self.rng.uniform(lowest, highest))
-        lq = self._scaled(gt, earlier)
-        if earlier < 0.95 * side and self.rng.random() < BARE:
-            return self._scaled(lq, side)
+        lq = self._scaled(gt, round(side * self.rng.uniform(lowest, highest)))
         if self.rng.random() < 0.4:
             lq = self._noisy(lq, 1, noise)
         lq = self._scaled(self._compressed(lq, quality, 92), side)
@@ -144,11 +148,17 @@ class Damage:
 
 
 def collect(paths: Sequence[Path], count: int, seed: int) -> tuple[Pixels, Pixels, Pixels]:
-    """Return numbers of images, kinds and features of ``count`` inputs, each as it is, and cut off a JPEG's grid."""
+    """Return numbers of images, kinds and features of ``count`` inputs, each as it is, and cut off a JPEG's grid.
+
+    Raises:
+        AMDRestoreError: an image is too small.
+    """
     damage, rng = Damage(seed), np.random.default_rng(seed)
     numbers, kinds, features = [], [], []
     for number, taken in enumerate(np.bincount(rng.integers(len(paths), size=count), minlength=len(paths))):
-        image = read_image(paths[number]).pixels
+        image = np.asarray(PIL.Image.open(paths[number]).convert("RGB"))
+        if min(image.shape[:2]) < SMALLEST_CROP:
+            raise AMDRestoreError(f"{paths[number]}: sides must be at least {SMALLEST_CROP} pixels; leave it out")
         for _ in range(taken):
             kind, lq = damage(_crop(image, rng))
             top, left = rng.integers(0, 8, 2)
@@ -177,19 +187,22 @@ def fit(features: Pixels, severities: Pixels, seed: int) -> dict[str, Pixels]:
     torch.manual_seed(seed)
     mean, std = features.mean(0), features.std(0) + 1e-3
     x, y = torch.tensor((features - mean) / std).float(), torch.tensor(severities)
-    first, second = nn.Linear(x.shape[1], HIDDEN), nn.Linear(HIDDEN, len(SEVERITIES))
-    net = nn.Sequential(nn.Dropout(DROPOUT), first, nn.ReLU(), nn.Dropout(DROPOUT), second)
+    layers = [nn.Linear(x.shape[1], HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, len(SEVERITIES))]
+    between = (nn.ReLU(), nn.Dropout(DROPOUT))
+    net = nn.Sequential(layers[0], *between, layers[1], *between, layers[2])
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(x)).split(64):
+    for epoch in range(EPOCHS):
+        optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
+        for rows in torch.randperm(len(x)).split(BATCH):
             noisy = x[rows] + JITTER * torch.randn_like(x[rows])
             loss = nn.functional.cross_entropy(net(noisy), y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    layers = {"weight1": first.weight, "bias1": first.bias, "weight2": second.weight, "bias2": second.bias}
-    tensors = {name: value.detach().numpy() for name, value in layers.items()}
-    return tensors | {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+    tensors = {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+    for number, layer in enumerate(layers, 1):
+        tensors |= {f"weight{number}": layer.weight.detach().numpy(), f"bias{number}": layer.bias.detach().numpy()}
+    return tensors
 
 
 def run(options: argparse.Namespace) -> None:
@@ -211,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--count", type=int, default=16000, help="inputs (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=72000, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     options = parser.parse_args(argv)

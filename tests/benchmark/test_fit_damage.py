@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from places import REPOSITORY
 from smooth_images import smooth_image
@@ -17,14 +18,32 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks" / "scripts"))
 fit_damage = importlib.import_module("fit_damage")
 
 
-def test_fits_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    crops, out = tmp_path / "crops.npy", tmp_path / "damage.safetensors"
-    np.save(crops, np.stack([smooth_image(seed, 256, 256) for seed in range(48)]))
-    assert fit_damage.main(["--crops", str(crops), "--count", "60", "--out", str(out)]) == 0
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for seed in range(16):
+        PIL.Image.fromarray(smooth_image(seed, 304, 256)).save(folder / f"{seed:02d}.png")
+    PIL.Image.fromarray(smooth_image(16, 280, 304)).convert("L").save(folder / "gray.png")
+    return folder
+
+
+def test_fits_and_writes(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "damage.safetensors"
+    assert fit_damage.main(["--input", str(photographs), "--count", "120", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == list(SEVERITIES)
     assert [line.split()[0] for line in lines[1:]] == list(fit_damage.KINDS)
     assert DamageEstimator.load(out)(smooth_image(0)).sum() == pytest.approx(1)
+
+
+def test_what_cannot_be_cropped_is_named(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "damage.safetensors"
+    PIL.Image.fromarray(smooth_image(0, 120, 304)).save(photographs / "narrow.png")
+    assert fit_damage.main(["--input", str(photographs), "--count", "20", "--out", str(out)]) == 2
+    assert "narrow.png: sides must be at least 128 pixels" in capsys.readouterr().err and not out.exists()
+    assert fit_damage.main(["--input", str(tmp_path), "--out", str(out)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err and not out.exists()
 
 
 def test_learns_what_differs() -> None:
