@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comfyui import Host, StoppedError, execute, problems
+from damaged_images import noisy
 from places import REPOSITORY
 from smooth_images import smooth_image
 from tiny_model import save_tiny
@@ -20,8 +22,8 @@ from torch import Tensor
 
 from amd_restore import RestorationPipeline
 from amd_restore.errors import AMDRestoreError
+from amd_restore.image_io import read_image
 from amd_restore.postprocess.uncertainty import FULL_SCALE, SampleStatistics, expected_error
-from amd_restore.weights import released_models
 
 PAGE = (REPOSITORY / "docs" / "comfyui.md").read_text(encoding="utf-8")
 PACK = "amd_restore.integrations.comfyui"
@@ -99,7 +101,7 @@ def test_every_node_has_what_comfyui_reads(nodes: dict[str, Any]) -> None:
 def test_released_models_and_those_of_the_folder_are_offered(nodes: dict[str, Any], host: Host) -> None:
     (host.models / "amd_restore" / "notes.txt").write_text("no model", encoding="utf-8")
     offered, extra = nodes["AMDRestoreLoadModel"].INPUT_TYPES()["required"]["model"]
-    assert offered[-1] == MODEL and extra["default"] in released_models()
+    assert offered[-1] == MODEL and extra["default"] == offered[0] == "auto"
     assert {"x4-real", "x4-classical", "x4-classical-tiny"} <= set(offered) and "x4-real-teacher" not in offered
     (released,) = execute(workflow() | {"1": loading("x4-classical-tiny", "auto")}, nodes, "1")
     assert isinstance(released, RestorationPipeline) and released.header.name == "x4-classical-tiny"
@@ -162,6 +164,18 @@ def test_images_are_those_of_the_pipeline(
     assert torch.equal(image, expected.permute(0, 2, 3, 1))
     assert host.bars[-1][0] == host.bars[-1][1] and [done for done, _ in host.bars] == sorted(d for d, _ in host.bars)
     assert (len(host.bars) > 1) == bool(tile)
+
+
+def test_auto_takes_a_model_for_each_image(nodes: dict[str, Any]) -> None:
+    clean = read_image(REPOSITORY / "lowres" / "great_wall.png").pixels[:32, :40]
+    images = torch.from_numpy(np.stack([clean, noisy(clean, 40)])).float() / 255
+    auto = {"1": loading("auto")}
+    image, mask = execute(workflow(images, "AMDRestoreUncertainty") | auto, nodes, "3")
+    for row, name in enumerate(("x4-classical", "x4-real")):
+        one = workflow(images[row : row + 1], "AMDRestoreUncertainty", seed=3 + row) | {"1": loading(name)}
+        alone = execute(one, nodes, "3")
+        torch.testing.assert_close(image[row], alone[0][0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(mask[row], alone[1][0], atol=1e-3, rtol=0)
 
 
 def test_the_largest_seed_of_comfyui_works(nodes: dict[str, Any]) -> None:

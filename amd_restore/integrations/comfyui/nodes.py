@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from amd_restore.errors import AMDRestoreError
-from amd_restore.pipeline import RestorationPipeline
+from amd_restore.pipeline import AUTO, RestorationPipeline, load_pipeline, suited
 from amd_restore.postprocess.uncertainty import FULL_SCALE, SampleStatistics, expected_error
-from amd_restore.weights import DEFAULT_MODEL, released_models
+from amd_restore.weights import released_models
 
 try:
     import folder_paths
@@ -35,6 +36,7 @@ LARGEST_SEED = 2**64 - 1  # as in ComfyUI's samplers
 
 folder_paths.add_model_folder_path(MODEL_FOLDER, str(Path(folder_paths.models_dir) / MODEL_FOLDER))
 
+_MODEL = "auto takes for each image the x4 model that suits it; for the frames of a video choose one."
 _STEPS = {"default": 0, "min": 0, "max": 64, "tooltip": "Network evaluations; 0 takes the model's default."}
 _SEED = {
     "default": 0,
@@ -89,7 +91,7 @@ class LoadModel:
         own = [name for name in folder_paths.get_filename_list(MODEL_FOLDER) if name.endswith(".safetensors")]
         return {
             "required": {
-                "model": ([*released, *own], {"default": DEFAULT_MODEL}),
+                "model": ([AUTO, *released, *own], {"default": AUTO, "tooltip": _MODEL}),
                 "dtype": (
                     list(DTYPES),
                     {"default": "auto", "tooltip": "Arithmetic; auto is bf16 where the hardware has it."},
@@ -98,13 +100,14 @@ class LoadModel:
         }
 
     def load(self, model: str, dtype: str) -> tuple[RestorationPipeline]:
-        """Return the pipeline of a released name, or of a file in the folder of models.
+        """Return the pipeline of ``auto``, of a released name, or of a file in the folder of models.
 
         Raises:
             AMDRestoreError: a damaged file, or a device that computes wrong images.
         """
-        path = model if model in released_models() else folder_paths.get_full_path_or_raise(MODEL_FOLDER, model)
-        return (RestorationPipeline.from_pretrained(path, model_management.get_torch_device(), dtype),)
+        named = model in (AUTO, *released_models())
+        path = model if named else folder_paths.get_full_path_or_raise(MODEL_FOLDER, model)
+        return (load_pipeline(path, model_management.get_torch_device(), dtype),)
 
 
 class RestoreImage:
@@ -184,7 +187,11 @@ class RestoreWithUncertainty:
         statistics.add(first)
         for number in range(1, samples):
             statistics.add(sample(number))
-        mask = (expected_error(statistics.std, model.header.error_per_std) / FULL_SCALE).clamp(0, 1)
+        headers = [suited(model, pixels).header for pixels in as_images(lq).numpy()]
+        errors = [
+            expected_error(std[None], header.error_per_std) for std, header in zip(statistics.std, headers, strict=True)
+        ]
+        mask = (torch.cat(errors) / FULL_SCALE).clamp(0, 1)
         return as_images(first), mask[:, 0].float().cpu()
 
 
