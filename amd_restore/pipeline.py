@@ -73,8 +73,8 @@ class RestorationPipeline:
         codec: Codec | None = None,
     ) -> None:
         self.header = header
-        self._loading: dict[str, Any] = {}  # arguments that header.mean is loaded with
         self._means: dict[str, RestorationPipeline] = {}  # loaded, by name
+        self._loading: dict[str, Any] = {}  # arguments that they are loaded with
         if isinstance(net, GraphNetwork):
             self.restorer = WindowRestorer(header, net, codec, None, None, lambda: self.mean.restorer)
         else:
@@ -112,8 +112,7 @@ class RestorationPipeline:
         path, backend = resolve_weights(name_or_path), backend or default_backend()
         if backend == "torch" and dtype == "int8":
             backend = "auto"
-        header = read_header(path)
-        place = place_of(backend, device, dtype)
+        header, place = read_header(path), place_of(backend, device, dtype)
         backend, arithmetic = choose_backend(header, backend, dtype, place)
         state = load_checkpoint(path)[1] if backend == "torch" else load_arrays(path)[1]
         net = load_network(header, state, backend, arithmetic, threads, place)
@@ -201,8 +200,7 @@ class RestorationPipeline:
                 larger than 512 pixels, in smaller tiles where ``max_memory`` requires it.
             halo: margin of a tile in lq pixels; None is enough for seams that do not show.
             max_memory: bytes that the process may take, on a GPU those of the GPU; None is half of what is free.
-                Sets the tiles when ``tile`` is None. Other tiles round differently: for the same bytes on
-                machines short of memory, name one of the two.
+                Sets the tiles when ``tile`` is None; other tiles round differently, so name one for equal bytes.
             fidelity: from 0, the sample with all its detail, to 1, as close to the truth on average as it gets; see
                 :mod:`amd_restore.inference.fidelity`.
             tta: mean over the eight flips and rotations, at eight times the cost.
