@@ -306,8 +306,8 @@ class AutomaticPipeline(RestorationPipeline):
     An image is judged as a whole, by :class:`~amd_restore.inference.damage.DamageEstimator`, whatever its tiles.
 
     Args:
-        models: for each of :data:`~amd_restore.inference.damage.SEVERITIES`, all of one scale; header, codec and
-            device are those of ``heavy``.
+        models: for each of :data:`~amd_restore.inference.damage.SEVERITIES`, all of one scale, device and arithmetic;
+            header and codec are those of ``heavy``. They share the means that they load.
     """
 
     def __init__(self, models: Mapping[str, RestorationPipeline]) -> None:
@@ -315,8 +315,10 @@ class AutomaticPipeline(RestorationPipeline):
         self.header, self.codec, self.restorer = first.header, first.codec, first.restorer
         self._damage = DamageEstimator.load()
         self.restorer.resident = max(model.restorer.resident for model in models.values())
+        self._loading, self._means = first._loading, {}
         for model in models.values():
-            model._means = first._means
+            self._means |= model._means
+            model._means = self._means
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path = AUTO, *arguments: Any, **options: Any) -> AutomaticPipeline:
@@ -337,10 +339,11 @@ class AutomaticPipeline(RestorationPipeline):
             image: as for :meth:`RestorationPipeline.restore_image`.
         """
         try:
-            colour = Planes(image, lq_patch=1).colour  # what is transparent has the colours that are restored
+            planes = Planes(image, lq_patch=1)  # what is transparent has the colours that are restored
         except AMDRestoreError:
             return self.models["heavy"]
-        chosen = self.models[self._damage.severity(colour)]
+        visible = planes.colour if planes.alpha is None else np.dstack([planes.colour, planes.alpha])
+        chosen = self.models[self._damage.severity(visible)]
         chosen.restorer.resident = self.restorer.resident
         return chosen
 

@@ -21,7 +21,7 @@ FEATURES = 516  # what damage_features returns
 SEVERITIES = ("clean", "light", "heavy")
 ESTIMATOR = Path(__file__).with_name("damage.safetensors")
 SMALLEST = 24  # pixels of a side; smaller images have too few blocks
-_VERSION = 3  # of the file and of the features
+_VERSION = 4  # of the file and of the features
 _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
 _LAYERS = (1, 2, 3)  # numbers of the network's layers
@@ -32,31 +32,35 @@ _BLOCK = 8  # pixels, as in JPEG
 _SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
 _GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
 _TO_YCC = np.array(((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)))  # as JPEG's
+_FEWEST = 4  # blocks; with fewer that vary, all are looked at
+_VARIED = 1e-3  # levels of 255; a block without a greater coefficient, but the mean, is of one colour
 _ZERO = 0.6  # a coefficient below it, in levels of 255, is near zero
 _FLOOR = 0.5  # levels of 255, added before logarithms
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def damage_features(image: HostArray) -> HostArray:
-    """Compute the statistics of an image.
+    """Compute the statistics of an image, of the blocks that are neither transparent nor of one colour.
+
+    A photograph on a white page is judged by the photograph.
 
     Args:
         image: as for :meth:`~amd_restore.pipeline.RestorationPipeline.restore_image`, with sides of at least
-            :data:`SMALLEST`; alpha is not looked at, nor which colours it hides.
+            :data:`SMALLEST`.
 
     Returns:
         (:data:`FEATURES`,), float64.
     """
     found: list[HostArray] = []
-    for offset in _GRIDS:
-        luma = np.abs(_coefficients(image, offset, _TO_YCC[:1]))
+    first, second = (np.abs(_coefficients(image, offset)) for offset in _GRIDS)
+    for luma in (first[0], second[0]):
         found += [_logarithms(luma)[1:], _near_zero(luma)[1:]]  # without the mean of the block
     found += [found[0] - found[2], found[1] - found[3]]
-    chroma = np.abs(_coefficients(image, 0, _TO_YCC[1:]))
+    chroma = first[1:].reshape(-1, _BLOCK, _BLOCK)
     found += [_logarithms(chroma), _near_zero(chroma)]
     # Quantiles over blocks: what flat blocks hold is noise, what the busiest hold is detail.
     for band in (slice(4, 8), slice(2, 5)):
-        energy = np.sqrt(np.square(luma[:, band, band]).mean((1, 2)))
+        energy = np.sqrt(np.square(second[0][:, band, band]).mean((1, 2)))
         found.append(np.log(_FLOOR + np.quantile(energy, _QUANTILES)))
     return np.concatenate(found)
 
@@ -116,6 +120,8 @@ class DamageEstimator:
                 fits = fits and tensors[f"weight{layer}"].shape == (*shape, *inputs)
             if not fits or shape != (len(SEVERITIES),):
                 raise ValueError("tensors of other shapes")
+            if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+                raise ValueError("values that are not finite")
             return cls(tensors)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise AMDRestoreError(f"{path}: no estimator of damage ({error}); install the package again") from error
@@ -135,8 +141,8 @@ class DamageEstimator:
         return severity_of(self(image))
 
 
-def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostArray:
-    """Cosine transforms of blocks of the planes ``to_planes``: (blocks, 8, 8), in levels of 255."""
+def _coefficients(image: HostArray, offset: int) -> HostArray:
+    """Cosine transforms of blocks of luma and the two chroma planes: (3, blocks, 8, 8), in levels of 255."""
     rows, columns = (np.arange(offset, side - _BLOCK + 1, _BLOCK) for side in image.shape[:2])
     height = min(len(rows), max(_SIDE, _SIDE**2 // len(columns)))
     rows, columns = _thinned(rows, height), _thinned(columns, _SIDE**2 // height)
@@ -145,10 +151,19 @@ def _coefficients(image: HostArray, offset: int, to_planes: HostArray) -> HostAr
     y, x = tops[:, None] + inside, lefts[:, None] + inside
     highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     blocks = image[y[:, :, None], x[:, None, :]].astype(np.float64) / highest
-    if blocks.ndim == 3 or blocks.shape[3] < 3:  # gray
-        blocks = np.repeat(blocks.reshape(*blocks.shape[:3], -1)[..., :1], 3, axis=3)
-    planes = 255.0 * np.concatenate([blocks[..., :3] @ weights for weights in to_planes])
-    return _DCT @ planes @ _DCT.T
+    blocks = blocks.reshape(*blocks.shape[:3], -1)
+    if blocks.shape[3] in (2, 4):
+        blocks = _enough(blocks, blocks[..., -1].any((1, 2)))
+    if blocks.shape[3] < 3:  # gray
+        blocks = np.repeat(blocks[..., :1], 3, axis=3)
+    found = _DCT @ (255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC])) @ _DCT.T
+    varied = np.abs(found).max(0).reshape(len(blocks), -1)[:, 1:].max(1) > _VARIED
+    return _enough(found.transpose(1, 0, 2, 3), varied).transpose(1, 0, 2, 3)
+
+
+def _enough(blocks: HostArray, wanted: HostArray) -> HostArray:
+    """The wanted blocks, or all where those are too few."""
+    return blocks[wanted] if wanted.sum() >= _FEWEST else blocks
 
 
 def _thinned(values: HostArray, count: int) -> HostArray:

@@ -13,7 +13,9 @@ Prints as what crops of images it was not fitted on are treated, by kind.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import io
+import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +25,22 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFilter
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import nn
 
+from amd_restore.atomic import try_writing, write_atomically
 from amd_restore.data.degradations import build_degradation
-from amd_restore.data.image_files import list_images
+from amd_restore.data.image_files import list_images, read_rgb
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say
-from amd_restore.inference.damage import METADATA, SEVERITIES, SMALLEST, damage_features, damage_of, severity_of
+from amd_restore.inference.damage import (
+    FEATURES,
+    METADATA,
+    SEVERITIES,
+    SMALLEST,
+    damage_features,
+    damage_of,
+    severity_of,
+)
 
 Pixels = np.ndarray[Any, Any]
 Image = PIL.Image.Image
@@ -41,14 +52,16 @@ KINDS = {  # severity and share of each, see Damage
     "scaled": ("clean", 0.2),
     "from_jpeg": ("clean", 0.08),
     "jpeg": ("light", 0.12),
-    "web": ("light", 0.12),
+    "web": ("light", 0.11),
     "faint": ("light", 0.06),
-    "resized": ("light", 0.07),
+    "resized": ("light", 0.06),
     "enlarged": ("light", 0.04),
-    "noise": ("heavy", 0.12),
-    "strong": ("heavy", 0.07),
-    "earlier": ("heavy", 0.07),
-    "hard": ("heavy", 0.05),
+    "noise": ("heavy", 0.1),
+    "strong": ("heavy", 0.08),
+    "earlier": ("heavy", 0.06),
+    "crushed": ("heavy", 0.02),
+    "partly": ("heavy", 0.03),
+    "hard": ("heavy", 0.04),
 }
 GRAY = 0.25  # share of inputs without colour
 BARE = 0.3  # share without JPEG of what is blurred, or had far fewer pixels
@@ -65,9 +78,9 @@ class Damage:
     """Random inputs of ``KINDS``.
 
     ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg``, ``faint`` and
-    ``noise`` are scaled down and then damaged, ``strong`` has more noise and then a JPEG, or blur. ``resized`` was
-    damaged at about its size, ``enlarged`` had fewer pixels, ``earlier`` far fewer. The others are the degradations of
-    the training.
+    ``noise`` are scaled down and then damaged, ``strong`` has more noise and then a JPEG, or blur, or specks, and
+    ``crushed`` a strong JPEG; ``partly`` is damaged in a rectangle. ``resized`` was damaged at about its size,
+    ``enlarged`` had fewer pixels, ``earlier`` far fewer. The others are the degradations of the training.
 
     Args:
         seed: decides everything that is random.
@@ -108,10 +121,23 @@ class Damage:
         return self._compressed(lq, 60, 97) if self.rng.random() < 0.6 else lq
 
     def _strong(self, gt: Image, side: int) -> Image:
-        if self.rng.random() < 0.5:
+        chance = self.rng.random()
+        if chance < 0.4:
             return self._compressed(self._noisy(self._scaled(gt, side), 10, 25), 40, 95)
+        if chance < 0.6:
+            return self._speckled(self._scaled(gt, side))
         lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(self.rng.uniform(2.2, 3.5))), side)
         return lq if self.rng.random() < BARE else self._compressed(lq, 40, 95)
+
+    def _crushed(self, gt: Image, side: int) -> Image:
+        return self._compressed(self._scaled(gt, side), 3, 30)
+
+    def _partly(self, gt: Image, side: int) -> Image:
+        lq, worse = self._scaled(gt, side), (self._noise, self._strong)[self.rng.integers(2)](gt, side)
+        height, width = (round(side * self.rng.uniform(0.5, 1)) for _ in range(2))
+        top, left = (int(self.rng.integers(side - length + 1)) for length in (height, width))
+        lq.paste(worse.crop((left, top, left + width, top + height)), (left, top))
+        return lq
 
     def _resized(self, gt: Image, side: int) -> Image:
         return self._with_history(gt, side, 0.85, 1.4, quality=50, noise=2)
@@ -140,6 +166,12 @@ class Damage:
         noise = self.rng.normal(0, self.rng.uniform(lowest, highest), (*pixels.shape[:2], channels))
         return PIL.Image.fromarray(np.rint(pixels + noise).clip(0, 255).astype(np.uint8))
 
+    def _speckled(self, image: Image) -> Image:
+        pixels = np.array(image)
+        specks = self.rng.random(pixels.shape[:2]) < self.rng.uniform(0.01, 0.08)
+        pixels[specks] = 255 * self.rng.integers(0, 2, (int(specks.sum()), 1))
+        return PIL.Image.fromarray(pixels)
+
     def _compressed(self, image: Image, lowest: int, highest: int) -> Image:
         file = io.BytesIO()
         quality, subsampling = int(self.rng.integers(lowest, highest)), int(2 * self.rng.integers(2))
@@ -147,26 +179,47 @@ class Damage:
         return PIL.Image.open(file).convert("RGB")
 
 
-def collect(paths: Sequence[Path], count: int, seed: int) -> tuple[Pixels, Pixels, Pixels]:
+def collect(paths: Sequence[Path], count: int, seed: int, workers: int = 1) -> tuple[Pixels, Pixels, Pixels]:
     """Return numbers of images, kinds and features of ``count`` inputs, each as it is, and cut off a JPEG's grid.
 
+    Args:
+        paths: images.
+        count: inputs, spread over the images by chance.
+        seed: decides everything that is random.
+        workers: processes; the result does not depend on it.
+
+    Returns:
+        (2 count,), (2 count,) and float32 (2 count, F).
+
     Raises:
-        AMDRestoreError: an image is too small.
+        AMDRestoreError: an image cannot be read or is too small.
     """
-    damage, rng = Damage(seed), np.random.default_rng(seed)
-    numbers, kinds, features = [], [], []
-    for number, taken in enumerate(np.bincount(rng.integers(len(paths), size=count), minlength=len(paths))):
-        image = np.asarray(PIL.Image.open(paths[number]).convert("RGB"))
-        if min(image.shape[:2]) < SMALLEST_CROP:
-            raise AMDRestoreError(f"{paths[number]}: sides must be at least {SMALLEST_CROP} pixels; leave it out")
-        for _ in range(taken):
-            kind, lq = damage(_crop(image, rng))
-            top, left = rng.integers(0, 8, 2)
-            for cut in (lq, lq[top : len(lq) - 8 + top, left : len(lq) - 8 + left]):
-                numbers.append(number)
-                kinds.append(kind)
-                features.append(damage_features(cut))
-    return np.array(numbers), np.array(kinds), np.array(features)
+    counts = np.bincount(np.random.default_rng(seed).integers(len(paths), size=count), minlength=len(paths)).tolist()
+    jobs = paths, counts, [(seed, number) for number in range(len(paths))]
+    if workers == 1:
+        parts = list(map(inputs_of, *jobs))
+    else:
+        with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(inputs_of, *jobs, chunksize=4))
+    numbers = np.repeat(np.arange(len(paths)), [len(kinds) for kinds, _ in parts])
+    return numbers, np.concatenate([kinds for kinds, _ in parts]), np.concatenate([found for _, found in parts])
+
+
+def inputs_of(path: Path, count: int, seed: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """Return kinds and features of ``count`` inputs made of one image, see :func:`collect`."""
+    torch.set_num_threads(1)
+    image = np.rint(255 * read_rgb(path)).astype(np.uint8)
+    if min(image.shape[:2]) < SMALLEST_CROP:
+        raise AMDRestoreError(f"{path}: sides must be at least {SMALLEST_CROP} pixels; leave it out")
+    rng = np.random.default_rng(seed)
+    damage = Damage(int(rng.integers(2**31)))
+    kinds, features = np.empty(2 * count, dtype="U12"), np.empty((2 * count, FEATURES), np.float32)
+    for index in range(0, 2 * count, 2):
+        kinds[index : index + 2], lq = damage(_crop(image, rng))
+        top, left = rng.integers(0, 8, 2)
+        features[index] = damage_features(lq)
+        features[index + 1] = damage_features(lq[top : len(lq) - 8 + top, left : len(lq) - 8 + left])
+    return kinds, features
 
 
 def _crop(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -206,29 +259,39 @@ def fit(features: Pixels, severities: Pixels, seed: int) -> dict[str, Pixels]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Collect, fit, judge and write."""
+    """Collect, fit, judge and write.
+
+    Raises:
+        AMDRestoreError: bad arguments or images, too few images, or a file that cannot be written.
+    """
+    if options.count < 1 or options.seed < 0 or options.workers < 1:
+        raise AMDRestoreError("--count and --workers must be at least 1, --seed at least 0")
+    try_writing(options.out)
     paths = [path for folder in options.input for path in list_images(folder)]
-    numbers, kinds, features = collect(paths, options.count, options.seed)
+    numbers, kinds, features = collect(paths, options.count, options.seed, options.workers)
     held_out = numbers % HELD_OUT == 0
+    if held_out.all() or not held_out.any():
+        raise AMDRestoreError(f"{len(paths)} images and {options.count} inputs are too few to fit and to judge by")
     severities = np.array([SEVERITIES.index(KINDS[kind][0]) for kind in kinds])
     tensors = fit(features[~held_out], severities[~held_out], options.seed)
-    found = np.array([SEVERITIES.index(severity_of(damage_of(row, tensors))) for row in features[held_out]], int)
+    found = np.array([SEVERITIES.index(severity_of(damage_of(row, tensors))) for row in features[held_out]])
     say(f"{'':10s} " + " ".join(f"{severity:>6s}" for severity in SEVERITIES))
     for kind in KINDS:
         taken = np.bincount(found[kinds[held_out] == kind], minlength=len(SEVERITIES))
         say(f"{kind:10s} " + " ".join(f"{share:6.1%}" for share in taken / max(taken.sum(), 1)) + f" of {taken.sum()}")
-    save_file(tensors, options.out, METADATA)
+    write_atomically(options.out, save(tensors, METADATA))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--count", type=int, default=72000, help="inputs (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=60000, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes that make the inputs (default: 1)")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     options = parser.parse_args(argv)
-    return run_command(lambda: run(options))
+    return run_command(lambda: run(options), options.debug)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class RestoreImage:
             seed=seed,
             fidelity=fidelity,
             tile=tile or None,
-            progress=progress_of(lq, 1, 0),
+            progress=progress_of(1, 0),
         )
         return (as_images(sr),)
 
@@ -180,7 +180,7 @@ class RestoreWithUncertainty:
         lq, statistics = as_batch(image), SampleStatistics()
 
         def sample(number: int) -> Tensor:
-            progress = progress_of(lq, samples, number)
+            progress = progress_of(samples, number)
             return model(lq, num_steps=steps or None, seed=seed + number, tile=tile or None, progress=progress)
 
         first = sample(0)
@@ -209,12 +209,12 @@ def as_batch(image: Tensor) -> Tensor:
     return image.movedim(-1, 1).expand(-1, 3, -1, -1).float().clamp(0, 1)
 
 
-def as_images(sr: Tensor) -> Tensor:
+def as_images(batch: Tensor) -> Tensor:
     """Convert (B, 3, H, W) to ComfyUI's images on the CPU."""
-    return sr.movedim(1, -1).float().cpu().contiguous()
+    return batch.movedim(1, -1).float().cpu().contiguous()
 
 
-def progress_of(lq: Tensor, passes: int, number: int) -> Callable[[int, int], None]:
+def progress_of(passes: int, number: int) -> Callable[[int, int], None]:
     """Return a function for the pipeline's ``progress`` that moves ComfyUI's bar and heeds its button to stop."""
     bar = ProgressBar(passes)
 
