@@ -26,8 +26,8 @@ _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
 _LAYERS = (1, 2, 3)  # numbers of the network's layers
 _TENSORS = ("mean", "std", *(f"{kind}{layer}" for layer in _LAYERS for kind in ("weight", "bias")))
-_CLEAN = 0.6  # probability above which an image is clean: what a model for clean images sharpens cannot be mended
-_LIGHT = 2.0  # so many times as likely as heavy must light damage be: treated as light, heavy damage stays in the image
+_CLEAN = 0.6  # probability above which an image is clean; below it sharpened damage costs more than lost sharpness
+_LIGHT = 3.0  # times as likely as heavy must light damage be: treated as light, heavy damage stays in the image
 _BLOCK = 8  # pixels, as in JPEG
 _SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
 _GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
@@ -153,7 +153,7 @@ def _coefficients(image: HostArray, offset: int) -> HostArray:
     blocks = image[y[:, :, None], x[:, None, :]].astype(np.float64) / highest
     blocks = blocks.reshape(*blocks.shape[:3], -1)
     if blocks.shape[3] in (2, 4):
-        blocks = _enough(blocks, blocks[..., -1].any((1, 2)))
+        blocks = _enough(blocks, np.asarray(blocks[..., -1].any((1, 2))))
     if blocks.shape[3] < 3:  # gray
         blocks = np.repeat(blocks[..., :1], 3, axis=3)
     found = _DCT @ (255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC])) @ _DCT.T

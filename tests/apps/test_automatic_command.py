@@ -39,7 +39,7 @@ def worn() -> Pixels:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, image in zip(MODELS, (sample("brandenburg_gate.png"), compressed(), worn()), strict=True):
+    for name, image in zip(MODELS, (sample("great_wall.png"), compressed(), worn()), strict=True):
         write_image(tmp_path / "in" / f"{name}.png", Picture(image))
     return tmp_path / "in"
 
@@ -67,7 +67,7 @@ def test_each_image_of_a_folder(folder: Path, tmp_path: Path, options: tuple[str
 
 @pytest.mark.parametrize("expected", ["x4-classical", "x4-real"])
 def test_an_animation_has_the_model_of_its_first_frame(tmp_path: Path, expected: str) -> None:
-    images = sample("brandenburg_gate.png"), worn()
+    images = sample("great_wall.png"), worn()
     frames = [Frame(Picture(image), 100) for image in (images if expected == "x4-classical" else images[::-1])]
     write_frames(tmp_path / "in/moving.png", frames)
     report = tmp_path / "report.json"

@@ -30,8 +30,12 @@ def photographs(tmp_path: Path) -> Path:
 
 def test_fits_and_writes(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "damage.safetensors"
-    assert fit_damage.main(["--input", str(photographs), "--count", "120", "--out", str(out)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    options = ["--input", str(photographs), "--count", "200"]
+    assert fit_damage.main([*options, "--out", str(out)]) == 0
+    again = tmp_path / "again.safetensors"
+    assert fit_damage.main([*options, "--workers", "2", "--out", str(again)]) == 0
+    assert again.read_bytes() == out.read_bytes()
+    lines = capsys.readouterr().out.splitlines()[: 1 + len(fit_damage.KINDS)]
     assert lines[0].split() == list(SEVERITIES)
     assert [line.split()[0] for line in lines[1:]] == list(fit_damage.KINDS)
     assert DamageEstimator.load(out)(smooth_image(0)).sum() == pytest.approx(1)
@@ -44,6 +48,33 @@ def test_what_cannot_be_cropped_is_named(photographs: Path, tmp_path: Path, caps
     assert "narrow.png: sides must be at least 128 pixels" in capsys.readouterr().err and not out.exists()
     assert fit_damage.main(["--input", str(tmp_path), "--out", str(out)]) == 2
     assert str(tmp_path) in capsys.readouterr().err and not out.exists()
+    (photographs / "narrow.png").write_bytes((photographs / "00.png").read_bytes()[:900])
+    assert fit_damage.main(["--input", str(photographs), "--count", "20", "--out", str(out)]) == 2
+    assert "narrow.png" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--count", "0"], "--count and --workers must be at least 1"),
+        (["--seed", "-1"], "--seed at least 0"),
+        (["--count", "1"], "17 images and 1 inputs are too few"),
+        (["--out", "no.txt/damage.safetensors"], "no.txt"),
+    ],
+)
+def test_mistakes_are_one_line(
+    options: list[str],
+    said: str,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("no.txt").touch()
+    assert fit_damage.main(["--input", str(photographs), "--out", "damage.safetensors", *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not Path("damage.safetensors").exists()
 
 
 def test_learns_what_differs() -> None:
@@ -61,7 +92,7 @@ def test_inputs_are_of_all_kinds_and_the_same_again() -> None:
     gt = smooth_image(0, 256, 256)
     first, second = fit_damage.Damage(3), fit_damage.Damage(3)
     kinds = set()
-    for _ in range(80):
+    for _ in range(200):
         kind, lq = first(gt)
         assert lq.shape == (64, 64, 3) and lq.dtype == np.uint8
         assert np.array_equal(lq, second(gt)[1])
