@@ -8,7 +8,7 @@ A restored image is the posterior mean plus detail. ``fidelity`` takes the detai
   the mean (``mean``: its teacher, in one step without noise), and the two images are mixed. A fidelity between 0 and 1
   costs that network's evaluation, 1 costs only that.
 
-Tiles agree as before: the scaled field is still a function of position. Numbers: benchmarks/2026-11-23_control.md.
+Tiles agree as before: the scaled field is still a function of position. Numbers: benchmarks/2026-11-28_control.md.
 """
 
 from __future__ import annotations

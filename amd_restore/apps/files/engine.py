@@ -41,7 +41,8 @@ class Engine:
         """Yield an outcome for every job as it is known, which is nearly in order.
 
         Those in ``kept`` are skipped even with ``overwrite``; they fill their batches only.
-        Interrupting it (an exception in the caller's loop, or Ctrl-C) lets the pictures that are being written finish.
+        Interrupting it (an exception in the caller's loop, or Ctrl-C) lets the pictures that are being written finish;
+        after Ctrl-C they are yielded, too.
         """
         with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(self.workers) as writers:
             written: deque[Future[Outcome]] = deque()
@@ -49,9 +50,11 @@ class Engine:
                 yield from self._work(jobs, overwrite, kept, readers, writers, written)
                 while written:
                     yield written.popleft().result()
-            except BaseException:
+            except BaseException as error:
                 readers.shutdown(wait=False, cancel_futures=True)
                 writers.shutdown(wait=True, cancel_futures=True)
+                if not isinstance(error, GeneratorExit):  # the caller still listens
+                    yield from (outcome.result() for outcome in written if not outcome.cancelled())
                 raise
 
     def _work(

@@ -47,10 +47,10 @@ class Work:
         )
         scale, degradation = self.pipeline.scale, self.pipeline.header.degradation
         if settings.consistency and not (scale > 1 and knows_downscaling(degradation)):
-            name = self.pipeline.header.name
+            name = AUTO if settings.model in (None, AUTO) else self.pipeline.header.name
             raise AMDRestoreError(
-                f"--consistency: the inputs of {name} were not only scaled down ({degradation or 'unknown'}),"
-                " so its outputs need not scale down to them; use --model x4-classical, or --color-fix or --fidelity"
+                f"--consistency: {name} was not trained on inputs that were only scaled down, so its outputs need not "
+                "scale down to them; use --model x4-classical, or --color-fix or --fidelity"
             )
         self._resident = self.pipeline.restorer.resident
         if self._limit is not None and self._limit < self._resident:
