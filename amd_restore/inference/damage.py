@@ -156,9 +156,9 @@ def _coefficients(image: HostArray, offset: int) -> HostArray:
         blocks = _enough(blocks, np.asarray(blocks[..., -1].any((1, 2))))
     if blocks.shape[3] < 3:  # gray
         blocks = np.repeat(blocks[..., :1], 3, axis=3)
-    found = _DCT @ (255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC])) @ _DCT.T
-    varied = np.abs(found).max(0).reshape(len(blocks), -1)[:, 1:].max(1) > _VARIED
-    return _enough(found.transpose(1, 0, 2, 3), varied).transpose(1, 0, 2, 3)
+    found = _DCT @ (255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC], axis=1)) @ _DCT.T
+    varied = np.abs(found).max(1).reshape(len(blocks), -1)[:, 1:].max(1) > _VARIED
+    return _enough(found, varied).transpose(1, 0, 2, 3)
 
 
 def _enough(blocks: HostArray, wanted: HostArray) -> HostArray:

@@ -41,6 +41,7 @@ from amd_restore.inference.damage import (
     damage_of,
     severity_of,
 )
+from amd_restore.options import OptionFile
 
 Pixels = np.ndarray[Any, Any]
 Image = PIL.Image.Image
@@ -66,9 +67,9 @@ KINDS = {  # severity and share of each, see Damage
 GRAY = 0.25  # share of inputs without colour
 BARE = 0.3  # share without JPEG of what is blurred, or had far fewer pixels
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
-WEB = {"blur_prob": 0.5, "blur_sigma": [0.2, 1.2], "noise_prob": 0, "jpeg_prob": 0.95, "jpeg_quality": [50, 97]}
+WEB = OptionFile.read(Path(__file__).parents[2] / "options" / "train" / "perceptual_x4_web.yml").content["degradation"]
 SECOND_ORDER: dict[str, dict[str, Any]] = {
-    "web": {"type": "second_order", "light_prob": 1.0, "second": WEB},  # perceptual_x4_web.yml, no noise
+    "web": WEB | {"clean_prob": 0.0, "second": WEB["second"] | {"noise_prob": 0.0}},
     "hard": {"type": "second_order", "first_prob": 0.75},
 }
 HIDDEN, EPOCHS, BATCH, RATE, DECAY, JITTER, DROPOUT = 96, 30, 256, 3e-3, 0.3, 0.02, 0.2

@@ -39,11 +39,11 @@ def without_colour(image: Pixels) -> Pixels:
     return np.asarray(PIL.Image.fromarray(image).convert("L"))
 
 
-def resized(image: Pixels, factor: float) -> Pixels:
-    """Return the image scaled down by ``factor``, and enlarged again; it has no other damage."""
+def resized(image: Pixels, factor: float, quality: int = 0) -> Pixels:
+    """Return the image scaled down by ``factor``, with a JPEG unless its quality is 0, and enlarged again."""
     size = image.shape[1::-1]
-    small = PIL.Image.fromarray(image).resize([round(factor * side) for side in size])
-    return np.asarray(small.resize(size))
+    small = np.asarray(PIL.Image.fromarray(image).resize([round(factor * side) for side in size]))
+    return np.asarray(PIL.Image.fromarray(jpeg(small, quality) if quality else small).resize(size))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,8 @@ def test_damage_is_seen(estimator: DamageEstimator, path: Path) -> None:
     for light in (jpeg(image, 97), jpeg(image, 85), jpeg(gray, 85), noisy(image, 3)):
         assert estimator.severity(light) == "light"
     blurred = np.asarray(PIL.Image.fromarray(image).filter(PIL.ImageFilter.GaussianBlur(1.2)))
-    for heavy in (noisy(image, 8), jpeg(noisy(image, 30), 40), resized(image, 0.5), blurred, jpeg(image, 8)):
+    enlarged = resized(image, 0.5), resized(image, 0.5, 75)
+    for heavy in (noisy(image, 8), jpeg(noisy(image, 30), 40), *enlarged, blurred, jpeg(image, 8)):
         assert estimator.severity(heavy) == "heavy"
     for damaged in (
         jpeg(image, 85),
@@ -92,6 +93,7 @@ def test_damage_is_seen(estimator: DamageEstimator, path: Path) -> None:
         jpeg(gray, 60),
         jpeg(noisy(image, 8), 75),
         noisy(image, 2),
+        noisy(image, 8),
         resized(image, 0.8),
     ):
         assert estimator.severity(damaged) != "clean" != estimator.severity(damaged[3:, 5:])
