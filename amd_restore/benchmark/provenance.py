@@ -23,8 +23,8 @@ _PACKAGES = (*MEASURING, "numpy", "opencv-python", "opencv-python-headless", "di
 _METRIC_CODE = ("lpips_net.py", "maps.py", "dists_net.py", "efficientnet.py", "brisque.py", "scene_statistics.py")
 # determines results; the tables' layout does not
 _CODE = (
-    *("archs", "backends", "diffusion", "image_io", "inference", "postprocess", "weights"),
-    *("pipeline.py", "precision.py"),
+    *("archs", "backends", "diffusion", "image_io", "inference", "pipeline", "postprocess", "weights"),
+    "precision.py",
 )
 _OWN_CODE = ("images.py", "methods.py", "metrics.py", "evaluate.py")
 

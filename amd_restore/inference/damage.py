@@ -7,6 +7,7 @@ quantisation, noise and blur apart; a small network maps them to probabilities.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,17 +18,17 @@ from safetensors import SafetensorError, safe_open
 from amd_restore.arrays import HostArray
 from amd_restore.errors import AMDRestoreError
 
-FEATURES = 516  # what damage_features returns
+FEATURES = 579  # what damage_features returns
 SEVERITIES = ("clean", "light", "heavy")
 ESTIMATOR = Path(__file__).with_name("damage.safetensors")
 SMALLEST = 24  # pixels of a side; smaller images have too few blocks
-_VERSION = 4  # of the file and of the features
+_VERSION = 5  # of the file and of the features
 _KEY = "amd_restore_damage"  # of the header in the metadata
 METADATA = {_KEY: json.dumps({"format_version": _VERSION})}  # of a file for DamageEstimator.load
 _LAYERS = (1, 2, 3)  # numbers of the network's layers
 _TENSORS = ("mean", "std", *(f"{kind}{layer}" for layer in _LAYERS for kind in ("weight", "bias")))
-_CLEAN = 0.6  # probability above which an image is clean; below it sharpened damage costs more than lost sharpness
-_LIGHT = 3.0  # times as likely as heavy must light damage be: treated as light, heavy damage stays in the image
+_CLEAN = 0.5  # probability above which an image is clean; below it sharpened damage costs more than lost sharpness
+_LIGHT = 1.5  # times as likely as heavy must light damage be: treated as light, heavy damage stays in the image
 _BLOCK = 8  # pixels, as in JPEG
 _SIDE = 64  # the square of it is the most blocks that are looked at, evenly over the image
 _GRIDS = (0, _BLOCK // 2)  # offsets of the blocks
@@ -37,6 +38,15 @@ _VARIED = 1e-3  # levels of 255; a block without a greater coefficient, but the 
 _ZERO = 0.6  # a coefficient below it, in levels of 255, is near zero
 _FLOOR = 0.5  # levels of 255, added before logarithms
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LUMA, _CHROMA = slice(0, 1), slice(1, 3)  # of the planes
+_FLATNESS = (  # planes, and frequencies along both axes
+    (_LUMA, slice(4, 8)),
+    (_LUMA, slice(2, 5)),
+    (_LUMA, slice(1, 3)),
+    (_CHROMA, slice(2, 8)),
+    (_CHROMA, slice(1, 3)),
+)
+_WINDOWS = 4  # parts of each side of an image; damage in one of them is lost in means over the whole
 
 
 def damage_features(image: HostArray) -> HostArray:
@@ -52,17 +62,17 @@ def damage_features(image: HostArray) -> HostArray:
         (:data:`FEATURES`,), float64.
     """
     found: list[HostArray] = []
-    first, second = (np.abs(_coefficients(image, offset)) for offset in _GRIDS)
+    (first, _), (second, windows) = (_coefficients(image, offset) for offset in _GRIDS)
     for luma in (first[0], second[0]):
         found += [_logarithms(luma)[1:], _near_zero(luma)[1:]]  # without the mean of the block
     found += [found[0] - found[2], found[1] - found[3]]
     chroma = first[1:].reshape(-1, _BLOCK, _BLOCK)
     found += [_logarithms(chroma), _near_zero(chroma)]
     # Quantiles over blocks: what flat blocks hold is noise, what the busiest hold is detail.
-    for band in (slice(4, 8), slice(2, 5)):
-        energy = np.sqrt(np.square(second[0][:, band, band]).mean((1, 2)))
+    for plane, band in _FLATNESS:
+        energy = np.sqrt(np.square(second[plane][..., band, band]).mean((0, 2, 3)))
         found.append(np.log(_FLOOR + np.quantile(energy, _QUANTILES)))
-    return np.concatenate(found)
+    return np.concatenate([*found, _extremes(second, windows)])
 
 
 def damage_of(features: HostArray, tensors: Mapping[str, HostArray]) -> HostArray:
@@ -141,8 +151,12 @@ class DamageEstimator:
         return severity_of(self(image))
 
 
-def _coefficients(image: HostArray, offset: int) -> HostArray:
-    """Cosine transforms of blocks of luma and the two chroma planes: (3, blocks, 8, 8), in levels of 255."""
+def _coefficients(image: HostArray, offset: int) -> tuple[HostArray, HostArray]:
+    """Cosine transforms of blocks of luma and the two chroma planes, and the window of each.
+
+    Returns:
+        Magnitudes (3, blocks, 8, 8), in levels of 255; numbers (blocks,).
+    """
     rows, columns = (np.arange(offset, side - _BLOCK + 1, _BLOCK) for side in image.shape[:2])
     height = min(len(rows), max(_SIDE, _SIDE**2 // len(columns)))
     rows, columns = _thinned(rows, height), _thinned(columns, _SIDE**2 // height)
@@ -152,18 +166,38 @@ def _coefficients(image: HostArray, offset: int) -> HostArray:
     highest = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     blocks = image[y[:, :, None], x[:, None, :]].astype(np.float64) / highest
     blocks = blocks.reshape(*blocks.shape[:3], -1)
+    windows = _WINDOWS * (_WINDOWS * tops // image.shape[0]) + _WINDOWS * lefts // image.shape[1]
     if blocks.shape[3] in (2, 4):
-        blocks = _enough(blocks, np.asarray(blocks[..., -1].any((1, 2))))
+        blocks, windows = _enough(np.asarray(blocks[..., -1].any((1, 2))), blocks, windows)
     if blocks.shape[3] < 3:  # gray
         blocks = np.repeat(blocks[..., :1], 3, axis=3)
     found = _DCT @ (255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC], axis=1)) @ _DCT.T
-    varied = np.abs(found).max(1).reshape(len(blocks), -1)[:, 1:].max(1) > _VARIED
-    return _enough(found, varied).transpose(1, 0, 2, 3)
+    found = np.abs(found)
+    varied = found.max(1).reshape(len(blocks), -1)[:, 1:].max(1) > _VARIED
+    found, windows = _enough(varied, found, windows)
+    return found.transpose(1, 0, 2, 3), windows
 
 
-def _enough(blocks: HostArray, wanted: HostArray) -> HostArray:
-    """The wanted blocks, or all where those are too few."""
-    return blocks[wanted] if wanted.sum() >= _FEWEST else blocks
+def _enough(wanted: HostArray, *arrays: HostArray) -> tuple[HostArray, ...]:
+    """The wanted entries of each, or all where those are too few."""
+    return tuple(array[wanted] for array in arrays) if wanted.sum() >= _FEWEST else arrays
+
+
+def _extremes(magnitudes: HostArray, windows: HostArray) -> HostArray:
+    """Least, greatest and spread over windows of means in bands of frequencies.
+
+    Args:
+        magnitudes: (3, blocks, 8, 8).
+        windows: (blocks,), see :func:`_coefficients`.
+    """
+    logarithms, near_zero = np.log(_FLOOR + magnitudes), magnitudes < _ZERO
+    gray = [logarithms[0][:, band].mean(1) for band in _LUMA_BANDS]
+    colour = [logarithms[1:, :, band].mean((0, 2)) for band in _CHROMA_BANDS]
+    slopes = [upper - lower for lower, upper in itertools.pairwise(gray)]
+    blocks = np.stack([*gray, *(near_zero[0][:, band].mean(1) for band in _LUMA_BANDS), *colour, *slopes], axis=1)
+    members = windows == np.unique(windows)[:, None]
+    means = members @ blocks / members.sum(1, keepdims=True)
+    return np.concatenate([means.min(0), means.max(0), means.std(0)])
 
 
 def _thinned(values: HostArray, count: int) -> HostArray:
@@ -188,3 +222,8 @@ def _dct() -> HostArray:
 
 
 _DCT = _dct()
+_SUM = np.add.outer(np.arange(_BLOCK), np.arange(_BLOCK))  # of both frequencies
+_LUMA_BANDS, _CHROMA_BANDS = (
+    [(lower <= _SUM) & (upper > _SUM) for lower, upper in itertools.pairwise(limits)]
+    for limits in ((1, 3, 5, 7, 10, 15), (1, 5, 10))
+)

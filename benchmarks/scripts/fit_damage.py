@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 import PIL.ImageFilter
 import torch
 from safetensors.numpy import save
@@ -52,36 +54,42 @@ SIDES = {256: 0.5, 512: 0.3, 1024: 0.2}  # pixels of a crop before it is scaled 
 KINDS = {  # severity and share of each, see Damage
     "scaled": ("clean", 0.2),
     "from_jpeg": ("clean", 0.08),
-    "jpeg": ("light", 0.12),
-    "web": ("light", 0.11),
-    "faint": ("light", 0.06),
+    "jpeg": ("light", 0.11),
+    "web": ("light", 0.1),
+    "faint": ("light", 0.07),
     "resized": ("light", 0.06),
     "enlarged": ("light", 0.04),
-    "noise": ("heavy", 0.1),
-    "strong": ("heavy", 0.08),
-    "earlier": ("heavy", 0.06),
+    "noise": ("heavy", 0.07),
+    "grain": ("heavy", 0.05),
+    "strong": ("heavy", 0.07),
+    "earlier": ("heavy", 0.05),
     "crushed": ("heavy", 0.02),
-    "partly": ("heavy", 0.03),
-    "hard": ("heavy", 0.04),
+    "partly": ("heavy", 0.05),
+    "hard": ("heavy", 0.03),
 }
 GRAY = 0.25  # share of inputs without colour
+PAGES = 0.1  # share of inputs that are a part of a page
 BARE = 0.3  # share without JPEG of what is blurred, or had far fewer pixels
+GRAINS = np.array(((1, 1, 1), (1, 0, 0), (0, 1, 1)), np.float32)  # luma and both colours
+MOVED = 6  # pixels to each side that a movement may reach
+LETTERS = "etaoinshrdlucmfwypvbgkjqxz ETAOINSHRDLU    .,;"
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
 WEB = OptionFile.read(Path(__file__).parents[2] / "options" / "train" / "perceptual_x4_web.yml").content["degradation"]
 SECOND_ORDER: dict[str, dict[str, Any]] = {
     "web": WEB | {"clean_prob": 0.0, "second": WEB["second"] | {"noise_prob": 0.0}},
     "hard": {"type": "second_order", "first_prob": 0.75},
 }
-HIDDEN, EPOCHS, BATCH, RATE, DECAY, JITTER, DROPOUT = 96, 30, 256, 3e-3, 0.3, 0.02, 0.2
+HIDDEN, EPOCHS, BATCH, RATE, DECAY, JITTER, DROPOUT = 192, 40, 256, 3e-3, 0.3, 0.05, 0.4
 
 
 class Damage:
     """Random inputs of ``KINDS``.
 
     ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg``, ``faint`` and
-    ``noise`` are scaled down and then damaged, ``strong`` has more noise and then a JPEG, or blur, or specks, and
-    ``crushed`` a strong JPEG; ``partly`` is damaged in a rectangle. ``resized`` was damaged at about its size,
-    ``enlarged`` had fewer pixels, ``earlier`` far fewer. The others are the degradations of the training.
+    ``noise`` are scaled down and then damaged, ``grain`` has noise that was smoothed, ``strong`` more noise and then a
+    JPEG, or specks, or is blurred, ``crushed`` has a strong JPEG; ``partly`` is damaged in a rectangle. ``resized`` was
+    damaged at about its size, ``enlarged`` had fewer pixels, ``earlier`` far fewer. The others are the degradations of
+    the training.
 
     Args:
         seed: decides everything that is random.
@@ -103,7 +111,7 @@ class Damage:
             lq = np.asarray(getattr(self, f"_{kind}")(PIL.Image.fromarray(gt), gt.shape[0] // SCALE))
         if self.rng.random() < GRAY:
             lq = np.asarray(PIL.Image.fromarray(lq).convert("L").convert("RGB"))
-        return kind, lq
+        return kind, self._page(lq) if self.rng.random() < PAGES else lq
 
     def _scaled(self, gt: Image, side: int) -> Image:
         return gt.resize((side, side), FILTERS[self.rng.integers(len(FILTERS))])
@@ -115,11 +123,16 @@ class Damage:
         return self._compressed(self._scaled(gt, side), 50, 97)
 
     def _faint(self, gt: Image, side: int) -> Image:
-        return self._noisy(self._scaled(gt, side), 1.5, 4)
+        lq = self._scaled(gt, side)
+        return self._grainy(lq, 4, 7) if self.rng.random() < 0.3 else self._noisy(lq, 1.5, 4)
 
     def _noise(self, gt: Image, side: int) -> Image:
         lq = self._noisy(self._scaled(gt, side), 4, 12)
         return self._compressed(lq, 60, 97) if self.rng.random() < 0.6 else lq
+
+    def _grain(self, gt: Image, side: int) -> Image:
+        lq = self._grainy(self._scaled(gt, side), 7, 18)
+        return self._compressed(lq, 60, 97) if self.rng.random() < 0.5 else lq
 
     def _strong(self, gt: Image, side: int) -> Image:
         chance = self.rng.random()
@@ -127,15 +140,18 @@ class Damage:
             return self._compressed(self._noisy(self._scaled(gt, side), 10, 25), 40, 95)
         if chance < 0.6:
             return self._speckled(self._scaled(gt, side))
-        lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(self.rng.uniform(2.2, 3.5))), side)
+        if chance < 0.7:
+            lq = self._moved(self._scaled(gt, side))
+        else:
+            lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(SCALE * self.rng.uniform(0.55, 2))), side)
         return lq if self.rng.random() < BARE else self._compressed(lq, 40, 95)
 
     def _crushed(self, gt: Image, side: int) -> Image:
         return self._compressed(self._scaled(gt, side), 3, 30)
 
     def _partly(self, gt: Image, side: int) -> Image:
-        lq, worse = self._scaled(gt, side), (self._noise, self._strong)[self.rng.integers(2)](gt, side)
-        height, width = (round(side * self.rng.uniform(0.5, 1)) for _ in range(2))
+        lq, worse = self._scaled(gt, side), (self._noise, self._grain, self._strong)[self.rng.integers(3)](gt, side)
+        height, width = (round(side * self.rng.uniform(0.35, 1)) for _ in range(2))
         top, left = (int(self.rng.integers(side - length + 1)) for length in (height, width))
         lq.paste(worse.crop((left, top, left + width, top + height)), (left, top))
         return lq
@@ -166,6 +182,40 @@ class Damage:
         channels = 1 if self.rng.random() < 0.5 else 3
         noise = self.rng.normal(0, self.rng.uniform(lowest, highest), (*pixels.shape[:2], channels))
         return PIL.Image.fromarray(np.rint(pixels + noise).clip(0, 255).astype(np.uint8))
+
+    def _grainy(self, image: Image, lowest: float, highest: float) -> Image:
+        """Noise without its finest grain: of all channels, of gray or of colour."""
+        pixels = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2YCrCb).astype(np.float32)
+        noise = self.rng.normal(size=pixels.shape).astype(np.float32) * GRAINS[self.rng.integers(len(GRAINS))]
+        noise = cv2.GaussianBlur(noise, (0, 0), self.rng.uniform(0.5, 1.8))
+        noise *= self.rng.uniform(lowest, highest) / noise.std(axis=(0, 1)).max()
+        pixels = np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
+        return PIL.Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_YCrCb2RGB))
+
+    def _moved(self, image: Image) -> Image:
+        """Blurred along a line."""
+        length, angle = self.rng.uniform(3, 10), self.rng.uniform(0, np.pi)
+        line = np.zeros((2 * MOVED + 1, 2 * MOVED + 1), np.float32)
+        for place in np.linspace(-length / 2, length / 2, 64):
+            line[round(MOVED + place * np.sin(angle)), round(MOVED + place * np.cos(angle))] += 1 / 64
+        return PIL.Image.fromarray(cv2.filter2D(np.asarray(image), -1, line))
+
+    def _page(self, lq: Pixels) -> Pixels:
+        """An image on a page of one colour, of a gradient or of text."""
+        height, width = (round(side * self.rng.uniform(1.1, 1.8)) for side in lq.shape[:2])
+        above = self.rng.integers(0, 256, 3) if self.rng.random() < 0.5 else np.full(3, 255)
+        below = above if self.rng.random() < 0.5 else self.rng.integers(0, 256, 3)
+        rows = np.rint(np.linspace(above, below, height)).astype(np.uint8)
+        page = PIL.Image.fromarray(rows[:, None].repeat(width, 1))
+        if self.rng.random() < 0.5:
+            draw, size = PIL.ImageDraw.Draw(page), int(self.rng.integers(9, 24))
+            ink = 255 - above if self.rng.random() < 0.5 else np.where(above > 127, 0, 255)
+            for top in range(0, height, round(1.4 * size)):
+                letters = "".join(self.rng.choice(list(LETTERS), 2 * width // size))
+                draw.text((4, top), letters, tuple(ink.tolist()), font_size=size)
+        left, top = (int(self.rng.integers(page.size[axis] - lq.shape[1 - axis] + 1)) for axis in range(2))
+        page.paste(PIL.Image.fromarray(lq), (left, top))
+        return np.asarray(page)
 
     def _speckled(self, image: Image) -> Image:
         pixels = np.array(image)
@@ -287,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--count", type=int, default=60000, help="inputs (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=100000, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make the inputs (default: 1)")
     parser.add_argument("--out", type=Path, required=True, help="file to write")

@@ -1,4 +1,4 @@
-"""Pictures of docs/gallery.md, the README and the model cards: inputs, bicubic, two peers, one step of a model.
+"""Pictures of docs/gallery.md, the README and the model cards: inputs, bicubic, two peers, one step of ``auto``.
 
     python benchmarks/scripts/gallery.py --downloads FOLDER
 
@@ -28,7 +28,7 @@ from make_severity_sets import SEED, degrade  # noqa: E402
 from tools.image_files import read_image, write_png  # noqa: E402
 
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say  # noqa: E402
-from amd_restore.weights import DEFAULT_MODEL  # noqa: E402
+from amd_restore.pipeline import AUTO, AUTO_MODELS  # noqa: E402
 
 PEERS = {"realesrgan-x4plus": "Real-ESRGAN x4plus", "realesr-general-x4v3": "realesr-general-x4v3"}
 SIDE = 256  # pixels of the ground truth, and of a picture's column
@@ -169,14 +169,14 @@ def show(model: str, results: Path, out: Path) -> None:
     write_jpeg(out / "before_after.jpg", [strip(["input, bicubic", *names], side), *rows])
 
 
-def show_failures(model: str, photographs: Path, out: Path) -> None:
+def show_failures(photographs: Path, out: Path) -> None:
     """Write what the models for clean and for damaged inputs do wrong, beside the ground truth."""
     truths, lq = [], {}
     for number, (name, severity, *_) in enumerate(FAILURES):
         truth = read_image(photographs / f"{name}.png")
         truths.append(truth[: len(truth) // 4 * 4, : truth.shape[1] // 4 * 4])
         lq[f"{number}"] = degrade(truths[number], name, severity, SEED)
-    models = ("x4-classical", model)
+    models = (AUTO_MODELS["clean"], AUTO_MODELS["heavy"])
     results = [restore(weights, lq) for weights in models]
     rows = []
     for number, (_, severity, left, top) in enumerate(FAILURES):
@@ -196,7 +196,7 @@ def write_jpeg(file: Path, rows: Sequence[np.ndarray]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="released name or weights file")
+    parser.add_argument("--model", default=AUTO, help="released name, weights file, or auto")
     parser.add_argument("--photographs", type=Path, default=Path("datasets/data/free_photos/val"))
     parser.add_argument("--results", type=Path, default=Path("results/gallery"), help="inputs and peers' results")
     parser.add_argument("--downloads", type=Path, help="files of realesr-general-x4v3 that you have downloaded")
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make(args.photographs, args.results / "inputs")
         run_peers(args.results, args.downloads)
         show(args.model, args.results, args.out)
-        show_failures(args.model, args.photographs, args.out)
+        show_failures(args.photographs, args.out)
         say(f"{len(KINDS) + 2} pictures in {args.out}")
 
     return run_command(command, args.debug, parser.prog)

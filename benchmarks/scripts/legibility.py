@@ -32,7 +32,7 @@ from tools.image_files import read_image, read_tsv, write_png, write_tsv  # noqa
 
 from amd_restore.data.image_files import list_images  # noqa: E402
 from amd_restore.errors import AMDRestoreError, Parser, run_command, say  # noqa: E402
-from amd_restore.pipeline import RestorationPipeline  # noqa: E402
+from amd_restore.pipeline import load_pipeline  # noqa: E402
 
 READER = Package(
     "PyPI",
@@ -115,8 +115,8 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def restore(weights: str, inputs: Images) -> Images:
-    """One step of the released weights, noise seed 0."""
-    pipeline = RestorationPipeline.from_pretrained(weights, "cpu", torch.float32)
+    """One step of the released weights, or of ``auto``, noise seed 0."""
+    pipeline = load_pipeline(weights, "cpu", torch.float32)
     results = {}
     for name, image in inputs.items():
         lq = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1)[None].float() / 255

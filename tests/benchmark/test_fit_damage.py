@@ -12,7 +12,7 @@ import pytest
 from places import REPOSITORY
 from smooth_images import smooth_image
 
-from amd_restore.inference.damage import SEVERITIES, DamageEstimator, damage_of
+from amd_restore.inference.damage import FEATURES, SEVERITIES, DamageEstimator, damage_of
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks" / "scripts"))
 fit_damage = importlib.import_module("fit_damage")
@@ -79,7 +79,7 @@ def test_mistakes_are_one_line(
 
 def test_learns_what_differs() -> None:
     rng = np.random.default_rng(0)
-    features, severities = rng.normal(size=(600, 516)), rng.integers(0, 3, 600)
+    features, severities = rng.normal(size=(600, FEATURES)), rng.integers(0, 3, 600)
     for severity in (1, 2):
         features[:, 20 * severity : 20 * severity + 20] += 2 * (severities == severity)[:, None]
     tensors = fit_damage.fit(features[:400], severities[:400], seed=0)
@@ -91,11 +91,48 @@ def test_learns_what_differs() -> None:
 def test_inputs_are_of_all_kinds_and_the_same_again() -> None:
     gt = smooth_image(0, 256, 256)
     first, second = fit_damage.Damage(3), fit_damage.Damage(3)
-    kinds = set()
+    kinds, pages = set(), 0
     for _ in range(200):
         kind, lq = first(gt)
-        assert lq.shape == (64, 64, 3) and lq.dtype == np.uint8
+        assert 64 <= min(lq.shape[:2]) <= max(lq.shape[:2]) < 128 and lq.shape[2] == 3 and lq.dtype == np.uint8
         assert np.array_equal(lq, second(gt)[1])
         kinds.add(kind)
+        pages += lq.shape != (64, 64, 3)
+    assert 0.5 < pages / 200 / fit_damage.PAGES < 1.5
     assert kinds == set(fit_damage.KINDS) and {severity for severity, _ in fit_damage.KINDS.values()} == set(SEVERITIES)
     assert sum(share for _, share in fit_damage.KINDS.values()) == pytest.approx(1)
+
+
+def test_grain_is_smooth_and_of_what_it_says() -> None:
+    flat = PIL.Image.new("RGB", (128, 128), (128, 128, 128))
+    found = set()
+    for seed in range(12):
+        grain = np.asarray(fit_damage.Damage(seed)._grainy(flat, 8, 8)).astype(float) - 128
+        neighbours = np.corrcoef(grain[:, 1:, 0].ravel(), grain[:, :-1, 0].ravel())[0, 1]
+        assert neighbours > 0.1 and 5 < grain.std(axis=(0, 1)).max() < 20
+        luma, colour = (grain @ (0.299, 0.587, 0.114)).std(), (grain[..., 0] - grain[..., 1]).std()
+        found.add((luma > 2, colour > 2))
+    assert found == {(True, True), (True, False), (False, True)}
+
+
+def test_a_moved_image_is_blurred_along_a_line_of_light_kept() -> None:
+    dot = np.zeros((41, 41, 3), np.uint8)
+    dot[20, 20] = 255
+    for seed in range(8):
+        moved = np.asarray(fit_damage.Damage(seed)._moved(PIL.Image.fromarray(dot)))[..., 0]
+        assert abs(int(moved.sum()) - 255) < 12
+        rows, columns = np.nonzero(moved)
+        assert 2 <= np.hypot(np.ptp(rows), np.ptp(columns)) <= 12 and moved.max() < 128
+
+
+def test_a_page_holds_the_image() -> None:
+    lq = smooth_image(0, 64, 72)
+    backgrounds = set()
+    for seed in range(24):
+        page = fit_damage.Damage(seed)._page(lq)
+        windows = np.lib.stride_tricks.sliding_window_view(page, lq.shape)[:, :, 0]
+        ((top, left),) = np.argwhere((windows == lq).all(axis=(2, 3, 4)))
+        rest = np.ma.array(page, mask=np.zeros(page.shape, bool))
+        rest[top : top + 64, left : left + 72] = np.ma.masked
+        backgrounds.add((bool(np.ma.ptp(rest, axis=1).max() > 0), bool(np.ma.ptp(rest[:, -1], axis=0).max() > 0)))
+    assert len(backgrounds) >= 3  # plain, graded, with text
