@@ -2,7 +2,8 @@
 
 Blocks of 8x8 pixels are transformed by the cosine transform of JPEG, once on the grid on which JPEG would have cut them
 and once half a block beside it. Means over the image of magnitudes and of the share of coefficients near zero tell
-quantisation, noise and blur apart; a small network maps them to probabilities.
+quantisation, noise and blur apart, quantiles over blocks noise and detail, and extremes over parts of the image what is
+damaged in one of them; a small network maps them to probabilities.
 """
 
 from __future__ import annotations

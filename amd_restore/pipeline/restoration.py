@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_LOADING_MEANS = threading.RLock()  # threads that need one at the same time would each load it
+_LOADING_MEANS = threading.Lock()  # threads that need one at the same time would each load it
 
 
 class RestorationPipeline:
@@ -123,11 +123,13 @@ class RestorationPipeline:
             AMDRestoreError: there are no such weights, or they are of another scale.
         """
         name = self.header.mean
-        with _LOADING_MEANS:
-            pipeline = self._means.get(name) or RestorationPipeline.from_pretrained(name, **self._loading)
-            if pipeline.scale != self.scale:
-                raise AMDRestoreError(f"{self.header.name}: its mean {name} is not of scale {self.scale}")
-            return self._means.setdefault(name, pipeline)
+        if name not in self._means:
+            with _LOADING_MEANS:
+                pipeline = self._means.get(name) or RestorationPipeline.from_pretrained(name, **self._loading)
+                if pipeline.scale != self.scale:
+                    raise AMDRestoreError(f"{self.header.name}: its mean {name} is not of scale {self.scale}")
+                self._means[name] = pipeline
+        return self._means[name]
 
     @property
     def denoiser(self) -> Denoiser:

@@ -69,8 +69,8 @@ KINDS = {  # severity and share of each, see Damage
 }
 GRAY = 0.25  # share of inputs without colour
 PAGES = 0.1  # share of inputs that are a part of a page
+TEXT = 0.05  # share of images that are a page
 BARE = 0.3  # share without JPEG of what is blurred, or had far fewer pixels
-GRAINS = np.array(((1, 1, 1), (1, 0, 0), (0, 1, 1)), np.float32)  # luma and both colours
 MOVED = 6  # pixels to each side that a movement may reach
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz ETAOINSHRDLU    .,;"
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
@@ -114,6 +114,8 @@ class Damage:
         return kind, self._page(lq) if self.rng.random() < PAGES else lq
 
     def _scaled(self, gt: Image, side: int) -> Image:
+        if self.rng.random() < TEXT:
+            return self._sheet(side, side)
         return gt.resize((side, side), FILTERS[self.rng.integers(len(FILTERS))])
 
     def _from_jpeg(self, gt: Image, side: int) -> Image:
@@ -143,7 +145,7 @@ class Damage:
         if chance < 0.7:
             lq = self._moved(self._scaled(gt, side))
         else:
-            lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(SCALE * self.rng.uniform(0.55, 2))), side)
+            lq = self._scaled(gt.filter(PIL.ImageFilter.GaussianBlur(SCALE * self.rng.uniform(0.55, 4))), side)
         return lq if self.rng.random() < BARE else self._compressed(lq, 40, 95)
 
     def _crushed(self, gt: Image, side: int) -> Image:
@@ -184,13 +186,14 @@ class Damage:
         return PIL.Image.fromarray(np.rint(pixels + noise).clip(0, 255).astype(np.uint8))
 
     def _grainy(self, image: Image, lowest: float, highest: float) -> Image:
-        """Noise without its finest grain: of all channels, of gray or of colour."""
-        pixels = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2YCrCb).astype(np.float32)
-        noise = self.rng.normal(size=pixels.shape).astype(np.float32) * GRAINS[self.rng.integers(len(GRAINS))]
+        """Noise without its finest grain: of each channel, of gray or of colour."""
+        pixels = np.asarray(image, dtype=np.float32)
+        noise = self.rng.normal(size=pixels.shape).astype(np.float32)
+        of_gray = noise.mean(axis=2, keepdims=True)
+        noise = (noise, of_gray.repeat(3, axis=2), noise - of_gray)[self.rng.integers(3)]
         noise = cv2.GaussianBlur(noise, (0, 0), self.rng.uniform(0.5, 1.8))
-        noise *= self.rng.uniform(lowest, highest) / noise.std(axis=(0, 1)).max()
-        pixels = np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
-        return PIL.Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_YCrCb2RGB))
+        noise *= self.rng.uniform(lowest, highest) / noise.std()
+        return PIL.Image.fromarray(np.rint(pixels + noise).clip(0, 255).astype(np.uint8))
 
     def _moved(self, image: Image) -> Image:
         """Blurred along a line."""
@@ -201,25 +204,30 @@ class Damage:
         return PIL.Image.fromarray(cv2.filter2D(np.asarray(image), -1, line))
 
     def _page(self, lq: Pixels) -> Pixels:
-        """An image on a page of one colour, of a gradient or of text."""
+        """An image on a page."""
         height, width = (round(side * self.rng.uniform(1.1, 1.8)) for side in lq.shape[:2])
-        above = self.rng.integers(0, 256, 3) if self.rng.random() < 0.5 else np.full(3, 255)
-        below = above if self.rng.random() < 0.5 else self.rng.integers(0, 256, 3)
-        rows = np.rint(np.linspace(above, below, height)).astype(np.uint8)
-        page = PIL.Image.fromarray(rows[:, None].repeat(width, 1))
-        if self.rng.random() < 0.5:
-            draw, size = PIL.ImageDraw.Draw(page), int(self.rng.integers(9, 24))
-            ink = 255 - above if self.rng.random() < 0.5 else np.where(above > 127, 0, 255)
-            for top in range(0, height, round(1.4 * size)):
-                letters = "".join(self.rng.choice(list(LETTERS), 2 * width // size))
-                draw.text((4, top), letters, tuple(ink.tolist()), font_size=size)
+        page = self._sheet(height, width)
         left, top = (int(self.rng.integers(page.size[axis] - lq.shape[1 - axis] + 1)) for axis in range(2))
         page.paste(PIL.Image.fromarray(lq), (left, top))
         return np.asarray(page)
 
+    def _sheet(self, height: int, width: int) -> Image:
+        """A page of one colour or of a gradient, most with text."""
+        above = self.rng.integers(0, 256, 3) if self.rng.random() < 0.5 else np.full(3, 255)
+        below = above if self.rng.random() < 0.5 else self.rng.integers(0, 256, 3)
+        rows = np.rint(np.linspace(above, below, height)).astype(np.uint8)
+        page = PIL.Image.fromarray(rows[:, None].repeat(width, 1))
+        if self.rng.random() < 0.7:
+            draw, size = PIL.ImageDraw.Draw(page), int(self.rng.integers(9, 24))
+            ink = tuple(np.where(above > 127, 0, 255).tolist())
+            for top in range(0, height, round(1.4 * size)):
+                letters = "".join(self.rng.choice(list(LETTERS), 2 * width // size))
+                draw.text((4, top), letters, ink, font_size=size)
+        return page
+
     def _speckled(self, image: Image) -> Image:
         pixels = np.array(image)
-        specks = self.rng.random(pixels.shape[:2]) < self.rng.uniform(0.01, 0.08)
+        specks = self.rng.random(pixels.shape[:2]) < self.rng.uniform(0.003, 0.08)
         pixels[specks] = 255 * self.rng.integers(0, 2, (int(specks.sum()), 1))
         return PIL.Image.fromarray(pixels)
 
@@ -267,10 +275,14 @@ def inputs_of(path: Path, count: int, seed: tuple[int, int]) -> tuple[Pixels, Pi
     kinds, features = np.empty(2 * count, dtype="U12"), np.empty((2 * count, FEATURES), np.float32)
     for index in range(0, 2 * count, 2):
         kinds[index : index + 2], lq = damage(_crop(image, rng))
-        top, left = rng.integers(0, 8, 2)
-        features[index] = damage_features(lq)
-        features[index + 1] = damage_features(lq[top : len(lq) - 8 + top, left : len(lq) - 8 + left])
+        features[index], features[index + 1] = damage_features(lq), damage_features(off_grid(lq, rng))
     return kinds, features
+
+
+def off_grid(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Cut 8 pixels off each axis of an image, by chance at either end, so that a JPEG's grid lies anywhere."""
+    top, left = rng.integers(0, 8, 2)
+    return image[top : image.shape[0] - 8 + top, left : image.shape[1] - 8 + left]
 
 
 def _crop(image: Pixels, rng: np.random.Generator) -> Pixels:

@@ -51,12 +51,13 @@ def resized(image: Pixels, factor: float, quality: int = 0) -> Pixels:
     return np.asarray(PIL.Image.fromarray(jpeg(small, quality) if quality else small).resize(size))
 
 
-def grainy(image: Pixels, std: float, radius: float = 1.2, planes: tuple[float, ...] = (1, 1, 1)) -> Pixels:
-    """Return the image with noise that was smoothed, in the planes of YCrCb that have a weight."""
-    noise = np.random.default_rng(0).normal(size=image.shape) * planes
+def grainy(image: Pixels, std: float, radius: float = 1.2, kind: str = "all") -> Pixels:
+    """Return the image with noise that was smoothed: of all channels, of ``gray`` or of ``colour``."""
+    noise = np.random.default_rng(0).normal(size=image.shape)
+    gray = noise.mean(axis=2, keepdims=True)
+    noise = {"all": noise, "gray": gray.repeat(3, axis=2), "colour": noise - gray}[kind]
     noise = cv2.GaussianBlur(noise, (0, 0), radius)
-    grained = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb) + std * noise / noise.std(axis=(0, 1)).max()
-    return np.asarray(cv2.cvtColor(np.rint(grained).clip(0, 255).astype(np.uint8), cv2.COLOR_YCrCb2RGB))
+    return np.rint(image + std * noise / noise.std()).clip(0, 255).astype(np.uint8)
 
 
 def text_page(image: Pixels) -> Pixels:
@@ -152,7 +153,7 @@ def test_grain_blur_and_damaged_parts_are_seen(estimator: DamageEstimator, path:
     page = text_page(noisy(image, 15))
     for damaged in (grainy(image, 8), grainy(image, 12, 0.7), cv2.GaussianBlur(image, (0, 0), 3), part, page):
         assert estimator.severity(damaged) == "heavy"
-    assert estimator.severity(grainy(image, 10, 1.5, (0, 1, 1))) != "clean"  # blotches of colour
+    assert estimator.severity(grainy(image, 10, 1.5, "colour")) != "clean"  # blotches of colour
     assert estimator.severity(text_page(jpeg(image, 60))) != "clean"
 
 
