@@ -122,14 +122,9 @@ class RestorationPipeline:
         Raises:
             AMDRestoreError: there are no such weights, or they are of another scale.
         """
-        name = self.header.mean
-        if name not in self._means:
-            with _LOADING_MEANS:
-                pipeline = self._means.get(name) or RestorationPipeline.from_pretrained(name, **self._loading)
-                if pipeline.scale != self.scale:
-                    raise AMDRestoreError(f"{self.header.name}: its mean {name} is not of scale {self.scale}")
-                self._means[name] = pipeline
-        return self._means[name]
+        if self.header.mean not in self._means:
+            _load_mean(self.header, self._means, self._loading)
+        return self._means[self.header.mean]
 
     @property
     def denoiser(self) -> Denoiser:
@@ -294,3 +289,14 @@ class RestorationPipeline:
         source = Source(planes.window, 1, planes.height, planes.width, kept, planes.colour)
         bands = restore_rows(self.restorer, source, tile_options)
         return planes.bands(bands, self.codec.upsample, self.scale), shape
+
+
+def _load_mean(header: Header, means: dict[str, RestorationPipeline], loading: dict[str, Any]) -> None:
+    """Add the mean of a header to the loaded ones, unless another thread has; see :attr:`RestorationPipeline.mean`."""
+    with _LOADING_MEANS:
+        if header.mean in means:
+            return
+        pipeline = RestorationPipeline.from_pretrained(header.mean, **loading)
+        if pipeline.scale != header.scale:
+            raise AMDRestoreError(f"{header.name}: its mean {header.mean} is not of scale {header.scale}")
+        means[header.mean] = pipeline

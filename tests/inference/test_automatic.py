@@ -53,7 +53,7 @@ def resized(image: Pixels, factor: float, quality: int = 0) -> Pixels:
 
 def grainy(image: Pixels, std: float, radius: float = 1.2, kind: str = "all") -> Pixels:
     """Return the image with noise that was smoothed: of all channels, of ``gray`` or of ``colour``."""
-    noise = np.random.default_rng(0).normal(size=image.shape)
+    noise = np.asarray(np.random.default_rng(0).normal(size=image.shape))
     gray = noise.mean(axis=2, keepdims=True)
     noise = {"all": noise, "gray": gray.repeat(3, axis=2), "colour": noise - gray}[kind]
     noise = cv2.GaussianBlur(noise, (0, 0), radius)
