@@ -172,8 +172,8 @@ def _coefficients(image: HostArray, offset: int) -> tuple[HostArray, HostArray]:
         blocks, windows = _enough(np.asarray(blocks[..., -1].any((1, 2))), blocks, windows)
     if blocks.shape[3] < 3:  # gray
         blocks = np.repeat(blocks[..., :1], 3, axis=3)
-    found = _DCT @ (255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC], axis=1)) @ _DCT.T
-    found = np.abs(found)
+    planes = 255.0 * np.stack([blocks[..., :3] @ weights for weights in _TO_YCC], axis=1)
+    found = np.abs(_DCT @ planes @ _DCT.T)
     varied = found.max(1).reshape(len(blocks), -1)[:, 1:].max(1) > _VARIED
     found, windows = _enough(varied, found, windows)
     return found.transpose(1, 0, 2, 3), windows
