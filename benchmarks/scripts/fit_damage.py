@@ -102,7 +102,7 @@ class Damage:
             degradation.reseed(len(SECOND_ORDER) * seed + number)
 
     def __call__(self, gt: Pixels) -> tuple[str, Pixels]:
-        """Return the kind, and uint8 (H / 4, W / 4, 3), of a square uint8 image (H, W, 3)."""
+        """Return the kind, and uint8 (H / 4, W / 4, 3), more where it is on a page, of a square uint8 (H, W, 3)."""
         kind = str(self.rng.choice(list(KINDS), p=[share for _, share in KINDS.values()]))
         if kind in self.second_order:
             clean = torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1)))[None].float() / 255

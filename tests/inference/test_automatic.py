@@ -33,6 +33,7 @@ from amd_restore.pipeline import (
 CLEAN, LIGHT, HEAVY = "x4-classical", "x4-web", "x4-real"
 # The source of kingfisher.png was compressed and sharpened.
 PHOTOGRAPHS = sorted(path for path in (REPOSITORY / "lowres").glob("*.png") if path.stem != "kingfisher")
+EXTREMES = 48  # the last features, of windows
 Pixels = np.ndarray[Any, Any]
 
 
@@ -162,7 +163,7 @@ def test_windows_hold_what_the_whole_hides() -> None:
     part = image.copy()
     part[:96, 96:192] = noisy(part[:96, 96:192], 25)
     changed = np.abs(damage_features(part) - damage_features(image))
-    assert changed[-48:].max() > 2 * changed[:-48].max()
+    assert changed[-EXTREMES:].max() > 2 * changed[:-EXTREMES].max()
 
 
 def test_gray_is_no_damage(estimator: DamageEstimator) -> None:
@@ -191,7 +192,7 @@ def test_small_images_are_not_judged(estimator: DamageEstimator, clean: Pixels) 
 def test_large_images_are_sampled_evenly(estimator: DamageEstimator, clean: Pixels) -> None:
     height, width = clean.shape[:2]
     large = np.pad(clean, ((0, 29 * height), (0, 39 * width), (0, 0)), mode="symmetric")  # seams would be damage
-    whole = slice(-48)  # those behind are extremes of windows, which in a small image have a block or two
+    whole = slice(-EXTREMES)  # in a small image a window has a block or two
     assert np.abs(damage_features(large) - damage_features(clean))[whole].mean() < 0.1
     half = large.copy()
     half[:, : half.shape[1] // 2] = damage = np.indices(half.shape[:2]).sum(0)[:, : half.shape[1] // 2, None] % 2
