@@ -99,17 +99,15 @@ def train(options: dict[str, Any], folder: Path, iterations: int = ITERATIONS) -
     }
 
 
-def torchrun(
-    arguments: list[str], folder: Path, processes: int = 2, python: str | None = None
-) -> subprocess.Popen[str]:
-    """Start ``torchrun`` on this machine, by default all of it quickly."""
+def torchrun(arguments: list[str], folder: Path, processes: int = 2) -> subprocess.Popen[str]:
+    """Start ``torchrun`` on this machine, all of it quickly."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests' / 'helpers'}",
     }
-    command = [python or warm_python(), *launcher, *arguments]
+    command = [warm_python(), *launcher, *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 

@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import subprocess
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 import yaml
 from places import REPOSITORY
+from warm_python import warm_python
 
 from amd_restore.options import OptionFile
 from amd_restore.registry import register_all
@@ -211,10 +211,11 @@ def run_training(
 
 
 def run_command(
-    options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py"
+    options: dict[str, Any], folder: Path, *arguments: str, script: str = "train.py", python: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """:func:`run_training` by the real command, which takes seconds to start."""
-    command = [sys.executable, str(REPOSITORY / "amd_restore" / script), "-opt", str(write_options(options, folder))]
+    """:func:`run_training` by the real command, in processes of its own; ``sys.executable`` takes seconds to start."""
+    file = write_options(options, folder)
+    command = [python or warm_python(), str(REPOSITORY / "amd_restore" / script), "-opt", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,17 +17,16 @@ from training_setup import make_data, run_training
 BOUND = 45.0  # seconds from the kill to the end of all; on an idle machine it takes about two
 
 
-def workers_of(run: subprocess.Popen[str]) -> dict[int, int]:
-    """Process ids of a ``torchrun``'s workers by rank."""
+def workers_of(options: Path) -> dict[int, int]:
+    """Process ids by rank of what a ``torchrun`` started with an option file."""
     found: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                variables = (entry / "environ").read_bytes().split(b"\0")
+                arguments, variables = ((entry / what).read_bytes().split(b"\0") for what in ("cmdline", "environ"))
             except (OSError, ValueError):
                 continue  # ended meanwhile, or not ours
-            if parent == run.pid:
+            if os.fsencode(options) in arguments:
                 ranks = [int(v.partition(b"=")[2]) for v in variables if v.startswith(b"RANK=")]
                 found |= {rank: int(entry.name) for rank in ranks}
     return found
@@ -47,14 +44,14 @@ def test_a_killed_process_leaves_a_message_and_a_state(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(options), encoding="utf-8")
     states = tmp_path / "experiments/lost/training_states"
     command = [str(REPOSITORY / "amd_restore/train.py"), "-opt", str(file), "--launcher", "pytorch"]
-    run = torchrun(command, tmp_path, python=sys.executable)
+    run = torchrun(command, tmp_path)
     try:
         deadline = time.monotonic() + 120
         while not list(states.glob("*.state")):
             assert run.poll() is None, run.communicate()[1][-3000:]
             assert time.monotonic() < deadline, "no training state was saved"
             time.sleep(0.1)
-        workers = workers_of(run)
+        workers = workers_of(file)
         assert set(workers) == {0, 1}
         os.kill(workers[1], signal.SIGKILL)
         killed = time.monotonic()

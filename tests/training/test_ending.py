@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from distributed_setup import IMAGES, make_options, make_weights, torchrun
 from places import REPOSITORY
 from test_distributed_lost import workers_of
 from training_setup import make_data, run_training
+from warm_python import warm_python
 
 from amd_restore.models import ending
 from amd_restore.models.amd_model import AMDModel
@@ -329,14 +329,14 @@ def test_processes_that_are_told_to_stop(runs: Runs, processes: int) -> None:
     if processes == 1:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         run = subprocess.Popen(
-            [sys.executable, *command], cwd=runs.folder, env=environment, stdout=pipe, stderr=pipe, text=True
+            [warm_python(), *command], cwd=runs.folder, env=environment, stdout=pipe, stderr=pipe, text=True
         )
     else:
-        run = torchrun([*command, "--launcher", "pytorch"], runs.folder, python=sys.executable)
+        run = torchrun([*command, "--launcher", "pytorch"], runs.folder)
     try:
         wait_for_a_state(states, run)
         # One of several is enough: they agree. Their launcher would tell all.
-        os.kill(run.pid if processes == 1 else workers_of(run)[1], signal.SIGTERM)
+        os.kill(run.pid if processes == 1 else workers_of(file)[1], signal.SIGTERM)
         _, errors = run.communicate(timeout=120)
     finally:
         if run.poll() is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from distributed_setup import IMAGES, difference, make_options, make_weights
 from places import REPOSITORY
 from test_ending import wait_for_a_state
 from training_setup import make_data, run_command, run_training, write_options
+from warm_python import warm_python
 
 from amd_restore.errors import AMDRestoreError
 from amd_restore.training import local_processes
@@ -104,7 +104,7 @@ def test_all_are_told_to_stop(place: Path) -> None:
     options = plain(place, "endless", train__total_iter=1_000_000)
     options["train"]["scheduler"].update(periods=[1_000_000])
     options["logger"].update(print_freq=1_000_000, save_checkpoint_freq=5, keep_checkpoints=2)
-    command = [sys.executable, str(REPOSITORY / "amd_restore/train.py"), "-opt", str(write_options(options, place))]
+    command = [warm_python(), str(REPOSITORY / "amd_restore/train.py"), "-opt", str(write_options(options, place))]
     pipe = subprocess.PIPE
     states = place / "experiments/endless/training_states"
     run = subprocess.Popen([*command, "--processes", "2"], cwd=place, stdout=pipe, stderr=pipe, text=True)

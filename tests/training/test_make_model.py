@@ -16,6 +16,7 @@ import pytest
 import torch
 from places import REPOSITORY
 from training_setup import make_data
+from warm_python import warm_python
 
 from amd_restore.weights import load_checkpoint
 
@@ -33,7 +34,8 @@ SMALL = (
 
 @pytest.fixture
 def place(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with miniature data."""
+    """A working directory with miniature data; what is started from there starts in a moment."""
+    monkeypatch.setattr(sys, "executable", warm_python())
     make_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AMD_RESTORE_ASSETS", str(assets))

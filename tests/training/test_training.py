@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_the_test_command_measures_and_saves(tmp_path: Path, starts: StartWeight
     options["path"]["pretrain_network_g"] = starts.of(TINY_NETWORK)
     options["val"]["metrics"]["psnr"].pop("crop_border")  # 0, as docs/options.md says
     options["datasets"] = {"test_1": {"name": "tiny", "type": "GTDataset", "dataroot_gt": str(tmp_path / "val")}}
-    result = run_command(options, tmp_path, script="test.py")
+    result = run_command(options, tmp_path, script="test.py", python=sys.executable)  # and what it imports
     assert result.returncode == 0, result.stderr
     assert "psnr@4" in result.stdout + result.stderr
     assert len(list((tmp_path / "results").rglob("*_1step.png"))) == 2
