@@ -13,10 +13,11 @@ import pytest
 from pretend_cuda import forget_networks, pretend_cuda
 from tiny_model import tiny_header, tiny_state
 
+from amd_restore import weights
 from amd_restore.apps.cli import doctor, main
 from amd_restore.image_io import Picture, write_image
 from amd_restore.inference import check
-from amd_restore.weights import save_checkpoint
+from amd_restore.weights import DEFAULT_MODEL, save_checkpoint
 
 PROCESSOR = {("torch", "fp32"), ("torch", "bf16"), ("onnx", "fp32"), ("onnx", "int8")}
 PROCESSOR |= {("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")}
@@ -24,7 +25,12 @@ PROCESSOR |= {("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")}
 
 @pytest.fixture(autouse=True)
 def small_and_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A smaller image, one round, no graphs of the user's cache, and no verdict from before."""
+    """A smaller image, one round, no graphs of the user's cache, and no verdict from before.
+
+    The model, too, is the smallest that is released; one test has the right one.
+    """
+    for module in (weights, check):
+        monkeypatch.setattr(module, "DEFAULT_MODEL", "x4-classical-tiny")
     monkeypatch.setattr(doctor, "SIDE", 16)
     monkeypatch.setattr(doctor, "ROUNDS", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -44,7 +50,10 @@ def faults(record: dict[str, Any], device: str) -> dict[tuple[str, str], str | N
     return {(one["backend"], one["dtype"]): one["fault"] for one in checks}
 
 
-def test_all_is_right_on_the_processor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_is_right_on_the_processor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "DEFAULT_MODEL", DEFAULT_MODEL)
     code, record = examined(tmp_path)
     assert (code, record["right"], record["threads"]) == (0, True, 1)
     assert faults(record, "cpu") == dict.fromkeys(PROCESSOR)

@@ -6,6 +6,7 @@ converges to is a property of the equations alone.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -168,6 +169,7 @@ def test_separate_weights_on_pull_and_push_move_the_fixed_point(strength: float,
 SPATIAL_TEACHER = torch.tensor([[[[0.7, -0.4], [1.1, 0.5]]], [[[1.3, 0.8], [0.6, 1.0]]]])[:, None].unbind()
 
 
+@functools.cache  # its seed is fixed, and several tests look at the same run
 def distil_images(strength: float, weights: str) -> tuple[Tensor, Tensor]:
     """Means and standard deviations (1, 1, 2, 2) of a student of 2 x 2 independent Gaussians, one per location.
 
