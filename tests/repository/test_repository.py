@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from places import REPOSITORY
 from tiny_model import save_tiny
 from training_setup import TINY_NETWORK, StartWeights, build_model, load_miniature
@@ -176,16 +177,17 @@ def test_readme_restore_command(tmp_path: Path) -> None:
     assert any("PIP_CONSTRAINT=constraints.txt" in step and "install ." in step for step in install)
     program, script, *arguments = run.split()
     assert (program, script) == (".venv/bin/python", "inference.py") and "lowres/" in arguments
-    (tmp_path / "lowres").symlink_to(REPOSITORY / "lowres")  # so that results/ does not land in the repository
+    inputs = [p for p in (REPOSITORY / "lowres").iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}]
+    (tmp_path / "lowres").mkdir()  # so that results/ does not land in the repository
+    for path in inputs:  # a corner of each: whole ones take as many seconds as there are
+        with Image.open(path) as image:
+            image.crop((0, 0, 48, 48)).save(tmp_path / "lowres" / path.name)
     done = subprocess.run(
         [sys.executable, REPOSITORY / script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    inputs = {
-        p.stem for p in (REPOSITORY / "lowres").iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}
-    }
     outputs = {p.stem for p in tmp_path.rglob("*.*g") if "lowres" not in p.parts}
-    assert len(inputs) >= 8 and all(any(name in output for output in outputs) for name in inputs)
+    assert len(inputs) >= 8 and all(any(p.stem in output for output in outputs) for p in inputs)
 
 
 # ---- CONTRIBUTING -------------------------------------------------------------------------------------------------
