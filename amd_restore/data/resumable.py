@@ -40,7 +40,8 @@ class PositionDataset(Dataset[Any]):
         item_seed = int(np.random.SeedSequence((self.seed, position)).generate_state(1)[0])
         random.seed(item_seed)
         np.random.seed(item_seed)
-        torch.manual_seed(item_seed)
+        # torch.manual_seed would also seed GPUs; without one it keeps the call, with its stack, for later: every time.
+        torch.default_generator.manual_seed(item_seed)
         try:
             return self.dataset[int(self._order[offset])]
         finally:
