@@ -6,6 +6,7 @@ Nothing in them is evaluated; ``plugins`` names modules and files that are impor
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,13 +159,20 @@ def _has(node: Any, keys: Sequence[str]) -> bool:
     return True
 
 
-def _parse(text: str, label: str) -> Any:
+@functools.lru_cache(maxsize=64)  # A run reads its files more than once, and files have bases in common.
+def _loaded(text: str) -> Any:
     import yaml
 
     from amd_restore.options.loader import Loader
 
+    return yaml.load(text, Loader=Loader)
+
+
+def _parse(text: str, label: str) -> Any:
+    import yaml
+
     try:
-        return _unshare(yaml.load(text, Loader=Loader))
+        return _unshare(_loaded(text))
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise AMDRestoreError(f"{label}: {line}not valid YAML: {error.problem}") from error
@@ -173,7 +181,10 @@ def _parse(text: str, label: str) -> Any:
 
 
 def _unshare(value: Any) -> Any:
-    """Copy with a separate value for each YAML alias (``*net``), so that an override changes only one place."""
+    """Copy with a separate value for each YAML alias (``*net``), so that an override changes only one place.
+
+    It also leaves the parsed content, which is kept, as it is.
+    """
     if isinstance(value, dict):
         return {key: _unshare(item) for key, item in value.items()}
     if isinstance(value, list):
