@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from places import REPOSITORY
+from warm_python import warm_python
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from places import REPOSITORY
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "scripts" / arguments[0]), *arguments[1:]]
+    command = [warm_python(), str(REPOSITORY / "benchmarks" / "scripts" / arguments[0]), *arguments[1:]]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
