@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import matplotlib
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFilter
+import PIL.ImageFont
 import torch
 from safetensors.numpy import save
 from torch import nn
@@ -50,28 +52,35 @@ Image = PIL.Image.Image
 SCALE = 4
 HELD_OUT = 8  # one image of so many is not fitted on
 SMALLEST_CROP = SCALE * (SMALLEST + 8)  # pixels of a side, of which the grid of a JPEG takes up to 8 after scaling
-SIDES = {256: 0.5, 512: 0.3, 1024: 0.2}  # pixels of a crop before it is scaled down, and share
+SIDES = {128: 0.1, 256: 0.4, 512: 0.3, 1024: 0.2}  # pixels of a crop before it is scaled down, and share
 KINDS = {  # severity and share of each, see Damage
-    "scaled": ("clean", 0.2),
-    "from_jpeg": ("clean", 0.08),
-    "jpeg": ("light", 0.11),
-    "web": ("light", 0.1),
+    "scaled": ("clean", 0.18),
+    "from_jpeg": ("clean", 0.075),
+    "jpeg": ("light", 0.105),
+    "web": ("light", 0.085),
     "faint": ("light", 0.07),
     "resized": ("light", 0.06),
     "enlarged": ("light", 0.04),
-    "noise": ("heavy", 0.07),
-    "grain": ("heavy", 0.05),
+    "noise": ("heavy", 0.065),
+    "grain": ("heavy", 0.055),
     "strong": ("heavy", 0.07),
     "earlier": ("heavy", 0.05),
     "crushed": ("heavy", 0.02),
-    "partly": ("heavy", 0.05),
+    "interlaced": ("heavy", 0.01),
+    "partly": ("heavy", 0.085),
     "hard": ("heavy", 0.03),
 }
 GRAY = 0.25  # share of inputs without colour
 PAGES = 0.1  # share of inputs that are a part of a page
-TEXT = 0.05  # share of images that are a page
+TEXT = 0.07  # share of images with a page in place of the photograph
 BARE = 0.3  # share without JPEG of what is blurred, or had far fewer pixels
+UNTOUCHED = 2  # levels of 255; what changes a page by no more, as a blur changes one colour, is no damage
 MOVED = 6  # pixels to each side that a movement may reach
+FONTS = [
+    str(path)
+    for family in ("DejaVuSans", "DejaVuSerif", "STIXGeneral")
+    for path in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob(f"{family}*.ttf"))
+]
 LETTERS = "etaoinshrdlucmfwypvbgkjqxz ETAOINSHRDLU    .,;"
 FILTERS = tuple(PIL.Image.Resampling[name] for name in ("BOX", "BILINEAR", "BICUBIC", "LANCZOS"))
 WEB = OptionFile.read(Path(__file__).parents[2] / "options" / "train" / "perceptual_x4_web.yml").content["degradation"]
@@ -87,9 +96,9 @@ class Damage:
 
     ``scaled`` is a crop scaled down by any filter, ``from_jpeg`` was a good JPEG at full size; ``jpeg``, ``faint`` and
     ``noise`` are scaled down and then damaged, ``grain`` has noise that was smoothed, ``strong`` more noise and then a
-    JPEG, or specks, or is blurred, ``crushed`` has a strong JPEG; ``partly`` is damaged in a rectangle. ``resized`` was
-    damaged at about its size, ``enlarged`` had fewer pixels, ``earlier`` far fewer. The others are the degradations of
-    the training.
+    JPEG, or specks, or is blurred, ``crushed`` has a strong JPEG, ``interlaced`` every second row moved; ``partly`` is
+    damaged in a rectangle. ``resized`` was damaged at about its size, ``enlarged`` had fewer pixels, ``earlier`` far
+    fewer. The others are the degradations of the training. A page of text takes the place of some crops.
 
     Args:
         seed: decides everything that is random.
@@ -97,6 +106,7 @@ class Damage:
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
+        self.filters = FILTERS
         self.second_order = {kind: build_degradation(options, SCALE) for kind, options in SECOND_ORDER.items()}
         for number, degradation in enumerate(self.second_order.values()):
             degradation.reseed(len(SECOND_ORDER) * seed + number)
@@ -104,19 +114,26 @@ class Damage:
     def __call__(self, gt: Pixels) -> tuple[str, Pixels]:
         """Return the kind, and uint8 (H / 4, W / 4, 3), more where it is on a page, of a square uint8 (H, W, 3)."""
         kind = str(self.rng.choice(list(KINDS), p=[share for _, share in KINDS.values()]))
+        side, sheet = gt.shape[0] // SCALE, None
+        self.filters = FILTERS
+        if self.rng.random() < TEXT:
+            sheet = np.asarray(self._sheet(side, side))
+            gt = sheet.repeat(SCALE, 0).repeat(SCALE, 1)
+            self.filters = (PIL.Image.Resampling.BOX,)  # letters on a screen are sharper than any that were scaled down
         if kind in self.second_order:
             clean = torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1)))[None].float() / 255
             lq = self.second_order[kind](clean)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
         else:
-            lq = np.asarray(getattr(self, f"_{kind}")(PIL.Image.fromarray(gt), gt.shape[0] // SCALE))
+            lq = np.asarray(getattr(self, f"_{kind}")(PIL.Image.fromarray(gt), side))
+        if sheet is not None and np.abs(lq.astype(int) - sheet).max() <= UNTOUCHED:
+            kind = "scaled"
         if self.rng.random() < GRAY:
             lq = np.asarray(PIL.Image.fromarray(lq).convert("L").convert("RGB"))
         return kind, self._page(lq) if self.rng.random() < PAGES else lq
 
     def _scaled(self, gt: Image, side: int) -> Image:
-        if self.rng.random() < TEXT:
-            return self._sheet(side, side)
-        return gt.resize((side, side), FILTERS[self.rng.integers(len(FILTERS))])
+        filters = self.filters if gt.width == SCALE * side else FILTERS
+        return gt.resize((side, side), filters[self.rng.integers(len(filters))])
 
     def _from_jpeg(self, gt: Image, side: int) -> Image:
         return self._scaled(self._compressed(gt, 85, 98), side)
@@ -140,7 +157,7 @@ class Damage:
         chance = self.rng.random()
         if chance < 0.4:
             return self._compressed(self._noisy(self._scaled(gt, side), 10, 25), 40, 95)
-        if chance < 0.6:
+        if chance < 0.55:
             return self._speckled(self._scaled(gt, side))
         if chance < 0.7:
             lq = self._moved(self._scaled(gt, side))
@@ -152,7 +169,8 @@ class Damage:
         return self._compressed(self._scaled(gt, side), 3, 30)
 
     def _partly(self, gt: Image, side: int) -> Image:
-        lq, worse = self._scaled(gt, side), (self._noise, self._grain, self._strong)[self.rng.integers(3)](gt, side)
+        kinds = self._noise, self._grain, self._strong, self._interlaced
+        lq, worse = self._scaled(gt, side), kinds[self.rng.integers(len(kinds))](gt, side)
         height, width = (round(side * self.rng.uniform(0.35, 1)) for _ in range(2))
         top, left = (int(self.rng.integers(side - length + 1)) for length in (height, width))
         lq.paste(worse.crop((left, top, left + width, top + height)), (left, top))
@@ -203,26 +221,39 @@ class Damage:
             line[round(MOVED + place * np.sin(angle)), round(MOVED + place * np.cos(angle))] += 1 / 64
         return PIL.Image.fromarray(cv2.filter2D(np.asarray(image), -1, line))
 
+    def _interlaced(self, gt: Image, side: int) -> Image:
+        """Every second row moved, as in a frame of a video of something that moves."""
+        pixels = np.array(self._scaled(gt, side))
+        move = int(self.rng.choice((-1, 1)) * self.rng.integers(2, 9))
+        pixels[1::2] = pixels[1::2, np.clip(np.arange(side) + move, 0, side - 1)]
+        return PIL.Image.fromarray(pixels)
+
     def _page(self, lq: Pixels) -> Pixels:
         """An image on a page."""
-        height, width = (round(side * self.rng.uniform(1.1, 1.8)) for side in lq.shape[:2])
+        height, width = (round(side * self.rng.uniform(1.1, 2.5)) for side in lq.shape[:2])
         page = self._sheet(height, width)
         left, top = (int(self.rng.integers(page.size[axis] - lq.shape[1 - axis] + 1)) for axis in range(2))
         page.paste(PIL.Image.fromarray(lq), (left, top))
         return np.asarray(page)
 
     def _sheet(self, height: int, width: int) -> Image:
-        """A page of one colour or of a gradient, most with text."""
+        """A page of one colour or of a gradient, some with bars of colour, most with text."""
         above = self.rng.integers(0, 256, 3) if self.rng.random() < 0.5 else np.full(3, 255)
         below = above if self.rng.random() < 0.5 else self.rng.integers(0, 256, 3)
-        rows = np.rint(np.linspace(above, below, height)).astype(np.uint8)
-        page = PIL.Image.fromarray(rows[:, None].repeat(width, 1))
+        falling = self.rng.random() < 0.5
+        steps = np.rint(np.linspace(above, below, height if falling else width)).astype(np.uint8)
+        page = PIL.Image.fromarray(steps[:, None].repeat(width, 1) if falling else steps[None].repeat(height, 0))
+        draw = PIL.ImageDraw.Draw(page)
+        for _ in range(self.rng.integers(3)):
+            (left, right), (top, bottom) = (np.sort(self.rng.integers(0, end, 2)).tolist() for end in (width, height))
+            draw.rectangle((left, top, right, bottom), tuple(self.rng.integers(0, 256, 3).tolist()))
         if self.rng.random() < 0.7:
-            draw, size = PIL.ImageDraw.Draw(page), int(self.rng.integers(9, 24))
-            ink = tuple(np.where(above > 127, 0, 255).tolist())
-            for top in range(0, height, round(1.4 * size)):
+            draw.fontmode = "1" if self.rng.random() < 0.15 else "L"
+            size, ink = int(self.rng.integers(9, 24)), tuple(np.where(above > 127, 0, 255).tolist())
+            font = PIL.ImageFont.truetype(FONTS[self.rng.integers(len(FONTS))], size)
+            for top in range(0, height, round(size * self.rng.uniform(1.15, 1.8))):
                 letters = "".join(self.rng.choice(list(LETTERS), 2 * width // size))
-                draw.text((4, top), letters, ink, font_size=size)
+                draw.text((4, top), letters, ink, font)
         return page
 
     def _speckled(self, image: Image) -> Image:
@@ -349,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, nargs="+", required=True, help="folders of photographs")
-    parser.add_argument("--count", type=int, default=100000, help="inputs (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=120000, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make the inputs (default: 1)")
     parser.add_argument("--out", type=Path, required=True, help="file to write")

@@ -94,13 +94,31 @@ def test_inputs_are_of_all_kinds_and_the_same_again() -> None:
     kinds, pages = set(), 0
     for _ in range(200):
         kind, lq = first(gt)
-        assert 64 <= min(lq.shape[:2]) <= max(lq.shape[:2]) < 128 and lq.shape[2] == 3 and lq.dtype == np.uint8
+        assert 64 <= min(lq.shape[:2]) <= max(lq.shape[:2]) <= 160 and lq.shape[2] == 3 and lq.dtype == np.uint8
         assert np.array_equal(lq, second(gt)[1])
         kinds.add(kind)
         pages += lq.shape != (64, 64, 3)
     assert 0.5 < pages / 200 / fit_damage.PAGES < 1.5
     assert kinds == set(fit_damage.KINDS) and {severity for severity, _ in fit_damage.KINDS.values()} == set(SEVERITIES)
     assert sum(share for _, share in fit_damage.KINDS.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("lettered", [True, False])
+def test_a_page_is_damaged_like_a_photograph(lettered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = np.full((64, 64, 3), 200, np.uint8)
+    if lettered:
+        page[:] = np.random.default_rng(0).integers(0, 2, (64, 64, 1)) * 255
+    monkeypatch.setattr(fit_damage.Damage, "_sheet", lambda self, height, width: PIL.Image.fromarray(page))
+    for name, share in {"TEXT": 1, "PAGES": 0, "GRAY": 0}.items():
+        monkeypatch.setattr(fit_damage, name, share)
+    intact: set[str] = set()
+    damaged: set[str] = set()
+    for seed in range(200):
+        kind, lq = fit_damage.Damage(seed)(smooth_image(0, 256, 256))
+        (intact if np.abs(lq.astype(int) - page).max() <= 2 else damaged).add(kind)
+    assert intact == {"scaled"} and "scaled" not in damaged  # what has no letters to lose is not called blurred
+    assert damaged >= ({"enlarged", "strong", "earlier", "jpeg"} if lettered else {"noise", "grain", "faint"})
+    assert ("enlarged" in damaged) == lettered
 
 
 def test_grain_is_smooth_and_of_what_it_says() -> None:
@@ -125,6 +143,18 @@ def test_a_moved_image_is_blurred_along_a_line_of_light_kept() -> None:
         assert abs(int(moved.sum()) - 255) < 12
         rows, columns = np.nonzero(moved)
         assert 2 <= np.hypot(np.ptp(rows), np.ptp(columns)) <= 12 and moved.max() < 128
+
+
+def test_every_second_row_of_an_interlaced_image_is_moved() -> None:
+    gt = PIL.Image.fromarray(smooth_image(0, 256, 256))
+    damage = fit_damage.Damage(0)
+    damage.filters = fit_damage.FILTERS[:1]
+    image = np.asarray(damage._scaled(gt, 64))
+    for _ in range(4):
+        found = np.asarray(damage._interlaced(gt, 64))
+        assert np.array_equal(found[::2], image[::2])
+        moves = [m for m in range(-8, 9) if np.array_equal(np.roll(image, m, axis=1)[1::2, 8:-8], found[1::2, 8:-8])]
+        assert len(moves) == 1 and abs(moves[0]) >= 2
 
 
 def test_a_page_holds_the_image() -> None:

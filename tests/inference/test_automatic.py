@@ -158,6 +158,25 @@ def test_grain_blur_and_damaged_parts_are_seen(estimator: DamageEstimator, path:
     assert estimator.severity(text_page(jpeg(image, 60))) != "clean"
 
 
+@pytest.mark.parametrize("path", PHOTOGRAPHS, ids=lambda path: path.stem)
+def test_frames_of_interlaced_video_are_heavy(estimator: DamageEstimator, path: Path) -> None:
+    for move in (2, 6):
+        frame = photograph(path).copy()
+        frame[1::2] = np.roll(frame[1::2], move, axis=1)
+        assert estimator.severity(frame) == "heavy"
+
+
+def test_thumbnails_and_gradients_are_not_heavy(estimator: DamageEstimator) -> None:
+    for path in PHOTOGRAPHS:
+        image = photograph(path)
+        side = min(image.shape[:2])
+        thumbnail = cv2.resize(image[:side, :side], (48, 48), interpolation=cv2.INTER_AREA)
+        assert estimator.severity(thumbnail) != "heavy"
+    for below in (40, 150, 220):
+        gradient = np.rint(np.linspace((below, 90, 120), (120, below, 30), 128)).astype(np.uint8)
+        assert estimator.severity(gradient[:, None].repeat(96, axis=1)) == "clean"
+
+
 def test_windows_hold_what_the_whole_hides() -> None:
     image = np.tile(photograph(PHOTOGRAPHS[0])[:96, :96], (4, 4, 1))
     part = image.copy()
